@@ -1,0 +1,35 @@
+# Everything a contributor types. Needs Python 3.11 or later and make; the rest is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup quickstart test test-slow check nano-backbone open-sets
+
+setup: .venv/ready
+
+# With the constraints pip takes exactly the versions that are tested.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch .venv/ready
+
+quickstart: setup
+	$(BIN)/cocoa quickstart --out runs/quickstart
+
+check: setup
+	$(BIN)/ruff check src tests scripts
+	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+# Makes the weights that ship in src/cocoa/assets/nano again (half an hour on two cores).
+nano-backbone: setup
+	$(BIN)/cocoa train recipes/nano-backbone.yaml --out runs/nano-backbone
+
+# The real-data table of docs/results.md.
+open-sets: setup
+	$(BIN)/python scripts/run_open_sets.py --out runs/open-sets

@@ -1,0 +1,137 @@
+"""Samples to padded tensors with roles.
+
+Shapes: N rows, S padded length, P patches of all images, F values a patch, I images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cocoa.backbones import Backbone, Encoded, Kind
+from cocoa.errors import DataError
+from cocoa.layouts import Role
+
+Row = list[tuple[Encoded, Role]]
+"""The segments of one row, in order, each with its role."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as tensors; `bridge` is the index of e in each row, -1 where a row has none."""
+
+    input_ids: Tensor  # (N, S) int64
+    roles: Tensor  # (N, S) uint8, see layouts.Role
+    kinds: Tensor  # (N, S) uint8, see backbones.Kind
+    position_ids: Tensor  # (3, N, S) int64
+    bridge: Tensor  # (N,) int64
+    mask_token: int
+    pixel_values: Tensor | None = None  # (P, F) float32
+    image_grid_thw: Tensor | None = None  # (I, 3) int64
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding."""
+        return int((self.roles != Role.PAD).sum())
+
+    @property
+    def is_text(self) -> Tensor:
+        """Returns bool [N, S]: pieces of text, neither padding nor control nor picture."""
+        return (self.kinds == Kind.TEXT) & (self.roles != Role.PAD)
+
+    def to(self, device: torch.device) -> Batch:
+        """Returns the batch on a device."""
+        return moved(self, device)
+
+    def replace(self, **changes: Any) -> Batch:
+        """Returns the batch with other tensors in some fields."""
+        return dataclasses.replace(self, **changes)
+
+
+T = TypeVar("T")
+
+
+def moved(record: T, device: torch.device) -> T:
+    """Returns a dataclass with all its tensors on a device."""
+    tensors = {name: value.to(device) for name, value in vars(record).items() if isinstance(value, Tensor)}
+    return dataclasses.replace(record, **tensors)  # type: ignore[type-var]
+
+
+def single_row(backbone: Backbone, sample: Encoded, max_tokens: int) -> Row:
+    """Returns the row [sample ; e], its text cut to `max_tokens`; e is never cut."""
+    return [(_fitted(sample, max_tokens - 1), Role.CONTEXT), (backbone.bridge, Role.BRIDGE)]
+
+
+def joined_row(backbone: Backbone, query: Encoded, target: Encoded, max_tokens: int, *, bridged: bool) -> Row:
+    """Returns the row [query ; e ; target], or [query ; target] if not `bridged`, its texts cut to `max_tokens`.
+
+    The target keeps at least a quarter of the row, so that something is left to rebuild; e is never cut.
+    """
+    budget = max_tokens - int(bridged)
+    keep = min(len(target), max(budget // 4, budget - len(query)))
+    query, target = _fitted(query, budget - keep), _fitted(target, keep)
+    bridge: Row = [(backbone.bridge, Role.BRIDGE)] if bridged else []
+    return [(query, Role.CONTEXT), *bridge, (target, Role.TARGET)]
+
+
+def closed_row(backbone: Backbone, query: Encoded, target: Encoded, max_tokens: int) -> Row:
+    """Returns the row [query ; target ; e], in which e ends the target."""
+    row = joined_row(backbone, query, target, max_tokens - 1, bridged=False)
+    return [*row, (backbone.bridge, Role.BRIDGE)]
+
+
+def row_length(row: Row) -> int:
+    """Returns the number of tokens of a row."""
+    return sum(len(segment) for segment, _ in row)
+
+
+def _fitted(sample: Encoded, budget: int) -> Encoded:
+    kept = sample.cut(budget)
+    if len(kept) > budget:
+        raise DataError(
+            "E_DATA_TOO_LONG",
+            f"pictures take {len(kept)} tokens, {budget} are left for them: raise max_tokens or lower max_pixels",
+            where=sample.where,
+        )
+    return kept
+
+
+def collate(backbone: Backbone, rows: Sequence[Row], *, padding: Literal["left", "right"] = "right") -> Batch:
+    """Returns the rows as one padded batch."""
+    size = max(row_length(row) for row in rows)
+    shape = (len(rows), size)
+    ids = np.full(shape, backbone.text.control.pad, np.int64)
+    roles = np.full(shape, Role.PAD, np.uint8)
+    kinds = np.full(shape, Kind.CONTROL, np.uint8)
+    positions = np.zeros((3, *shape), np.int64)
+    bridge = np.full(len(rows), -1, np.int64)
+    for number, row in enumerate(rows):
+        row_kinds = np.concatenate([segment.kinds for segment, _ in row])
+        start = size - len(row_kinds) if padding == "left" else 0
+        stop = start + len(row_kinds)
+        ids[number, start:stop] = np.concatenate([segment.ids for segment, _ in row])
+        kinds[number, start:stop] = row_kinds
+        roles[number, start:stop] = np.concatenate([np.full(len(segment), role, np.uint8) for segment, role in row])
+        grids = [grid for segment, _ in row for grid in segment.grids]
+        positions[:, number, start:stop] = backbone.positions(row_kinds, grids)
+        at = np.flatnonzero(roles[number] == Role.BRIDGE)
+        if len(at):
+            bridge[number] = at[-1]
+    patches = [patch for row in rows for segment, _ in row for patch in segment.patches]
+    grids = [grid for row in rows for segment, _ in row for grid in segment.grids]
+    return Batch(
+        input_ids=torch.from_numpy(ids),
+        roles=torch.from_numpy(roles),
+        kinds=torch.from_numpy(kinds),
+        position_ids=torch.from_numpy(positions),
+        bridge=torch.from_numpy(bridge),
+        mask_token=backbone.text.control.mask,
+        pixel_values=torch.from_numpy(np.concatenate(patches)) if patches else None,
+        image_grid_thw=torch.tensor(grids) if grids else None,
+    )

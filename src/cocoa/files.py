@@ -1,0 +1,110 @@
+"""The one durable write: a file or folder is there whole, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cocoa.errors import DataError
+
+MANIFEST = "manifest.json"
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes a file so that readers see the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def write_folder(folder: Path) -> Iterator[Path]:
+    """Gives a new folder to fill; when the block ends well it becomes `folder`, with a manifest of its files.
+
+    On an error nothing is left behind and what stood at `folder` before stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                _sync_file(path)
+        files = {
+            str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in sorted(temporary.rglob("*"))
+            if path.is_file()
+        }
+        write_file(temporary / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
+        temporary.chmod(0o755)
+        previous = None
+        if folder.exists():
+            previous = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+            folder.rename(previous)
+        try:
+            temporary.rename(folder)
+        except BaseException:
+            if previous:
+                previous.rename(folder)
+            raise
+        _sync_folder(folder.parent)
+        if previous:
+            shutil.rmtree(previous)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_folder(folder: Path, *, hashes: bool = False) -> None:
+    """Raises `E_DATA_INCOMPLETE` if a file that the folder's manifest names is missing or of another size (or hash)."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            "E_DATA_INCOMPLETE", f"no readable {MANIFEST}: not a complete folder", where=str(folder)
+        ) from error
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise DataError("E_DATA_INCOMPLETE", f"{name} is missing", where=str(folder))
+        if path.stat().st_size != entry["bytes"]:
+            raise DataError(
+                "E_DATA_INCOMPLETE", f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}", where=str(folder)
+            )
+        if hashes and sha256(path) != entry["sha256"]:
+            raise DataError("E_DATA_INCOMPLETE", f"{name} is not the file that was written", where=str(folder))
+
+
+def sha256(path: Path) -> str:
+    """Returns the hex digest of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,5 @@
+"""Bidirectional: every token looks at every token (warm-up, contrastive, embedding)."""
+
+from cocoa.layouts.layout import Layout, everything
+
+BIDIRECTIONAL = Layout("bidirectional", everything())

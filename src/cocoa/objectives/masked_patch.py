@@ -1,0 +1,110 @@
+"""Masked patches (MAE): pictures lose patches before the vision tower, a light decoder paints them back (method 4.1).
+
+Shapes: N rows, S sequence, D hidden, P patches, F values a patch, T visual tokens, m patches a visual token.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cocoa.backbones import Backbone, Kind
+from cocoa.batch import Batch
+from cocoa.objectives.objective import Loss, Rows, View, choose
+from cocoa.options import Options
+
+Fill = Literal["noise", "shared_noise", "zero", "mean"]
+
+
+class MaskedPatchOptions(Options):
+    """Hide `rate` of the visual tokens of each row and regress their pixels."""
+
+    kind: Literal["masked_patch"] = "masked_patch"
+    rows: ClassVar[Rows] = "joined"
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the visual tokens that is hidden: 0.5 in the paper's figure, 0.3 in its code (method O1)."""
+    fill: Fill = "noise"
+    """What stands in a hidden patch: its own unit Gaussian noise, one noise vector for all, zeros (the grey that
+    normalises to 0), or the mean patch of the batch's pictures (method O3)."""
+    normalise_target: bool = False
+    """Regress each patch with its own mean 0 and deviation 1 instead of processor-normalised pixels (method O2)."""
+    weight: Annotated[float, Field(gt=0)] = 0.5
+
+    def build(self, backbone: Backbone) -> MaskedPatch:
+        """Returns the objective; its decoder starts from the backbone's middle layer."""
+        return MaskedPatch(self, backbone)
+
+
+@dataclass(frozen=True)
+class HiddenPatches:
+    """Which visual tokens were hidden, bool [N, S], and their pixels, float32 [number hidden, m x F]."""
+
+    places: Tensor
+    pixels: Tensor
+
+
+class MaskedPatch(nn.Module):
+    """MAE on a batch of joined rows: one extra decoder layer over the last states, then a linear map to pixels."""
+
+    name = "masked_patch"
+
+    def __init__(self, options: MaskedPatchOptions, backbone: Backbone) -> None:
+        super().__init__()
+        self.options = options
+        self.weight = options.weight
+        self.patches_per_token = backbone.grid.patches_per_token
+        self.layer = deepcopy(backbone.layers[len(backbone.layers) // 2])
+        values = self.patches_per_token * backbone.grid.values_per_patch
+        self.to_pixels = nn.Linear(backbone.hidden_size, values)
+        nn.init.normal_(self.to_pixels.weight, std=0.02)
+        nn.init.zeros_(self.to_pixels.bias)
+
+    def hide(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, HiddenPatches]:
+        """Returns the batch with patches filled over, and the pixels that were there."""
+        is_image = batch.kinds == Kind.IMAGE
+        places = choose(is_image, self.options.rate, generator)
+        if batch.pixel_values is None:
+            return batch, HiddenPatches(places, torch.zeros(0, self.to_pixels.out_features))
+        hidden_tokens = places[is_image]  # (T,) in reading order, as the patches are
+        hidden_rows = hidden_tokens.repeat_interleave(self.patches_per_token)  # (P,)
+        pixels = batch.pixel_values[hidden_rows].reshape(int(hidden_tokens.sum()), -1)
+        filled = batch.pixel_values.clone()
+        filled[hidden_rows] = self._fill(batch.pixel_values, int(hidden_rows.sum()), generator)
+        return batch.replace(pixel_values=filled), HiddenPatches(places, pixels)
+
+    def loss(self, view: View, hidden: HiddenPatches) -> Loss:
+        """Returns the squared error a value, summed over the hidden visual tokens."""
+        if not len(hidden.pixels):
+            return Loss(view.states.sum() * 0.0, 0)
+        error = (self.paint(view, hidden.places) - self._target(hidden.pixels)).square().mean(1)
+        return Loss(error.sum(), len(hidden.pixels))
+
+    def paint(self, view: View, places: Tensor) -> Tensor:
+        """Returns float32 [number of places, m x F]: the pixels that the decoder sees behind visual tokens."""
+        states = view.backbone.decode_once(self.layer, view.states, view.allowed, view.batch.position_ids)
+        painted: Tensor = self.to_pixels(states[places])
+        return painted.float()
+
+    def _target(self, pixels: Tensor) -> Tensor:
+        if not self.options.normalise_target:
+            return pixels
+        patches = pixels.reshape(len(pixels), self.patches_per_token, -1)
+        patches = (patches - patches.mean(2, keepdim=True)) / (patches.var(2, keepdim=True) + 1e-6).sqrt()
+        return patches.reshape(len(pixels), -1)
+
+    def _fill(self, pixels: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
+        size = pixels.shape[1]
+        match self.options.fill:
+            case "noise":
+                return torch.randn(num_rows, size, generator=generator).to(pixels)
+            case "shared_noise":
+                return torch.randn(1, size, generator=generator).to(pixels).expand(num_rows, size)
+            case "zero":
+                return torch.zeros(num_rows, size).to(pixels)
+            case "mean":
+                return pixels.mean(0, keepdim=True).expand(num_rows, size)

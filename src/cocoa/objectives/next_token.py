@@ -1,0 +1,49 @@
+"""Next-token prediction on the target and the closing e: how a generating backbone is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch.nn import functional
+
+from cocoa.backbones import Backbone
+from cocoa.batch import Batch
+from cocoa.layouts import Role
+from cocoa.objectives.masked_text import HiddenText, states_before
+from cocoa.objectives.objective import Loss, Rows, View
+from cocoa.options import Options
+
+
+class NextTokenOptions(Options):
+    """Predict each token of the target from what stands before it; needs the causal layout."""
+
+    kind: Literal["next_token"] = "next_token"
+    rows: ClassVar[Rows] = "closed"
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+    def build(self, backbone: Backbone) -> NextToken:
+        """Returns the objective."""
+        return NextToken(self)
+
+
+class NextToken(torch.nn.Module):
+    """Language modelling of the target, given the query."""
+
+    name = "next_token"
+
+    def __init__(self, options: NextTokenOptions) -> None:
+        super().__init__()
+        self.weight = options.weight
+
+    def hide(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, HiddenText]:
+        """Returns the batch as it is (the causal layout hides the future), and the tokens to predict."""
+        places = (batch.roles == Role.TARGET) | (batch.roles == Role.BRIDGE)
+        places[:, 0] = False
+        return batch, HiddenText(places, batch.input_ids[places])
+
+    def loss(self, view: View, hidden: HiddenText) -> Loss:
+        """Returns the cross-entropy of the target's tokens."""
+        logits = view.backbone.logits(states_before(view.states, hidden.places))
+        return Loss(functional.cross_entropy(logits, hidden.words, reduction="sum"), len(hidden.words))

@@ -1,0 +1,65 @@
+"""What every objective answers: what is hidden from the input, and what is predicted from where.
+
+An objective returns `(sum, count)`; only the training step divides, by the count of the whole batch, so accumulation
+and ranks do not change the number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from cocoa.backbones import Backbone
+from cocoa.batch import Batch
+
+Rows = Literal["joined", "closed", "single"]
+"""How an objective wants a pair in rows: `joined` [query ; target] or [query ; e ; target] as the layout says,
+`closed` [query ; target ; e], `single` one row [sample ; e] for each side."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A forward pass as an objective sees it: the batch that went in, the states that came out, the mask between."""
+
+    backbone: Backbone
+    batch: Batch
+    allowed: Tensor  # (N, 1, S, S) bool
+    states: Tensor  # (N, S, D)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sum over `count` predictions; `sum / count` is the loss that is reported."""
+
+    sum: Tensor
+    count: int
+
+
+class Reconstruction(Protocol):
+    """An objective that hides a part of joined rows and predicts it."""
+
+    name: str
+    weight: float
+
+    def hide(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Any]:
+        """Returns the batch with a part hidden, and what is needed to score the prediction of it."""
+        ...
+
+    def loss(self, view: View, hidden: Any) -> Loss:
+        """Returns the loss of predicting what was hidden."""
+        ...
+
+
+def choose(eligible: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """Returns bool like `eligible` [N, S]: in each row, `rate` of the eligible places, drawn without replacement.
+
+    The number is rounded, but at least one where there is any eligible place; a row without one gets none.
+    """
+    scores = torch.rand(eligible.shape, generator=generator).masked_fill(~eligible, 2.0)
+    num_eligible = eligible.sum(1)
+    num_chosen = torch.clamp((rate * num_eligible).round().long(), min=1).minimum(num_eligible)
+    ranks = scores.argsort(1).argsort(1)
+    return ranks < num_chosen[:, None]

@@ -1,0 +1,232 @@
+"""A recipe: a whole run as frozen, typed objects, read from YAML; it cannot say a thing that is then not done."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from cocoa.data.sources import Source
+from cocoa.errors import RecipeError
+from cocoa.layouts import LAYOUTS, LayoutName
+from cocoa.objectives import ObjectiveOptions
+from cocoa.options import Options
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class BackboneOptions(Options):
+    """The model that the run starts from, and how large it sees pictures."""
+
+    name: str
+    """`nano` (ships with the package), `nano-untrained`, a folder, or a hub id."""
+    min_pixels: Count | None = None
+    """Smaller pictures are enlarged to this area; None keeps the backbone's own limit."""
+    max_pixels: Count | None = None
+    """Larger pictures are shrunk to this area; None keeps the backbone's own limit."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+
+
+class Stage(Options):
+    """One layout, a list of objectives, and data."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    layout: LayoutName
+    objectives: Annotated[tuple[ObjectiveOptions, ...], Field(min_length=1)]
+    data: Annotated[tuple[Source, ...], Field(min_length=1)]
+    steps: Count
+    batch_size: Count
+    """Pairs a step."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate goes to 0 after `warmup_steps`; `constant` stays."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> Stage:
+        kinds = [objective.kind for objective in self.objectives]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("an objective is listed twice")
+        if len({objective.rows for objective in self.objectives} - {"single"}) > 1:
+            raise ValueError(f"objectives {', '.join(kinds)} need different rows and cannot share a stage")
+        if "next_token" in kinds and self.layout != "causal":
+            raise ValueError("next_token needs layout causal: under any other the answer is in sight")
+        if LAYOUTS[self.layout].bridged and kinds == ["contrastive"]:
+            raise ValueError(f"layout {self.layout} has no effect on contrastive, which has no target text in its rows")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        return self
+
+
+class Recipe(Options):
+    """A whole run: a backbone and the stages that change it, one after another."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    seed: int = 0
+    backbone: BackboneOptions
+    max_tokens: Annotated[int, Field(ge=16)] = 4096
+    """Longest row; texts are cut to it, pictures never are."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _stage_names_differ(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stage names must differ: {', '.join(names)}")
+        return self
+
+    def to_yaml(self) -> str:
+        """Returns the recipe with every default written out; reading it gives the same recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Returns the recipe of a YAML file, with changes such as `stages.0.steps=10` or `stages.warm-up.steps=10` made.
+
+    A relative `path` of data, or of a backbone that starts with a dot, is meant from the file's folder. Raises
+    `RecipeError` naming every wrong key, type or range at once.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError("E_RECIPE_FILE", "no such readable file", where=str(path)) from error
+    return parse_recipe(text, where=str(path), folder=path.parent, changes=changes)
+
+
+def parse_recipe(
+    text: str, *, where: str = "recipe", folder: Path | None = None, changes: Sequence[str] = ()
+) -> Recipe:
+    """Returns the recipe of a YAML text; see `load_recipe`."""
+    try:
+        tree = yaml.load(text, _Yaml)
+    except yaml.YAMLError as error:
+        raise RecipeError("E_RECIPE_YAML", f"not YAML: {' '.join(str(error).split())}", where=where) from error
+    if not isinstance(tree, dict):
+        raise RecipeError("E_RECIPE_YAML", "a recipe is a mapping with name, backbone and stages", where=where)
+    for change in changes:
+        _change(tree, change)
+    if folder is not None:
+        _anchor_paths(tree, folder.resolve())
+    try:
+        # Through JSON, because strict Python mode refuses a list where a tuple stands and a string where a path stands.
+        return Recipe.model_validate_json(json.dumps(tree))
+    except TypeError as error:
+        raise RecipeError(
+            "E_RECIPE_TYPE", f"a value is of a type that recipes do not have: {error}", where=where
+        ) from error
+    except ValidationError as error:
+        raise RecipeError("E_RECIPE_OPTION", "; ".join(_explain(error)), where=where) from error
+
+
+class _Yaml(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as YAML 1.2 does and PyYAML does not; refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _change(tree: dict[str, Any], change: str) -> None:
+    dotted, equals, value = change.partition("=")
+    keys = dotted.split(".")
+    if not equals or not all(keys):
+        raise RecipeError("E_RECIPE_SET", f"--set takes key.key=value, got {change!r}")
+    node: Any = tree
+    for depth, key in enumerate(keys):
+        if isinstance(node, list):
+            names = [item.get("name", item.get("kind")) if isinstance(item, dict) else None for item in node]
+            known = [name for name in names if name]
+            place = names.index(key) if key in known else int(key) if key.isdecimal() else -1
+            if not 0 <= place < len(node):
+                raise RecipeError("E_RECIPE_SET", f"--set {dotted}: no {key!r} among {', '.join(known)}")
+            index: Any = place
+        else:
+            index = key
+        if not isinstance(node, dict | list):
+            raise RecipeError("E_RECIPE_SET", f"--set {dotted}: {keys[depth - 1]!r} has no options in it")
+        if depth == len(keys) - 1:
+            try:
+                node[index] = yaml.load(value, _Yaml)
+            except yaml.YAMLError as error:
+                raise RecipeError("E_RECIPE_SET", f"--set {dotted}: not YAML: {value!r}") from error
+        elif isinstance(node, dict) and index not in node:
+            raise RecipeError("E_RECIPE_SET", f"--set {dotted}: the recipe has no {key!r}{_closest(key, list(node))}")
+        else:
+            node = node[index]
+
+
+def _anchor_paths(node: Any, folder: Path) -> None:
+    if isinstance(node, list):
+        for item in node:
+            _anchor_paths(item, folder)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if (key == "path" and isinstance(value, str)) or (
+                key == "name" and isinstance(value, str) and value.startswith(("./", "../"))
+            ):
+                node[key] = str((folder / value).resolve())
+            else:
+                _anchor_paths(value, folder)
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    problems = error.errors()
+    for problem in problems:
+        # A list whose items are wrong is also reported as too short, which would only distract.
+        inner = [other for other in problems if other["loc"][: len(problem["loc"])] == problem["loc"]]
+        if problem["type"] == "too_short" and len(inner) > 1:
+            continue
+        loc = [part for part in problem["loc"] if part not in _KINDS]
+        place = ".".join(str(part) for part in loc) or "recipe"
+        if problem["type"] == "extra_forbidden":
+            yield f"{place}: unknown option{_closest(str(loc[-1]), sorted(_known_keys(problem['loc'][:-1])))}"
+        elif problem["type"] == "missing":
+            yield f"{place}: is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            value = problem["input"]
+            shown = "" if isinstance(value, dict | list) else f" (got {value!r})"
+            yield f"{place}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _closest(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
+
+
+def _known_keys(loc: Sequence[int | str]) -> set[str]:
+    models: list[type[BaseModel]] = [Recipe]
+    for part in loc:
+        if isinstance(part, str) and part in _KINDS:
+            models = [model for model in models if model.model_fields["kind"].default == part]
+        elif isinstance(part, str):
+            fields = [model.model_fields[part] for model in models if part in model.model_fields]
+            models = [inner for field in fields for inner in _models(field.annotation)]
+    return {name for model in models for name in model.model_fields}
+
+
+_KINDS = {model.model_fields["kind"].default for model in [*_models(ObjectiveOptions), *_models(Source)]}

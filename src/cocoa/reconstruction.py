@@ -1,0 +1,136 @@
+"""Looking at what a model rebuilds: pictures, words, and words through the bridge token alone.
+
+Shapes: N pairs, S sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cocoa.backbones import Encoded, Kind
+from cocoa.batch import Batch, collate, joined_row, moved
+from cocoa.layouts import LAYOUTS, Role
+from cocoa.model import EmbeddingModel
+from cocoa.objectives import MaskedPatch, MaskedText, MaskedTextOptions
+from cocoa.objectives.masked_text import HiddenText, states_before
+from cocoa.report.content import HiddenWord
+from cocoa.training.step import look
+
+
+@dataclass(frozen=True)
+class BridgeReading:
+    """Hidden words of targets, read through a bridge token: their mean loss in nats, and each text's words."""
+
+    loss: float
+    words: list[list[HiddenWord]]
+
+
+@torch.inference_mode()
+def rebuild_pictures(
+    model: EmbeddingModel, objective: MaskedPatch, layout: str, pairs: Sequence[tuple[Encoded, Encoded]], *, seed: int
+) -> list[tuple[Image.Image, Image.Image, Image.Image]]:
+    """Returns (with hidden patches, as it was, rebuilt) of each pair's first picture.
+
+    In the rebuilt picture the patches that were visible are shown as they are.
+    """
+    bridged = LAYOUTS[layout].bridged
+    whole = collate(
+        model.backbone, [joined_row(model.backbone, a, b, model.max_tokens, bridged=bridged) for a, b in pairs]
+    )
+    hidden_batch, hidden = objective.hide(whole, torch.Generator().manual_seed(seed))
+    view = look(model, layout, hidden_batch)
+    painted = objective.paint(view, hidden.places.to(view.states.device)).cpu()
+    assert whole.pixel_values is not None
+    tokens_hidden = hidden.places[whole.kinds == Kind.IMAGE]
+    rows_hidden = tokens_hidden.repeat_interleave(objective.patches_per_token)
+    rebuilt = whole.pixel_values.clone()
+    rebuilt[rows_hidden] = painted.reshape(int(rows_hidden.sum()), -1)
+    masked = whole.pixel_values.clone()
+    masked[rows_hidden] = 0.0  # grey is easier to look at than the noise that the model saw
+    triples = []
+    start = 0
+    for query, target in pairs:
+        grids = [*query.grids, *target.grids]
+        stop = start + int(np.prod(grids[0]))
+        shown = (
+            Image.fromarray(model.backbone.grid.uncut(rows[start:stop].numpy(), grids[0]))
+            for rows in (masked, whole.pixel_values, rebuilt)
+        )
+        triples.append(tuple(shown))
+        start += sum(int(np.prod(grid)) for grid in grids)
+    return triples  # type: ignore[return-value]
+
+
+@torch.inference_mode()
+def rebuild_words(
+    model: EmbeddingModel, layout: str, pairs: Sequence[tuple[Encoded, Encoded]], *, rate: float, seed: int
+) -> BridgeReading:
+    """Returns the targets' words with `rate` of them hidden and predicted, each text with its own picture in sight."""
+    return _read(model, layout, pairs, rate, seed)
+
+
+@torch.inference_mode()
+def read_through_bridge(
+    model: EmbeddingModel, pairs: Sequence[tuple[Encoded, Encoded]], *, rate: float, seed: int, shuffled: bool
+) -> BridgeReading:
+    """Returns the targets' hidden words as read through their own bridge token, or through the next pair's.
+
+    In both cases the same words are hidden, and under the eos_bridge layout the bridge token is all that a target has
+    of its picture; so the difference in loss is the information in the bridge token.
+    """
+    queries = [query for query, _ in pairs]
+    if shuffled:
+        queries = queries[1:] + queries[:1]
+    mixed = [(query, target) for query, (_, target) in zip(queries, pairs, strict=True)]
+    return _read(model, "eos_bridge", mixed, rate, seed)
+
+
+def _read(
+    model: EmbeddingModel, layout: str, pairs: Sequence[tuple[Encoded, Encoded]], rate: float, seed: int
+) -> BridgeReading:
+    backbone = model.backbone
+    bridged = LAYOUTS[layout].bridged
+    # Row by row the same words whatever the query: padding on the right would move them if rows had other lengths.
+    rows = [joined_row(backbone, query, target, model.max_tokens, bridged=bridged) for query, target in pairs]
+    batch = collate(backbone, rows)
+    objective = MaskedText(MaskedTextOptions(rate=rate, roles=("target",)))
+    places = _choose_in_targets(batch, objective, rate, seed)
+    words = batch.input_ids[places]
+    hidden_batch = batch.replace(input_ids=batch.input_ids.masked_fill(places, batch.mask_token))
+    view = look(model, layout, hidden_batch)
+    hidden = moved(HiddenText(places, words), view.states.device)
+    loss = objective.loss(view, hidden)
+    predicted = backbone.logits(states_before(view.states, hidden.places)).argmax(-1).cpu()
+    guesses = torch.zeros_like(batch.input_ids)
+    guesses[places] = predicted
+    texts = []
+    for number in range(len(pairs)):
+        target = (batch.roles[number] == Role.TARGET).nonzero().flatten().tolist()
+        texts.append(
+            [
+                HiddenWord(
+                    backbone.text.words([int(batch.input_ids[number, at])]),
+                    bool(places[number, at]),
+                    backbone.text.words([int(guesses[number, at])]) if places[number, at] else None,
+                )
+                for at in target
+            ]
+        )
+    return BridgeReading(float(loss.sum) / max(1, loss.count), texts)
+
+
+def _choose_in_targets(batch: Batch, objective: MaskedText, rate: float, seed: int) -> Tensor:
+    """Bool [N, S]: hidden words, chosen by their number in the target, so that another query hides the same."""
+    eligible = objective.eligible(batch)
+    places = torch.zeros_like(eligible)
+    for number, row in enumerate(eligible):
+        at = row.nonzero().flatten()
+        order = torch.randperm(len(at), generator=torch.Generator().manual_seed(seed + number))
+        places[number, at[order[: max(1, round(rate * len(at)))]]] = True
+    return places

@@ -1,0 +1,210 @@
+"""Loading: what was saved comes back exactly, and nothing else is ever given back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cocoa.backbones import Backbone, load_backbone
+from cocoa.batch import collate, single_row
+from cocoa.errors import ModelError
+from cocoa.layouts import LAYOUTS
+from cocoa.model import CARD, EmbeddingModel
+from cocoa.sample import Sample
+
+Tiny = Callable[..., Backbone]
+MakeSample = Callable[..., Sample]
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    tiny().save(tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
+def states(backbone: Backbone, one: Sample) -> Tensor:
+    batch = collate(backbone, [single_row(backbone, backbone.encode(one), 200)])
+    with torch.no_grad():
+        return EmbeddingModel(backbone).states(batch, LAYOUTS["bidirectional"].allowed(batch.roles))
+
+
+def saved_name(weights: dict[str, Tensor]) -> str:
+    """Returns the name of one norm weight, however the file spells its prefix."""
+    (name,) = (name for name in weights if name.endswith("layers.1.input_layernorm.weight"))
+    return name
+
+
+def refusal(folder: Path) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        load_backbone(str(folder))
+    return caught.value
+
+
+def test_a_saved_backbone_gives_equal_states(tiny: Tiny, sample: MakeSample, folder: Path) -> None:
+    one = sample("How many birds <|image_1|> are there?", (90, 60))
+    again = load_backbone(str(folder))
+    assert torch.equal(states(again, one), states(tiny(), one))
+    assert again.grid == tiny().grid
+    assert again.text.control == tiny().text.control
+    assert not again.training
+
+
+def test_pixel_limits_are_saved(tiny: Tiny, tmp_path: Path) -> None:
+    tiny().with_pixel_limits(28 * 28, 112 * 112).save(tmp_path)
+    grid = load_backbone(str(tmp_path)).grid
+    assert (grid.min_pixels, grid.max_pixels) == (28 * 28, 112 * 112)
+
+
+@pytest.mark.parametrize("trouble", ["missing", "renamed", "reshaped", "unexpected"])
+def test_a_weight_that_does_not_match_is_named(folder: Path, trouble: str) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    name = saved_name(weights)
+    if trouble == "reshaped":
+        weights[name] = torch.ones(7)
+    elif trouble == "unexpected":
+        weights["model.language_model.layers.9.extra"] = torch.ones(7)
+        name = "layers.9.extra"
+    else:
+        weight = weights.pop(name)
+        if trouble == "renamed":
+            weights[name.replace("input_layernorm", "inputs_norm")] = weight
+    save_file(weights, path, metadata={"format": "pt"})
+    error = refusal(folder)
+    assert error.code == "E_MODEL_WEIGHTS"
+    assert name.removeprefix("model.") in str(error)
+
+
+def test_damaged_weights_are_an_error(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert refusal(folder).code == "E_MODEL_WEIGHTS"
+
+
+def test_missing_weights_are_an_error(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert refusal(folder).code == "E_MODEL_WEIGHTS"
+
+
+def test_another_family_is_named(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "llama"
+    (folder / "config.json").write_text(json.dumps(config))
+    error = refusal(folder)
+    assert error.code == "E_MODEL_FAMILY"
+    assert "'llama'" in str(error)
+    assert "qwen2_vl" in str(error)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    error = refusal(tmp_path / "nowhere")
+    assert error.code == "E_MODEL_MISSING"
+    assert "nowhere" in str(error)
+
+
+@pytest.mark.parametrize("names", [["tokenizer.json", "tokenizer_config.json"], ["tokenizer.json"]], ids=str)
+def test_a_missing_tokenizer_is_named(folder: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).unlink()
+    error = refusal(folder)
+    assert error.code == "E_MODEL_TOKENIZER"
+    assert "tokenizer" in str(error)
+    assert str(folder) in str(error)
+
+
+def test_a_tokenizer_without_the_control_tokens_is_refused(folder: Path) -> None:
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    text = json.dumps(tree).replace("<|vision_start|>", "<|other|>")
+    (folder / "tokenizer.json").write_text(text)
+    config = (folder / "tokenizer_config.json").read_text().replace("<|vision_start|>", "<|other|>")
+    (folder / "tokenizer_config.json").write_text(config)
+    error = refusal(folder)
+    assert error.code == "E_MODEL_TOKENIZER"
+    assert "<|vision_start|>" in str(error)
+
+
+def test_missing_picture_settings_are_named(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    error = refusal(folder)
+    assert error.code == "E_MODEL_MISSING"
+    assert "preprocessor_config.json" in str(error)
+
+
+@pytest.fixture
+def model_folder(tiny: Tiny, tmp_path: Path) -> Path:
+    EmbeddingModel(tiny(), layout="causal", max_tokens=77).save(tmp_path / "model", receipt={"note": 1})
+    return tmp_path / "model"
+
+
+def vectors(model: EmbeddingModel, samples: list[Sample]) -> Tensor:
+    with torch.no_grad():
+        return model.embed_all([model.backbone.encode(one) for one in samples])
+
+
+def test_a_model_folder_gives_equal_vectors(tiny: Tiny, sample: MakeSample, model_folder: Path) -> None:
+    samples = [sample("a red apple", (60, 80)), sample("two cats"), sample("", (90, 57))]
+    again = EmbeddingModel.load(model_folder)
+    assert (again.layout, again.max_tokens) == ("causal", 77)
+    assert torch.equal(vectors(again, samples), vectors(EmbeddingModel(tiny(), layout="causal"), samples))
+    assert json.loads((model_folder / CARD).read_text())["receipt"] == {"note": 1}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("trouble", ["deleted", "truncated"])
+def test_a_model_folder_with_a_hole_is_refused(model_folder: Path, name: str, trouble: str) -> None:
+    path = model_folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if trouble == "truncated":
+        path.write_bytes(content[:-1])
+    with pytest.raises(ModelError, match=name.replace(".", r"\.")) as caught:
+        EmbeddingModel.load(model_folder)
+    assert caught.value.code == "E_MODEL_INCOMPLETE"
+
+
+def test_a_model_folder_without_its_manifest_is_refused(model_folder: Path) -> None:
+    (model_folder / "manifest.json").unlink()
+    with pytest.raises(ModelError) as caught:
+        EmbeddingModel.load(model_folder)
+    assert caught.value.code == "E_MODEL_INCOMPLETE"
+
+
+def test_a_bare_backbone_is_not_a_model_folder(folder: Path) -> None:
+    with pytest.raises(ModelError, match="trained first") as caught:
+        EmbeddingModel.load(folder)
+    assert caught.value.code == "E_MODEL_MISSING"
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_save_that_fails_leaves_nothing_and_keeps_the_older_folder(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
+) -> None:
+    model = EmbeddingModel(tiny())
+    if existing:
+        model.save(tmp_path / "model")
+    before = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def fail(self: Backbone, draft: Path) -> Any:
+        (draft / "model.safetensors").write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Backbone, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        model.save(tmp_path / "model")
+    assert {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == (["model"] if existing else [])
+
+
+def test_a_save_replaces_the_older_folder_whole(tiny: Tiny, model_folder: Path) -> None:
+    (model_folder / "stray.txt").write_text("old")
+    EmbeddingModel(tiny(), layout="bidirectional").save(model_folder)
+    assert EmbeddingModel.load(model_folder).layout == "bidirectional"
+    assert not (model_folder / "stray.txt").exists()
+    assert [path.name for path in model_folder.parent.iterdir()] == ["model"]

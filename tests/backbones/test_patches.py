@@ -1,0 +1,108 @@
+"""Patches: the stock PIL processor's own numbers, for pictures of every shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from cocoa.backbones.nano import NANO_GRID
+from cocoa.backbones.patches import PatchGrid
+from cocoa.errors import ImageError
+
+MakePicture = Callable[..., Image.Image]
+QWEN_GRID = PatchGrid(min_pixels=56 * 56, max_pixels=28 * 28 * 256)
+GRIDS = {"nano": NANO_GRID, "qwen": QWEN_GRID}
+SIZES = [
+    (28, 28),
+    (56, 56),
+    (84, 84),
+    (85, 83),
+    (70, 98),  # halves of a unit, where rounding goes to even
+    (1, 1),
+    (5, 90),
+    (90, 5),
+    (13, 1000),
+    (1000, 13),
+    (31, 639),
+    (27, 500),
+    (224, 224),
+    (333, 517),
+    (900, 40),
+    (640, 480),
+]
+
+
+def stock_cut(grid: PatchGrid, picture: Image.Image) -> tuple[np.ndarray, tuple[int, ...]]:
+    processor = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": grid.min_pixels, "longest_edge": grid.max_pixels},
+        patch_size=grid.patch_size,
+        merge_size=grid.merge_size,
+        temporal_patch_size=grid.temporal_patch_size,
+    )
+    output = processor(picture, return_tensors="np")
+    return output["pixel_values"], tuple(output["image_grid_thw"][0].tolist())
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_patches_are_the_stock_processors_own(picture: MakePicture, size: tuple[int, int], grid: str) -> None:
+    one = picture(*size)
+    patches, shape = GRIDS[grid].cut(one)
+    expected, expected_shape = stock_cut(GRIDS[grid], one)
+    assert shape == expected_shape
+    assert patches.dtype == np.float32
+    assert patches.shape == expected.shape == (shape[1] * shape[2], GRIDS[grid].values_per_patch)
+    assert np.abs(patches - expected).max() <= 1e-5
+
+
+def test_sizes_are_the_stock_processors_own_for_any_picture() -> None:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        width, height = (int(side) for side in np.exp(rng.uniform(0, 7.5, 2)).round())
+        if max(width, height) > 200 * min(width, height):
+            continue
+        for grid in GRIDS.values():
+            expected = smart_resize(height, width, 28, grid.min_pixels, grid.max_pixels)
+            assert grid.resized(width, height) == expected[::-1], (width, height)
+
+
+@pytest.mark.parametrize("size", [(84, 84), (56, 112), (200, 90), (31, 639)], ids=str)
+def test_uncut_gives_the_resized_picture_back(picture: MakePicture, size: tuple[int, int]) -> None:
+    one = picture(*size)
+    resized = one.resize(NANO_GRID.resized(*size), Image.Resampling.BICUBIC)
+    assert np.array_equal(NANO_GRID.uncut(*NANO_GRID.cut(one)), np.asarray(resized))
+
+
+def test_the_patches_of_one_token_are_neighbours() -> None:
+    pixels = np.zeros((56, 84, 3), np.uint8)
+    pixels[28:, 56:] = 255  # the last of 2 x 3 tokens
+    patches, grid = NANO_GRID.cut(Image.fromarray(pixels))
+    assert grid == (1, 4, 6)
+    bright = (patches > 0).all(1)
+    assert bright.tolist() == [False] * 20 + [True] * 4
+
+
+@pytest.mark.parametrize("size", [(201, 1), (1, 201), (2001, 10)], ids=str)
+def test_a_picture_longer_than_1_to_200_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=r"\[E_IMAGE_RATIO\]"):
+        NANO_GRID.resized(*size)
+
+
+@pytest.mark.parametrize("size", [(200, 1), (1, 200)], ids=str)
+def test_a_picture_of_1_to_200_is_not(size: tuple[int, int]) -> None:
+    assert min(NANO_GRID.resized(*size)) == 28
+
+
+def test_a_thin_picture_keeps_at_least_one_unit() -> None:
+    _, grid = QWEN_GRID.cut(Image.new("RGB", (31, 639)))
+    assert grid == (1, 46, 2)
+    width, height = QWEN_GRID.resized(31, 639)
+    assert QWEN_GRID.min_pixels <= width * height <= QWEN_GRID.max_pixels
+    # Shrunk below one unit, its short side stays one unit, as in the stock rule: the area then passes the limit.
+    assert NANO_GRID.resized(31, 639) == (28, 364)

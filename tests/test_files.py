@@ -1,0 +1,92 @@
+"""The durable write: whole or not at all, whatever fails in between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cocoa.errors import DataError
+from cocoa.files import check_folder, sha256, write_file, write_folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    with write_folder(tmp_path / "model") as draft:
+        (draft / "deep").mkdir()
+        (draft / "deep" / "weights").write_bytes(b"1234")
+        (draft / "card").write_text("old")
+        assert not (tmp_path / "model").exists(), "nothing is there before all of it is"
+    return tmp_path / "model"
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_file(path, "one")
+    write_file(path, b"two")
+    assert tree(tmp_path) == {"new/file": b"two"}
+
+
+def test_a_file_that_cannot_be_replaced_keeps_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(tmp_path / "file", "old")
+
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_file(tmp_path / "file", "new")
+    assert tree(tmp_path) == {"file": b"old"}
+
+
+def test_a_folder_lists_its_files_in_a_manifest(written: Path) -> None:
+    files = json.loads((written / "manifest.json").read_text())["files"]
+    assert files["deep/weights"] == {"bytes": 4, "sha256": sha256(written / "deep" / "weights")}
+    assert files.keys() == {"deep/weights", "card"}
+    check_folder(written, hashes=True)
+
+
+@pytest.mark.parametrize("moment", ["filling", "moving"])
+def test_a_folder_that_fails_leaves_the_older_one(written: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    before = tree(written.parent)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if Path(target) == written and "old-" not in self.name:
+            raise OSError("disk full")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="disk full"), write_folder(written) as draft:
+        (draft / "card").write_text("new")
+        if moment == "filling":
+            raise OSError("disk full")
+    assert tree(written.parent) == before
+
+
+def test_a_folder_with_a_hole_is_named(written: Path) -> None:
+    (written / "deep" / "weights").write_bytes(b"4321")
+    check_folder(written)
+    with pytest.raises(DataError, match="deep/weights is not the file that was written") as caught:
+        check_folder(written, hashes=True)
+    assert caught.value.code == "E_DATA_INCOMPLETE"
+    (written / "deep" / "weights").write_bytes(b"123")
+    with pytest.raises(DataError, match="deep/weights has 3 bytes, not 4"):
+        check_folder(written)
+    (written / "deep" / "weights").unlink()
+    with pytest.raises(DataError, match="deep/weights is missing"):
+        check_folder(written)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_a_folder_without_a_readable_manifest_is_not_complete(written: Path, content: str | None) -> None:
+    (written / "manifest.json").unlink()
+    if content is not None:
+        (written / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=r"no readable manifest\.json"):
+        check_folder(written)
