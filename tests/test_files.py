@@ -45,7 +45,7 @@ def test_a_file_that_cannot_be_replaced_keeps_its_content(tmp_path: Path, monkey
 
 
 def test_a_folder_lists_its_files_in_a_manifest(written: Path) -> None:
-    files = json.loads((written / "manifest.json").read_text())["files"]
+    files = json.loads((written / "files.json").read_text())["files"]
     assert files["deep/weights"] == {"bytes": 4, "sha256": sha256(written / "deep" / "weights")}
     assert files.keys() == {"deep/weights", "card"}
     check_folder(written, hashes=True)
@@ -85,8 +85,8 @@ def test_a_folder_with_a_hole_is_named(written: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
 def test_a_folder_without_a_readable_manifest_is_not_complete(written: Path, content: str | None) -> None:
-    (written / "manifest.json").unlink()
+    (written / "files.json").unlink()
     if content is not None:
-        (written / "manifest.json").write_text(content)
-    with pytest.raises(DataError, match=r"no readable manifest\.json"):
+        (written / "files.json").write_text(content)
+    with pytest.raises(DataError, match=r"no readable files\.json"):
         check_folder(written)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cocoa.errors import CocoaError, UsageError
+from cocoa.sample import META_TASKS
 
 app = typer.Typer(
     help="CoCoA: turn a vision-language model into a multimodal embedding model.",
@@ -49,7 +50,12 @@ def quickstart(
 
     with _TrainingProgress() as progress:
         results = run_quickstart(out, on_step=progress.step, say=progress.say)
-    console.print(_summary_table({name: variant for name, variant in results["variants"].items()}))
+    variants = results["variants"]
+    costs = {
+        name: {"steps": f"{variant['training_steps']}", "time": f"{variant['training_seconds']:.0f} s"}
+        for name, variant in variants.items()
+    }
+    console.print(_summary_table(variants, costs))
     console.print(
         f"[bold]{results['seconds']:.0f} s.[/] Open [bold]{escape(str(out / 'report.html'))}[/] in a browser."
     )
@@ -100,7 +106,8 @@ def evaluate(
             bar.update(line, advance=1, description=f"{task.name} {score.hit_at_1:.1%}")
 
         result = run(opened, found, name=str(model), complete=only is None, on_task=on_task)
-    table = Table("task", "meta-task", "hit@1", "official", "chance", "blind", "queries", "candidates")
+    columns = ("task", "meta-task", "hit@1", "official", "chance", "blind", "queries", "of")
+    table = Table(*columns, box=None, padding=(0, 1, 0, 0), caption="hit@1 in %, of so many candidates")
     for name, task in result.to_dict()["tasks"].items():
         table.add_row(
             name,
@@ -118,6 +125,7 @@ def evaluate(
         console.print(f"Results in [bold]{escape(str(result.write(out)))}[/]")
 
 
+_SUMMARY = (*META_TASKS, "overall")
 _RATES = ("hit_at_1", "official_hit_at_1", "chance", "blind")
 
 
@@ -211,11 +219,14 @@ class _TrainingProgress:
         self._bar.update(self._lines[stage.name], completed=record["step"] + 1, numbers=numbers)
 
 
-def _summary_table(summaries: dict[str, dict[str, float]]) -> Table:
-    columns = list(next(iter(summaries.values())))
-    table = Table("hit@1 in %", *columns)
+def _summary_table(summaries: dict[str, Any], costs: dict[str, dict[str, str]] | None = None) -> Table:
+    """The means of each meta-task that was scored, and beside them what a variant cost."""
+    columns = [column for column in _SUMMARY if column in next(iter(summaries.values()))]
+    # Narrow enough for 80 columns.
+    table = Table("hit@1 in %", *columns, *next(iter((costs or {"": {}}).values())), box=None, padding=(0, 1, 0, 0))
     for name, summary in summaries.items():
-        table.add_row(escape(name), *(f"{100 * summary[column]:.1f}" for column in columns))
+        cost = (costs or {}).get(name, {}).values()
+        table.add_row(escape(name), *(f"{100 * summary[column]:.1f}" for column in columns), *cost)
     return table
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cocoa.errors import DataError
 
-MANIFEST = "manifest.json"
+MANIFEST = "files.json"
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -45,6 +45,7 @@ def write_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         for path in sorted(temporary.rglob("*")):
             if path.is_file():
+                path.chmod(0o644)  # some libraries write for the owner alone
                 _sync_file(path)
         files = {
             str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -27,6 +27,7 @@ from cocoa.sample import Sample
 
 CARD = "cocoa.json"
 FORMAT = 1
+_SMALL_BATCH_TOKENS = 1024
 _WINDOW = 512
 """Samples that are decoded and sorted together: enough for even batches, few enough to hold in memory."""
 
@@ -130,7 +131,7 @@ class EmbeddingModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, *, attention: str = "sdpa") -> EmbeddingModel:
-        """Returns the model of a folder that `save` wrote.
+        """Returns the model of a folder that `save` wrote, on the best device at hand.
 
         Raises `ModelError` (`E_MODEL_MISSING`, `E_MODEL_INCOMPLETE`, `E_MODEL_FORMAT`, `E_MODEL_WEIGHTS`) rather than
         give back a model that is not the one that was saved.
@@ -152,7 +153,12 @@ class EmbeddingModel(nn.Module):
         backbone = load_backbone(str(folder), attention=attention)
         if layout not in LAYOUTS or bridge != backbone.text.control.bridge:
             raise ModelError("E_MODEL_FORMAT", f"unknown layout {layout!r} or bridge token {bridge}", where=str(folder))
-        return cls(backbone, layout=layout, max_tokens=max_tokens)
+        return cls(backbone, layout=layout, max_tokens=max_tokens).to(best_device())
+
+
+def best_device() -> torch.device:
+    """Returns the first GPU, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fingerprint(folder: Path) -> str:
@@ -161,12 +167,20 @@ def fingerprint(folder: Path) -> str:
 
 
 def chunks_by_length(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
-    """Returns places sorted by length, cut so that rows x longest row of a chunk stays within `max_batch_tokens`."""
+    """Returns places sorted by length, cut so that rows x longest row of a chunk stays within `max_batch_tokens`.
+
+    A chunk also ends where more than an eighth of it would be padding, unless it is still too small to be worth a pass.
+    """
     chunks: list[list[int]] = []
+    num_tokens = 0
     for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
         # Sorted upwards, so the row that comes now is the longest of its chunk.
-        if chunks and (len(chunks[-1]) + 1) * lengths[place] <= max_batch_tokens:
+        padded = (len(chunks[-1]) + 1) * lengths[place] if chunks else 0
+        num_tokens += lengths[place]
+        is_dense = padded - num_tokens <= padded / 8 or padded <= _SMALL_BATCH_TOKENS
+        if chunks and padded <= max_batch_tokens and is_dense:
             chunks[-1].append(place)
         else:
             chunks.append([place])
+            num_tokens = lengths[place]
     return chunks

@@ -47,7 +47,7 @@ from cocoa.training.loop import RunLog, StepHook, train
 from cocoa.training.step import Objective
 
 MARKER = "quickstart.json"
-TITLES = {"contrastive_only": "contrastive only", "cocoa": "CoCoA: warm-up, bridge, contrastive"}
+TITLES = {"contrastive_only": "Contrastive only", "cocoa": "CoCoA"}
 _NUM_PICTURES = 200
 _NUM_SHOWN = 4
 

@@ -170,7 +170,7 @@ def test_a_model_folder_with_a_hole_is_refused(model_folder: Path, name: str, tr
 
 
 def test_a_model_folder_without_its_manifest_is_refused(model_folder: Path) -> None:
-    (model_folder / "manifest.json").unlink()
+    (model_folder / "files.json").unlink()
     with pytest.raises(ModelError) as caught:
         EmbeddingModel.load(model_folder)
     assert caught.value.code == "E_MODEL_INCOMPLETE"

@@ -170,7 +170,7 @@ def test_only_grounding_has_negatives(made: Path) -> None:
 def test_the_same_seed_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
     again, different = write(tmp_path / "again"), write(tmp_path / "different", seed=8)
     files = [path.relative_to(made) for path in sorted(made.rglob("*")) if path.is_file()]
-    assert len(files) == len(TASKS) + len(TESTS) + 3
+    assert len(files) == len(TASKS) + len(TESTS) + 4
     for file in files:
         assert (again / file).read_bytes() == (made / file).read_bytes(), file
         assert (different / file).read_bytes() != (made / file).read_bytes(), file

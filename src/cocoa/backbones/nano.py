@@ -1,4 +1,4 @@
-"""The nano backbone: a Qwen2-VL of 2 million parameters that ships with the package.
+"""The nano backbone: a Qwen2-VL of 1.5 million parameters that ships with the package.
 
 It is first trained as an ordinary causal captioner and question answerer on generated scenes
 (`recipes/nano-backbone.yaml`) and stands where a pretrained Qwen2-VL stands for real users.

@@ -6,7 +6,8 @@ What differs between families stands as data in `families.py`. Shapes: N rows, S
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
+from transformers.utils import logging
 
 from cocoa.backbones.encoded import Encoded, Kind
 from cocoa.backbones.families import FAMILIES
@@ -152,7 +154,8 @@ class Backbone(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Writes weights, configuration, tokenizer and picture settings as `transformers` expects them."""
-        self.stock.save_pretrained(folder, safe_serialization=True)
+        with _without_bars():
+            self.stock.save_pretrained(folder, safe_serialization=True)
         self.text.save(folder)
         settings = {
             "image_processor_type": "Qwen2VLImageProcessor",
@@ -192,17 +195,19 @@ def load_backbone(name_or_path: str, *, attention: str = "sdpa", dtype: torch.dt
     if config.model_type not in FAMILIES:
         raise ModelError(
             "E_MODEL_FAMILY",
-            f"{name_or_path!r} is a {config.model_type!r} model; supported: {', '.join(sorted(FAMILIES))}",
+            f"{name_or_path!r} is a {config.model_type!r} model; supported: "
+            + ", ".join(f"{family.model_type} (as {family.example})" for family in FAMILIES.values()),
         )
     try:
-        stock, report = AutoModelForImageTextToText.from_pretrained(
-            name_or_path,
-            dtype=dtype,
-            attn_implementation=attention,
-            output_loading_info=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # They are refused below, by name.
-        )
+        with _without_bars():
+            stock, report = AutoModelForImageTextToText.from_pretrained(
+                name_or_path,
+                dtype=dtype,
+                attn_implementation=attention,
+                output_loading_info=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # They are refused below, by name.
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             "E_MODEL_WEIGHTS", f"weights of {name_or_path!r} cannot be read: {_first_line(error)}"
@@ -231,6 +236,18 @@ def _patch_grid(name_or_path: str) -> PatchGrid:
         mean=tuple(stock.image_mean),
         std=tuple(stock.image_std),
     )
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keeps the stock library's own bars out of ours."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

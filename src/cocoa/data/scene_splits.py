@@ -73,14 +73,22 @@ def stream(seed: int, split: SceneSplit, series: SceneSeries, index: int, purpos
 
 
 def draw_scene(
-    seed: int, split: SceneSplit, series: SceneSeries, index: int, *, num_things: int = 128, pixels: int = 84
+    seed: int,
+    split: SceneSplit,
+    series: SceneSeries,
+    index: int,
+    *,
+    num_things: int = 128,
+    max_items: int = 4,
+    pixels: int = 84,
 ) -> Scene:
-    """Returns scene `index` of a split."""
+    """Returns scene `index` of a split, with at most `max_items` things."""
     names = split_things(split, num_things)
     if series == "one":
         turns = _turns(seed, split, num_things)
         names = (turns[index % len(turns)],)
     low, high = _ITEMS[series]
+    high = min(high, max_items)
     if split == "combo":
         low, high, accept = max(2, low), max(2, high), has_held_out
     elif split in ("train", "seen"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from PIL import Image
 from cocoa.data.scene_questions import SCENE_TASKS, Candidate, PictureName, ScenePool, SceneQuestion
 from cocoa.data.scene_splits import SceneSplit, all_things
 from cocoa.errors import DataError, UsageError
+from cocoa.files import write_folder
 
 _TRAIN_COLUMNS = ("qry", "qry_image_path", "pos_text", "pos_image_path", "neg_text", "neg_image_path")
 _NUM_MEASURED = 100
@@ -50,18 +49,11 @@ def write_scene_tasks(
     folder = folder.absolute()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise DataError("E_DATA_EXISTS", "is there already; remove it or choose another folder", where=str(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     counts: dict[SceneSplit, int] = {"train": num_train, "measure": _NUM_MEASURED}
     counts |= dict.fromkeys(_NOTES, num_test)
-    try:
-        pools = {split: ScenePool(seed, split, count, num_things, pixels) for split, count in counts.items()}
-        _write(partial, pools, {"seed": seed, "num_things": num_things, "pixels": pixels})
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    pools = {split: ScenePool(seed, split, count, num_things, pixels) for split, count in counts.items()}
+    with write_folder(folder) as draft:
+        _write(draft, pools, {"seed": seed, "num_things": num_things, "pixels": pixels})
 
 
 class _ImageArchive:

@@ -35,9 +35,14 @@ class ScenePairsSource(Options):
     questions: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Rate of pairs that ask and answer; the others describe."""
 
+    max_items: Annotated[int, Field(ge=1, le=4)] = 4
+    """The most things in one picture."""
+    names_only: bool = False
+    """A description is the names of the things and nothing more."""
+
     def build(self) -> Pairs:
         """Returns the pairs."""
-        return ScenePairs(self.seed, self.num_pairs, self.num_things, self.pixels, self.questions)
+        return ScenePairs(**self.model_dump(exclude={"kind"}))
 
 
 class ImageTextPairsSource(Options):

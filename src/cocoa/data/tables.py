@@ -23,7 +23,9 @@ def find_tables(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = (path for path in folder.iterdir() if path.suffix in TABLE_SUFFIXES and path.is_file())
-    return sorted(path for path in found if path.name != "manifest.json" and not path.name.startswith("."))
+    return sorted(
+        path for path in found if path.name not in ("manifest.json", "files.json") and not path.name.startswith(".")
+    )
 
 
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:

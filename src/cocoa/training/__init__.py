@@ -1,0 +1,1 @@
+"""Training: the step, the loop over stages, the data ahead of it."""

@@ -17,7 +17,7 @@ from cocoa.backbones import open_backbone
 from cocoa.data.mixing import Mixture
 from cocoa.errors import ModelError, TrainingError, UsageError
 from cocoa.files import write_file
-from cocoa.model import EmbeddingModel
+from cocoa.model import EmbeddingModel, best_device
 from cocoa.recipe import Recipe, Stage
 from cocoa.training.batches import EncodedPairs, prefetched
 from cocoa.training.schedule import learning_rate
@@ -59,12 +59,14 @@ def train(
     """
     if out.exists() and any(out.iterdir()):
         raise UsageError("E_USAGE_OUT", "folder is not empty; choose another --out or remove it", where=str(out))
+    # All data is opened before anything is trained or written: a bad row of the last stage must not cost the first two.
+    data = [open_data(recipe, stage) for stage in recipe.stages]
+    model = open_model(recipe)
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / "recipe.yaml", recipe.to_yaml())
     log = RunLog(out / "metrics.jsonl")
-    model = open_model(recipe)
-    for stage in recipe.stages:
-        run_stage(model, recipe, stage, log, on_step=on_step, on_stage_end=on_stage_end)
+    for stage, mixture in zip(recipe.stages, data, strict=True):
+        run_stage(model, recipe, stage, mixture, log, on_step=on_step, on_stage_end=on_stage_end)
     model.save(model_folder or out / "model", receipt=receipt(recipe, log))
     return model, log
 
@@ -80,13 +82,19 @@ def open_model(recipe: Recipe) -> EmbeddingModel:
     except ModelError as error:
         raise error.at("recipe: backbone") from error
     model = EmbeddingModel(backbone, layout=recipe.stages[-1].layout, max_tokens=recipe.max_tokens)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(best_device())
+
+
+def open_data(recipe: Recipe, stage: Stage) -> Mixture:
+    """Returns the pairs of a stage, in the order that the recipe's seed gives them."""
+    return Mixture([source.build() for source in stage.data], stage_seed(recipe.seed, stage.name))
 
 
 def run_stage(
     model: EmbeddingModel,
     recipe: Recipe,
     stage: Stage,
+    mixture: Mixture,
     log: RunLog,
     *,
     on_step: StepHook | None = None,
@@ -100,7 +108,6 @@ def run_stage(
     weights = [*model.parameters(), *(weight for objective in objectives for weight in objective.parameters())]
     optimiser = torch.optim.AdamW(weights, lr=stage.learning_rate, weight_decay=stage.weight_decay)
     model.layout = stage.layout
-    mixture = Mixture([source.build() for source in stage.data], seed)
     model.train()
     began = time.perf_counter()
     for step, pairs in enumerate(prefetched(model.backbone, mixture, steps=stage.steps, batch_size=stage.batch_size)):

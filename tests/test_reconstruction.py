@@ -1,0 +1,119 @@
+"""What is shown of the rebuilding, and the claim behind it: after the bridge stage, e carries what is seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cocoa.backbones import load_backbone
+from cocoa.backbones.nano import load_nano
+from cocoa.data.scene_pairs import ScenePairs
+from cocoa.model import EmbeddingModel
+from cocoa.objectives import MaskedPatchOptions
+from cocoa.recipe import parse_recipe
+from cocoa.reconstruction import read_through_bridge, rebuild_pictures, rebuild_words
+from cocoa.training.loop import RunLog, open_data, open_model, run_stage
+
+
+def encoded(backbone, num, seed=7):
+    scenes = ScenePairs(seed=seed, num_pairs=num)
+    return [(backbone.encode(scenes[n].query), backbone.encode(scenes[n].target)) for n in range(num)]
+
+
+@pytest.fixture
+def model(tiny):
+    return EmbeddingModel(tiny(), max_tokens=256)
+
+
+def test_a_rebuilt_picture_keeps_what_was_visible(model):
+    pairs = encoded(model.backbone, 3)
+    painter = MaskedPatchOptions(rate=0.5).build(model.backbone)
+    for (masked, truth, rebuilt), number in zip(
+        rebuild_pictures(model, painter, "bidirectional", pairs, seed=1), range(3), strict=True
+    ):
+        masked, truth, rebuilt = (np.asarray(picture).astype(int) for picture in (masked, truth, rebuilt))
+        scene = ScenePairs(seed=7, num_pairs=3)[number].query.images[0]
+        width, height = model.backbone.grid.resized(*scene.size)
+        np.testing.assert_array_equal(truth, np.asarray(scene.resize((width, height), 3)))
+        changed = (masked != truth).any(-1)
+        assert 0.3 < changed.mean() < 0.7
+        np.testing.assert_array_equal(rebuilt[~changed], truth[~changed])
+
+
+def test_the_same_words_are_hidden_whichever_bridge_token_is_read(model):
+    pairs = encoded(model.backbone, 6)
+    own = read_through_bridge(model, pairs, rate=0.7, seed=1, shuffled=False)
+    other = read_through_bridge(model, pairs, rate=0.7, seed=1, shuffled=True)
+    for mine, theirs, (_, target) in zip(own.words, other.words, pairs, strict=True):
+        assert [(word.text, word.hidden) for word in mine] == [(word.text, word.hidden) for word in theirs]
+        assert "".join(word.text for word in mine) == model.backbone.text.words(target.ids.tolist())
+        assert sum(word.hidden for word in mine) == max(1, round(0.7 * len(target)))
+        assert all((word.predicted is not None) == word.hidden for word in mine)
+    assert own.loss != other.loss
+
+
+def test_rebuilt_words_have_the_loss_of_the_objective(model):
+    pairs = encoded(model.backbone, 2)
+    read = rebuild_words(model, "bidirectional", pairs, rate=0.5, seed=3)
+    assert np.isfinite(read.loss)
+    assert read.loss > 0
+
+
+BRIDGE = """
+name: bridge
+seed: 3
+backbone: {name: nano}
+max_tokens: 96
+stages:
+  - name: bridge
+    layout: eos_bridge
+    objectives: [{kind: masked_text, rate: 0.7, roles: [target]}]
+    data: [{kind: scene_pairs, seed: 3, num_pairs: 100000}]
+    steps: 130
+    batch_size: 32
+    learning_rate: 1e-3
+    warmup_steps: 5
+"""
+
+
+def test_the_bridge_stage_puts_the_picture_into_the_bridge_token():
+    recipe = parse_recipe(BRIDGE)
+    model = open_model(recipe)
+    pairs = encoded(model.backbone, 64)
+
+    def worth_of_the_bridge_token():
+        own = read_through_bridge(model, pairs, rate=0.7, seed=1, shuffled=False)
+        return read_through_bridge(model, pairs, rate=0.7, seed=1, shuffled=True).loss - own.loss
+
+    before = worth_of_the_bridge_token()
+    run_stage(model, recipe, recipe.stages[0], open_data(recipe, recipe.stages[0]), RunLog())
+    after = worth_of_the_bridge_token()
+    # In nats a hidden word. Before, the loss is above 4 and the difference is noise; the quickstart's longer stage
+    # reaches more than this one (reference/quickstart.json).
+    assert abs(before) < 0.1
+    assert after > 0.25
+
+
+def test_the_shipped_backbone_says_what_it_sees():
+    nano = load_nano()
+    assert isinstance(nano, type(load_backbone(str(Path(__file__).parents[1] / "src" / "cocoa" / "assets" / "nano"))))
+    scenes = ScenePairs(seed=7, num_pairs=64, questions=1.0)
+    right = 0
+    for number in range(64):
+        pair = scenes[number]
+        query, answer = nano.encode(pair.query), nano.text.ids(pair.target.text)
+        words = torch.from_numpy(query.ids)[None]
+        output = nano.stock.generate(
+            input_ids=words,
+            attention_mask=torch.ones_like(words),
+            mm_token_type_ids=torch.from_numpy((query.kinds == 1).astype(int))[None],
+            pixel_values=torch.from_numpy(query.patches[0]),
+            image_grid_thw=torch.tensor(query.grids),
+            max_new_tokens=len(answer),
+            do_sample=False,
+        )
+        right += output[0, words.shape[1] :].tolist() == answer
+    assert right / 64 > 0.5
