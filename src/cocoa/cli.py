@@ -71,14 +71,13 @@ def train(
     ] = None,
 ) -> None:
     """Train the stages of a recipe and write the model folder."""
+    from cocoa.files import write_file
     from cocoa.recipe import load_recipe
     from cocoa.report import train_page
     from cocoa.training.loop import train as run
 
     loaded = load_recipe(recipe, changes or ())
     out = out or Path("runs") / loaded.name
-    from cocoa.files import write_file
-
     with _TrainingProgress() as progress:
         _, log = run(loaded, out, on_step=progress.step)
     write_file(out / "report.html", train_page(loaded, log.records))

@@ -20,6 +20,7 @@ from cocoa.backbones import Encoded
 from cocoa.corpus.embeddings import embed_documents
 from cocoa.corpus.index import Index
 from cocoa.corpus.inputs import Document
+from cocoa.data.emoji_sheet import things
 from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.scene_pairs import ScenePairs
 from cocoa.data.scene_tasks import write_scene_tasks
@@ -218,6 +219,4 @@ def _search(out: Path) -> list[Search]:
 
 
 def _a_thing(caption: str) -> str:
-    from cocoa.data.emoji_sheet import things
-
     return next(f"a {thing}" for thing in sorted(things(), key=len, reverse=True) if thing in caption)
