@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test test-slow check nano-backbone open-sets
+.PHONY: setup quickstart test test-slow soak real-shape check nano-backbone open-sets
 
 setup: .venv/ready
 
@@ -16,8 +16,8 @@ quickstart: setup
 	$(BIN)/cocoa quickstart --out runs/quickstart
 
 check: setup
-	$(BIN)/ruff check src tests scripts
-	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/ruff check src tests scripts benchmarks
+	$(BIN)/ruff format --check src tests scripts benchmarks
 	$(BIN)/mypy
 
 test: check
@@ -25,6 +25,14 @@ test: check
 
 test-slow: setup
 	$(BIN)/pytest -m slow
+
+# Kills two training ranks a hundred times; the run must end as if nothing had happened.
+soak: setup
+	$(BIN)/pytest -m slow tests/training/test_checkpoints.py
+
+# One optimiser step of each stage at the real Qwen2-VL-2B shape with random weights (20 GB of memory, half an hour).
+real-shape: setup
+	$(BIN)/python scripts/step_real_shape.py --out reference/real-shape.json
 
 # Makes the weights that ship in src/cocoa/assets/nano again (half an hour on two cores).
 nano-backbone: setup

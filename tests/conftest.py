@@ -6,25 +6,15 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from cocoa.backbones import Backbone
-from cocoa.backbones.nano import new_nano, train_tokenizer
 from cocoa.sample import Sample
+from making import make_picture, make_tiny
 
 torch.set_num_threads(1)
-
-SENTENCES = (
-    "a red apple stands left of a blue bird",
-    "two cats and a dog sleep on the green grass",
-    "What is in the picture? Answer with one word.",
-    "Represent the given image with the following question: How many birds are there?",
-    "Find an image that matches the given caption.",
-    "The picture shows an owl in the middle on an orange ground.",
-)
 
 
 @pytest.fixture
@@ -45,44 +35,18 @@ def real_qwen() -> Path:
     return folder
 
 
-def make_tiny(attention: str = "sdpa", hidden_size: int = 32) -> Backbone:
-    """Returns a random Qwen2-VL of two layers; equal arguments give equal weights.
-
-    Stock weights are so small that every attention is nearly even, and a wrong mask or position nearly unseen: they are
-    made larger here, and biases and norms are moved off their start.
-    """
-    text = train_tokenizer(SENTENCES, vocab_size=420)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        backbone = new_nano(
-            text, hidden_size=hidden_size, num_layers=2, vision_size=32, num_vision_layers=1, attention=attention
-        )
-        for weight in backbone.parameters():
-            if weight.ndim > 1:
-                weight.mul_(6)
-            else:
-                weight.add_(0.1 * torch.randn_like(weight))
-    return backbone
-
-
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Backbone]:
-    """Makes a fresh copy of a tiny random backbone: `tiny(attention="sdpa", hidden_size=32)`."""
-    made: dict[tuple[str, int], Backbone] = {}
+    """Makes a fresh copy of a tiny random backbone: `tiny(attention="sdpa", hidden_size=32, family="qwen2_vl")`."""
+    made: dict[tuple[str, int, str], Backbone] = {}
 
-    def make(attention: str = "sdpa", hidden_size: int = 32) -> Backbone:
-        key = (attention, hidden_size)
+    def make(attention: str = "sdpa", hidden_size: int = 32, family: str = "qwen2_vl") -> Backbone:
+        key = (attention, hidden_size, family)
         if key not in made:
             made[key] = make_tiny(*key)
         return deepcopy(made[key])
 
     return make
-
-
-def make_picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Returns an RGB picture of random pixels."""
-    pixels = np.random.default_rng([seed, width, height]).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
 
 
 @pytest.fixture(scope="session")

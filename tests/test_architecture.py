@@ -11,18 +11,20 @@ SOURCE = Path(cocoa.__file__).parent
 
 # A module may import from its own part and from parts of a lower line.
 FLOORS = [
-    {"errors", "options", "archives"},
+    {"errors", "options", "archives", "failpoints"},
     {"images", "files"},
     {"sample"},
     {"layouts", "backbones", "data", "prompts"},
-    {"batch"},
+    {"adapters", "batch", "chunks"},
     {"objectives", "model"},
     {"recipe"},
     {"report"},
-    {"training", "evaluation", "embedder"},
-    {"reconstruction", "corpus"},
+    {"training", "evaluation", "embedder", "synthesis"},
+    {"planning"},
+    {"reconstruction", "corpus", "checking", "mining"},
     {"quickstart"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 

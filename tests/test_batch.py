@@ -117,7 +117,7 @@ def test_padding_stands_on_the_side_that_is_asked_for(backbone: Backbone, sample
     letters = ["".join(LETTERS[Role(role)] for role in row) for row in batch.roles.tolist()]
     fill = str.rjust if padding == "left" else str.ljust
     assert letters == [fill(drawn(row), size, "-") for row in rows]
-    assert batch.bridge.tolist() == [letters[0].index("e"), letters[1].index("e"), -1]
+    assert batch.bridge.tolist() == [letters[0].index("e"), size + letters[1].index("e"), -1]
     pad = batch.roles == Role.PAD
     assert (batch.input_ids[pad] == backbone.text.control.pad).all()
     assert not batch.is_text[pad].any()

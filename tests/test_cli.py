@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +19,10 @@ from cocoa.cli import main
 from cocoa.data.scene_pairs import ScenePairs
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.model import EmbeddingModel
+from cocoa.report.progress import TrainingProgress
+
+# Two processes on two cores: one thread each.
+CALM = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
@@ -78,11 +87,30 @@ def recipe(backbone, tmp_path):
     return path
 
 
+def torchrun(*words):
+    """Runs a command on two ranks, as a user would."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cocoa"]
+    return subprocess.run([*start, *words], capture_output=True, text=True, env=CALM, timeout=120)
+
+
+def wait_for(path, process):
+    """Returns when a file is there; fails if the process ends before."""
+    for _ in range(1200):
+        if path.exists():
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} does not come")
+
+
 def test_train_writes_what_the_design_promises(cocoa, recipe, tmp_path):
     out = tmp_path / "run"
     code, said = cocoa("train", recipe, "--out", out, "--set", "stages.warm-up.steps=4")
     assert code == 0, said
-    assert {path.name for path in out.iterdir()} == {"model", "recipe.yaml", "metrics.jsonl", "report.html"}
+    promised = {"model", "checkpoints", "recipe.yaml", "metrics.jsonl", "report.html"}
+    assert {path.name for path in out.iterdir()} == promised
+    assert "warm-up 4/4 in " in said
+    assert "tokens/s" in said
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [0, 1, 2, 3]
     assert set(records[0]) >= {"step", "stage", "losses", "learning_rate", "tokens_per_second", "data_wait_seconds"}
@@ -95,6 +123,114 @@ def test_the_saved_recipe_makes_the_same_run_again(cocoa, recipe, tmp_path):
     assert cocoa("train", tmp_path / "one" / "recipe.yaml", "--out", tmp_path / "two")[0] == 0
     weights = [(tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("one", "two")]
     assert weights[0] == weights[1]
+
+
+def test_an_interrupted_run_goes_on_and_its_report_covers_all_steps(cocoa, recipe, tmp_path, monkeypatch):
+    words = ("train", recipe, "--out", tmp_path / "run", "--tensorboard", "--set", "machine={checkpoint_every: 1}")
+    assert cocoa("train", recipe, "--out", tmp_path / "whole")[0] == 0
+    seen = TrainingProgress.step
+
+    def interrupt(progress, stage, record):
+        seen(progress, stage, record)
+        if record["step"] == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as change:
+        change.setattr(TrainingProgress, "step", interrupt)
+        code, said = cocoa(*words)
+    assert code == 130, said
+    assert not (tmp_path / "run" / "model").exists()
+    code, said = cocoa(*words, "--resume")
+    assert code == 0, said
+    assert "resuming after step 1" in said
+    assert "warm-up 3/3 2 steps in" in said
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
+    weights = [(tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("run", "whole")]
+    assert weights[0] == weights[1]
+    steps = [
+        re.findall('th scope="row">warm-up</th><td>(.*?)</td>', (tmp_path / run / "report.html").read_text())[1]
+        for run in ("run", "whole")
+    ]
+    assert steps == ["3", "3"]
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(cocoa, recipe, tmp_path):
+    code, said = cocoa("train", recipe, "--out", tmp_path / "run", "--resume")
+    assert code == 2
+    assert "E_USAGE_RESUME" in said
+
+
+def test_without_tensorboard_nothing_is_begun_and_the_extra_is_named(cocoa, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("cocoa.training.board.find_spec", lambda name: None)
+    code, said = cocoa("train", recipe, "--out", tmp_path / "run", "--tensorboard")
+    assert code == 2
+    assert "pip install 'cocoa-embeddings[tensorboard]' [E_USAGE_TENSORBOARD]" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_ends_well(recipe, tmp_path):
+    out = tmp_path / "run"
+    words = [sys.executable, "-m", "cocoa", "train", recipe, "--out", out, "--set", "stages.warm-up.steps=100000"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=CALM) as run:
+        try:
+            wait_for(out / "metrics.jsonl", run)
+            run.send_signal(signal.SIGTERM)
+            said, complaints = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert run.returncode == 0, complaints
+    assert "asked to stop after step" in said
+    assert "--resume" in said
+    assert "error" not in said + complaints
+    assert list((out / "checkpoints").iterdir())
+    assert not (out / "model").exists()
+
+
+def test_of_several_ranks_one_speaks(recipe, tmp_path):
+    answer = torchrun("train", recipe, "--out", tmp_path / "run")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("warm-up") == answer.stdout.count("warm-up  3/3  in ") == 1
+    assert answer.stdout.count("Model in") == 1
+    assert (tmp_path / "run" / "report.html").exists()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_failing_rank_is_named_and_no_other_shows_a_traceback(recipe, tmp_path):
+    (tmp_path / "images" / "2.png").write_bytes(b"<html>not found</html>")
+    answer = torchrun("train", recipe, "--out", tmp_path / "run")
+    assert answer.returncode == 1
+    said = answer.stderr.replace("\n", " ")
+    guilty = re.search(r"rank (\d): error: \S*pairs.parquet:3: ", said)
+    assert guilty, said
+    # torchrun may end the other before it can say anything.
+    assert f"rank {guilty[1]}: error: another rank" not in said
+    assert "[rank" not in said
+
+
+def test_a_rank_that_lost_another_says_so_and_other_failures_are_not_hidden(cocoa, monkeypatch):
+    def fail():
+        raise RuntimeError(failure)
+
+    monkeypatch.setattr("cocoa.cli.app", fail)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    failure = "gloo: Connection closed by peer [127.0.0.1]"
+    assert cocoa("train") == (1, "rank 1: error: another rank is gone; its own message says why")
+    failure = "shapes do not match"
+    with pytest.raises(RuntimeError, match="shapes"):
+        cocoa("train")
+
+
+def test_plan_says_what_a_run_will_take(cocoa, recipe, tmp_path):
+    words = ("--device", "h100", "--ranks", "2", "--json", tmp_path / "plan.json")
+    code, said = cocoa("plan", recipe, "--set", "stages.warm-up.steps=7", *words)
+    assert code == 0, said
+    assert "warm-up" in said
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["ranks"], plan["device"]["name"], plan["stages"][0]["steps"]) == (2, "h100", 7)
+    code, said = cocoa("plan", recipe, "--device", "abacus")
+    assert code == 2
+    assert "a100-80gb" in said
 
 
 def test_a_used_folder_is_not_written_over(cocoa, recipe, tmp_path):
@@ -151,7 +287,7 @@ def test_evaluate_scores_a_folder_and_says_if_a_part_is_missing(cocoa, model, tm
     code, said = cocoa("evaluate", model, "--tasks", tmp_path / "tasks", "--out", tmp_path / "scores")
     assert code == 0, said
     results = json.loads((tmp_path / "scores" / "results.json").read_text())
-    assert set(results) == {"model", "tasks", "summary", "complete"}
+    assert set(results) == {"model", "tasks", "summary", "complete", "missing"}
     assert results["complete"] is True
     assert set(results["summary"]) == {"classification", "vqa", "retrieval", "grounding", "overall"}
     scores = [task["hit_at_1"] for task in results["tasks"].values()]

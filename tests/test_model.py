@@ -6,14 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from cocoa.backbones import Backbone
 from cocoa.batch import collate, single_row
 from cocoa.layouts import LAYOUTS
-from cocoa.model import EmbeddingModel, chunks_by_length
+from cocoa.model import EmbeddingModel
 from cocoa.sample import Sample
 
 Tiny = Callable[..., Backbone]
@@ -83,11 +81,3 @@ def test_a_text_that_is_cut_still_ends_with_e(tiny: Tiny, sample: MakeSample) ->
     start = sample(model.backbone.text.words(words[:4]))
     assert model.backbone.text.ids(start.text) == words[:4]
     assert (embed(model, [sample(whole)]) - embed(model, [start])).abs().max() <= 1e-5
-
-
-@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
-def test_chunks_hold_every_row_once_within_the_limit(lengths: list[int], limit: int) -> None:
-    chunks = chunks_by_length(lengths, limit)
-    assert sorted(place for chunk in chunks for place in chunk) == list(range(len(lengths)))
-    for chunk in chunks:
-        assert len(chunk) == 1 or len(chunk) * max(lengths[place] for place in chunk) <= limit

@@ -93,7 +93,7 @@ def test_numbers_are_read_as_people_write_them(spelled: str, value: float) -> No
         ("fill: zero", "fil: zero", "stages.0.objectives.1.fil: unknown option; did you mean 'fill'?"),
         ("limit: 5", "limt: 5", "stages.2.data.0.limt: unknown option; did you mean 'limit'?"),
         ("name: nano-untrained", "name: nano, atention: sdpa", "backbone.atention: unknown option; did you mean 'att"),
-        ("temperature: 0.05", "zzz: 1", "stages.2.objectives.0.zzz: unknown option; known: kind, temperature, weight"),
+        ("temperature: 0.05", "zzz: 1", "stages.2.objectives.0.zzz: unknown option; known: dimensions, kind, temper"),
         ("steps: 10", "steps: ten", "stages.0.steps: input should be a valid integer (got 'ten')"),
         ("steps: 10", "steps: 10.0", "stages.0.steps: input should be a valid integer"),
         ("seed: 3", "seed: '3'", "seed: input should be a valid integer"),

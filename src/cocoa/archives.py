@@ -8,7 +8,8 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
-_CAPACITY = 16
+# MMEB-train has a zip file for each of its 20 subsets, and a shuffled run reads from all of them.
+_CAPACITY = 64
 
 
 class _Archives:
@@ -46,3 +47,13 @@ if hasattr(os, "register_at_fork"):
 def open_archive(path: Path) -> zipfile.ZipFile:
     """Returns the open zip file, shared within this process; do not close it."""
     return _archives.get(path)
+
+
+def member_names(path: Path) -> list[str]:
+    """Returns the files in a zip archive, without the notes that macOS puts beside each (`._name`)."""
+    return [name for name in open_archive(path).namelist() if not (name.endswith("/") or is_mac_note(name))]
+
+
+def is_mac_note(name: str) -> bool:
+    """Returns whether a path names one of the files that macOS leaves beside others; they hold no content."""
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("._")

@@ -1,6 +1,6 @@
-"""Samples to padded tensors with roles.
+"""Samples to tensors with roles: one sample a line, padded, or several in a line, packed.
 
-Shapes: N rows, S padded length, P patches of all images, F values a patch, I images.
+Shapes: M samples, N lines, S padded length, P patches of all images, F values a patch, I images.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from cocoa.errors import DataError
 from cocoa.layouts import Role
 
 Row = list[tuple[Encoded, Role]]
-"""The segments of one row, in order, each with its role."""
+"""The segments of one sample or pair, in order, each with its role."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as tensors; `bridge` is the index of e in each row, -1 where a row has none."""
+    """Rows as tensors; `samples` says which sample a token belongs to (-1: padding), `bridge` is the place of each
+    sample's e in the flattened lines (line x S + column; -1 where a sample has none)."""
 
     input_ids: Tensor  # (N, S) int64
     roles: Tensor  # (N, S) uint8, see layouts.Role
     kinds: Tensor  # (N, S) uint8, see backbones.Kind
+    samples: Tensor  # (N, S) int64
     position_ids: Tensor  # (3, N, S) int64
-    bridge: Tensor  # (N,) int64
+    bridge: Tensor  # (M,) int64
     mask_token: int
     pixel_values: Tensor | None = None  # (P, F) float32
     image_grid_thw: Tensor | None = None  # (I, 3) int64
@@ -39,6 +41,13 @@ class Batch:
     def num_tokens(self) -> int:
         """Tokens that are not padding."""
         return int((self.roles != Role.PAD).sum())
+
+    @property
+    def has_before(self) -> Tensor:
+        """Returns bool [N, S]: a token of the same sample stands right before."""
+        before = torch.zeros_like(self.roles, dtype=torch.bool)
+        before[:, 1:] = (self.samples[:, 1:] == self.samples[:, :-1]) & (self.roles[:, 1:] != Role.PAD)
+        return before
 
     @property
     def is_text(self) -> Tensor:
@@ -65,7 +74,7 @@ def moved(record: T, device: torch.device) -> T:
 
 def single_row(backbone: Backbone, sample: Encoded, max_tokens: int) -> Row:
     """Returns the row [sample ; e], its text cut to `max_tokens`; e is never cut."""
-    return [(_fitted(sample, max_tokens - 1), Role.CONTEXT), (backbone.bridge, Role.BRIDGE)]
+    return [(fitted(sample, max_tokens - 1), Role.CONTEXT), (backbone.bridge, Role.BRIDGE)]
 
 
 def joined_row(backbone: Backbone, query: Encoded, target: Encoded, max_tokens: int, *, bridged: bool) -> Row:
@@ -75,7 +84,7 @@ def joined_row(backbone: Backbone, query: Encoded, target: Encoded, max_tokens: 
     """
     budget = max_tokens - int(bridged)
     keep = min(len(target), max(budget // 4, budget - len(query)))
-    query, target = _fitted(query, budget - keep), _fitted(target, keep)
+    query, target = fitted(query, budget - keep), fitted(target, keep)
     bridge: Row = [(backbone.bridge, Role.BRIDGE)] if bridged else []
     return [(query, Role.CONTEXT), *bridge, (target, Role.TARGET)]
 
@@ -91,7 +100,8 @@ def row_length(row: Row) -> int:
     return sum(len(segment) for segment, _ in row)
 
 
-def _fitted(sample: Encoded, budget: int) -> Encoded:
+def fitted(sample: Encoded, budget: int) -> Encoded:
+    """Returns a sample with its text cut to `budget` tokens. Raises `E_DATA_TOO_LONG` where a picture would be cut."""
     kept = sample.cut(budget)
     if len(kept) > budget:
         raise DataError(
@@ -102,33 +112,52 @@ def _fitted(sample: Encoded, budget: int) -> Encoded:
     return kept
 
 
-def collate(backbone: Backbone, rows: Sequence[Row], *, padding: Literal["left", "right"] = "right") -> Batch:
-    """Returns the rows as one padded batch."""
-    size = max(row_length(row) for row in rows)
-    shape = (len(rows), size)
+def collate(
+    backbone: Backbone,
+    rows: Sequence[Row],
+    lines: Sequence[Sequence[int]] | None = None,
+    *,
+    padding: Literal["left", "right"] = "right",
+) -> Batch:
+    """Returns the rows as one batch; sample i of the batch is row i, wherever it stands.
+
+    `lines` names the rows that share a line, each row once; without it every row has a line of its own.
+    """
+    lines = [[place] for place in range(len(rows))] if lines is None else lines
+    size = max(sum(row_length(rows[place]) for place in line) for line in lines)
+    shape = (len(lines), size)
     ids = np.full(shape, backbone.text.control.pad, np.int64)
     roles = np.full(shape, Role.PAD, np.uint8)
     kinds = np.full(shape, Kind.CONTROL, np.uint8)
+    samples = np.full(shape, -1, np.int64)
     positions = np.zeros((3, *shape), np.int64)
     bridge = np.full(len(rows), -1, np.int64)
-    for number, row in enumerate(rows):
-        row_kinds = np.concatenate([segment.kinds for segment, _ in row])
-        start = size - len(row_kinds) if padding == "left" else 0
-        stop = start + len(row_kinds)
-        ids[number, start:stop] = np.concatenate([segment.ids for segment, _ in row])
-        kinds[number, start:stop] = row_kinds
-        roles[number, start:stop] = np.concatenate([np.full(len(segment), role, np.uint8) for segment, role in row])
-        grids = [grid for segment, _ in row for grid in segment.grids]
-        positions[:, number, start:stop] = backbone.positions(row_kinds, grids)
-        at = np.flatnonzero(roles[number] == Role.BRIDGE)
-        if len(at):
-            bridge[number] = at[-1]
-    patches = [patch for row in rows for segment, _ in row for patch in segment.patches]
-    grids = [grid for row in rows for segment, _ in row for grid in segment.grids]
+    for number, line in enumerate(lines):
+        used = sum(row_length(rows[place]) for place in line)
+        stop = size - used if padding == "left" else 0
+        for place in line:
+            row = rows[place]
+            start, stop = stop, stop + row_length(row)
+            here = (number, slice(start, stop))
+            ids[here] = np.concatenate([segment.ids for segment, _ in row])
+            kinds[here] = np.concatenate([segment.kinds for segment, _ in row])
+            roles[here] = np.concatenate([np.full(len(segment), role, np.uint8) for segment, role in row])
+            samples[here] = place
+            # Every sample counts its positions from 0, whatever stands before it.
+            positions[:, number, start:stop] = backbone.positions(
+                kinds[here], [grid for segment, _ in row for grid in segment.grids]
+            )
+            at = np.flatnonzero(roles[here] == Role.BRIDGE)
+            if len(at):
+                bridge[place] = number * size + start + at[-1]
+    in_order = [rows[place] for line in lines for place in line]
+    patches = [patch for row in in_order for segment, _ in row for patch in segment.patches]
+    grids = [grid for row in in_order for segment, _ in row for grid in segment.grids]
     return Batch(
         input_ids=torch.from_numpy(ids),
         roles=torch.from_numpy(roles),
         kinds=torch.from_numpy(kinds),
+        samples=torch.from_numpy(samples),
         position_ids=torch.from_numpy(positions),
         bridge=torch.from_numpy(bridge),
         mask_token=backbone.text.control.mask,

@@ -52,3 +52,9 @@ class ModelError(CocoaError):
 
 class TrainingError(CocoaError):
     """A run cannot go on (`E_TRAINING_*`)."""
+
+
+class TrainingStoppedError(TrainingError):
+    """A run was asked to stop and has left a checkpoint (`E_TRAINING_STOPPED`); nothing is wrong."""
+
+    exit_code = 0

@@ -12,21 +12,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cocoa.errors import DataError
+from cocoa.failpoints import failpoint
 
 MANIFEST = "files.json"
+_DRAFT = ".draft"
 
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Writes a file so that readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_DRAFT)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
+            failpoint("file-written")
             stream.flush()
             os.fsync(stream.fileno())
+        failpoint("file-synced")
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        failpoint("file-renamed")
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -40,13 +45,15 @@ def write_folder(folder: Path) -> Iterator[Path]:
     On an error nothing is left behind and what stood at `folder` before stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=_DRAFT))
     try:
         yield temporary
+        failpoint("folder-filled")
         for path in sorted(temporary.rglob("*")):
             if path.is_file():
                 path.chmod(0o644)  # some libraries write for the owner alone
                 _sync_file(path)
+        failpoint("folder-synced")
         files = {
             str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
             for path in sorted(temporary.rglob("*"))
@@ -58,18 +65,38 @@ def write_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             previous = folder.with_name(f".{folder.name}.old-{os.getpid()}")
             folder.rename(previous)
+        failpoint("folder-ready")
         try:
             temporary.rename(folder)
         except BaseException:
             if previous:
                 previous.rename(folder)
             raise
+        failpoint("folder-renamed")
         _sync_folder(folder.parent)
         if previous:
             shutil.rmtree(previous)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder so that no reader takes a half of it for the whole: it loses its name first."""
+    doomed = folder.with_name(f".{folder.name}{_DRAFT}")
+    folder.rename(doomed)
+    failpoint("folder-doomed")
+    shutil.rmtree(doomed)
+    failpoint("folder-removed")
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed writers left in a folder; nobody else may be writing there."""
+    for path in folder.glob(f".*{_DRAFT}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def check_folder(folder: Path, *, hashes: bool = False) -> None:

@@ -136,6 +136,20 @@ def open_rgb(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS, where: s
     return rgb if turn is None else rgb.transpose(turn)
 
 
+def picture_size(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Returns (width, height) of a picture as `open_rgb` would give it, from its header; raises as `open_rgb` does."""
+
+    def fail(code: str, what: str) -> ImageError:
+        return ImageError(code, f"image {_name(source)} {what}")
+
+    image = source if isinstance(source, Image.Image) else _open(_read(source, limits, fail), limits, fail)
+    _check_size(image.size, limits, fail)
+    width, height = image.size
+    # Pillow gives the size of a TIFF as it will be when upright, that of all others as stored.
+    turned = _orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
+    return (height, width) if turned else (width, height)
+
+
 _Fail = Callable[[str, str], ImageError]
 
 

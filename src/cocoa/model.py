@@ -1,6 +1,6 @@
 """The embedding model: a backbone, the layout it reads with, and the state of e as the embedding.
 
-Shapes: N rows, S sequence, D hidden.
+Shapes: M samples, N lines, S sequence, D hidden.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cocoa
-from cocoa.backbones import Backbone, Encoded, load_backbone
+from cocoa.backbones import Backbone, Encoded, Seen, load_backbone
 from cocoa.batch import Batch, collate, row_length, single_row
+from cocoa.chunks import padded_chunks
 from cocoa.errors import DataError, ModelError
 from cocoa.files import MANIFEST, check_folder, sha256, write_folder
 from cocoa.layouts import LAYOUTS
@@ -27,7 +28,6 @@ from cocoa.sample import Sample
 
 CARD = "cocoa.json"
 FORMAT = 1
-_SMALL_BATCH_TOKENS = 1024
 _WINDOW = 512
 """Samples that are decoded and sorted together: enough for even batches, few enough to hold in memory."""
 
@@ -41,17 +41,25 @@ class EmbeddingModel(nn.Module):
         self.layout = layout
         self.max_tokens = max_tokens
 
-    def states(self, batch: Batch, allowed: Tensor) -> Tensor:
-        """Returns the last hidden states [N, S, D] when query positions look where `allowed` [N, 1, S, S] says."""
+    def states(self, batch: Batch, allowed: Tensor, seen: Seen | None = None) -> Tensor:
+        """Returns the last hidden states [N, S, D] when query positions look where `allowed` [N, 1, S, S] says.
+
+        With `seen`, what the vision tower made of the batch's pictures before, it is not run again.
+        """
         return self.backbone.hidden_states(
-            batch.input_ids, batch.kinds, allowed, batch.position_ids, batch.pixel_values, batch.image_grid_thw
+            batch.input_ids,
+            batch.kinds,
+            allowed,
+            batch.position_ids,
+            batch.pixel_values,
+            batch.image_grid_thw,
+            seen=seen,
         )
 
-    def embed(self, batch: Batch) -> Tensor:
-        """Returns float32 [N, D] of unit length: each row's e."""
-        states = self.states(batch, LAYOUTS[self.layout].allowed(batch.roles))
-        pooled = states[torch.arange(len(batch.bridge), device=states.device), batch.bridge]
-        return functional.normalize(pooled.float(), dim=-1)
+    def embed(self, batch: Batch, seen: Seen | None = None) -> Tensor:
+        """Returns float32 [M, D] of unit length: each sample's e."""
+        states = self.states(batch, LAYOUTS[self.layout].allowed(batch.roles, batch.samples), seen)
+        return functional.normalize(states.flatten(0, 1)[batch.bridge].float(), dim=-1)
 
     def embed_all(self, samples: Sequence[Encoded], *, max_batch_tokens: int = 16_384) -> Tensor:
         """Returns float32 [len(samples), D] in the order given.
@@ -61,10 +69,10 @@ class EmbeddingModel(nn.Module):
         rows = [single_row(self.backbone, sample, self.max_tokens) for sample in samples]
         vectors: list[Tensor] = []
         places: list[int] = []
-        for chunk in chunks_by_length([row_length(row) for row in rows], max_batch_tokens):
-            batch = collate(self.backbone, [rows[place] for place in chunk]).to(self.backbone.device)
+        for chunk in padded_chunks([row_length(row) for row in rows], max_batch_tokens):
+            batch = collate(self.backbone, [rows[place] for [place] in chunk]).to(self.backbone.device)
             vectors.append(self.embed(batch))
-            places.extend(chunk)
+            places.extend(place for [place] in chunk)
         order = torch.tensor(places).argsort().to(vectors[0].device)
         return torch.cat(vectors)[order]
 
@@ -164,23 +172,3 @@ def best_device() -> torch.device:
 def fingerprint(folder: Path) -> str:
     """Returns a digest of a model folder's manifest: equal for equal models, whatever their place."""
     return sha256(folder / MANIFEST)
-
-
-def chunks_by_length(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
-    """Returns places sorted by length, cut so that rows x longest row of a chunk stays within `max_batch_tokens`.
-
-    A chunk also ends where more than an eighth of it would be padding, unless it is still too small to be worth a pass.
-    """
-    chunks: list[list[int]] = []
-    num_tokens = 0
-    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
-        # Sorted upwards, so the row that comes now is the longest of its chunk.
-        padded = (len(chunks[-1]) + 1) * lengths[place] if chunks else 0
-        num_tokens += lengths[place]
-        is_dense = padded - num_tokens <= padded / 8 or padded <= _SMALL_BATCH_TOKENS
-        if chunks and padded <= max_batch_tokens and is_dense:
-            chunks[-1].append(place)
-        else:
-            chunks.append([place])
-            num_tokens = lengths[place]
-    return chunks

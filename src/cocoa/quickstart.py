@@ -44,8 +44,9 @@ from cocoa.report import (
     quickstart_page,
 )
 from cocoa.sample import Sample
-from cocoa.training.loop import RunLog, StepHook, train
-from cocoa.training.step import Objective
+from cocoa.training.log import RunLog
+from cocoa.training.loop import StepHook, train
+from cocoa.training.trainee import Objective
 
 MARKER = "quickstart.json"
 TITLES = {"contrastive_only": "Contrastive only", "cocoa": "CoCoA"}

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from cocoa.adapters import LoraOptions
 from cocoa.data.sources import Source
 from cocoa.errors import RecipeError
 from cocoa.layouts import LAYOUTS, LayoutName
@@ -33,6 +34,34 @@ class BackboneOptions(Options):
     attention: Literal["sdpa", "eager"] = "sdpa"
 
 
+class MachineOptions(Options):
+    """How a run is computed, not what.
+
+    Nothing here changes the numbers beyond rounding, and all of it may change when a run is resumed.
+    """
+
+    chunk_tokens: Annotated[int, Field(ge=64)] = 16_384
+    """Tokens of one forward pass on one rank, padding included; a larger batch is cut into passes. See `cocoa plan`."""
+    pack_tokens: Annotated[int, Field(ge=64)] | None = None
+    """Samples share lines of up to this many tokens instead of being padded; None: one sample a line."""
+    activation_checkpointing: bool = False
+    """Compute each layer again in the backward pass instead of keeping its inside: a third slower, far less memory."""
+    sharding: bool = False
+    """Split the weights over the ranks (FSDP2) instead of keeping all on each."""
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
+    """Threads of each rank that read pictures ahead of the step; 0: none are read ahead."""
+    checkpoint_every: Count | None = 500
+    """Steps between checkpoints; None: only at the end of each stage."""
+    keep_checkpoints: Count = 2
+    """The newest checkpoints that are kept."""
+
+    @model_validator(mode="after")
+    def _lines_fit(self) -> MachineOptions:
+        if self.pack_tokens is not None and self.pack_tokens > self.chunk_tokens:
+            raise ValueError(f"pack_tokens {self.pack_tokens} is above chunk_tokens {self.chunk_tokens}")
+        return self
+
+
 class Stage(Options):
     """One layout, a list of objectives, and data."""
 
@@ -42,7 +71,17 @@ class Stage(Options):
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
     steps: Count
     batch_size: Count
-    """Pairs a step."""
+    """Pairs a step, over all ranks."""
+    sub_batch: Annotated[int, Field(ge=2)] | None = None
+    """Neighbours that come from one table each; None: plain shuffle (method O11)."""
+    adapter: LoraOptions | None = None
+    """Train low-rank adapters, merged at the end of the stage; None: train the weights themselves."""
+    freeze_vision: bool = False
+    """Leave the vision tower as it is; its output is then computed once a step."""
+    min_pixels: Count | None = None
+    """As in `backbone`, for this stage alone."""
+    max_pixels: Count | None = None
+    """As in `backbone`, for this stage alone."""
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate goes to 0 after `warmup_steps`; `constant` stays."""
@@ -61,6 +100,10 @@ class Stage(Options):
             raise ValueError("next_token needs layout causal: under any other the answer is in sight")
         if LAYOUTS[self.layout].bridged and kinds == ["contrastive"]:
             raise ValueError(f"layout {self.layout} has no effect on contrastive, which has no target text in its rows")
+        if self.adapter is not None and self.freeze_vision:
+            raise ValueError("freeze_vision has no effect with an adapter; say adapter.vision: false")
+        if self.sub_batch is not None and self.batch_size % self.sub_batch:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of sub_batch {self.sub_batch}")
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
         return self
@@ -74,6 +117,12 @@ class Recipe(Options):
     backbone: BackboneOptions
     max_tokens: Annotated[int, Field(ge=16)] = 4096
     """Longest row; texts are cut to it, pictures never are."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: frozen weights and matrix products in bfloat16; trained weights, norms and losses in float32."""
+    max_bad_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Rows that cannot be read are left out and listed in `bad_rows.jsonl`, up to this share of a stage's rows; None:
+    the first one ends the run."""
+    machine: MachineOptions = MachineOptions()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -86,6 +135,23 @@ class Recipe(Options):
     def to_yaml(self) -> str:
         """Returns the recipe with every default written out; reading it gives the same recipe."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """Returns the options in which two recipes would give other numbers, as `stages.0.steps: 10, not 20`."""
+    first, second = (recipe.model_dump(mode="json", exclude={"machine"}) for recipe in (one, other))
+    return sorted(_differ(first, second, ""))
+
+
+def _differ(one: Any, other: Any, place: str) -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() | other.keys():
+            yield from _differ(one.get(key), other.get(key), f"{place}.{key}" if place else key)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, (first, second) in enumerate(zip(one, other, strict=True)):
+            yield from _differ(first, second, f"{place}.{number}")
+    elif one != other:
+        yield f"{place}: {one!r}, not {other!r}"
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
@@ -166,6 +232,9 @@ def _change(tree: dict[str, Any], change: str) -> None:
                 node[index] = yaml.load(value, _Yaml)
             except yaml.YAMLError as error:
                 raise RecipeError("E_RECIPE_SET", f"--set {dotted}: not YAML: {value!r}") from error
+        elif isinstance(node, dict) and index in _GROUPS:
+            # A group of options that all have defaults need not be there to be changed.
+            node = node.setdefault(index, {})
         elif isinstance(node, dict) and index not in node:
             raise RecipeError("E_RECIPE_SET", f"--set {dotted}: the recipe has no {key!r}{_closest(key, list(node))}")
         else:
@@ -229,4 +298,5 @@ def _known_keys(loc: Sequence[int | str]) -> set[str]:
     return {name for model in models for name in model.model_fields}
 
 
+_GROUPS = ("machine", "adapter")
 _KINDS = {model.model_fields["kind"].default for model in [*_models(ObjectiveOptions), *_models(Source)]}

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from cocoa.backbones import Encoded, Kind
-from cocoa.batch import Batch, collate, joined_row, moved
+from cocoa.batch import collate, joined_row, moved
 from cocoa.layouts import LAYOUTS, Role
 from cocoa.model import EmbeddingModel
-from cocoa.objectives import MaskedPatch, MaskedText, MaskedTextOptions
-from cocoa.objectives.masked_text import HiddenText, states_before
+from cocoa.objectives import Draws, MaskedPatch, MaskedText, MaskedTextOptions
+from cocoa.objectives.masked_text import states_before
 from cocoa.report.content import HiddenWord
-from cocoa.training.step import look
+from cocoa.training.reconstruct import look
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def rebuild_pictures(
     whole = collate(
         model.backbone, [joined_row(model.backbone, a, b, model.max_tokens, bridged=bridged) for a, b in pairs]
     )
-    hidden_batch, hidden = objective.hide(whole, torch.Generator().manual_seed(seed))
+    hidden_batch, hidden = objective.hide(whole, Draws(seed, tuple(range(len(pairs)))))
     view = look(model, layout, hidden_batch)
     painted = objective.paint(view, hidden.places.to(view.states.device)).cpu()
     assert whole.pixel_values is not None
@@ -96,15 +95,14 @@ def _read(
 ) -> BridgeReading:
     backbone = model.backbone
     bridged = LAYOUTS[layout].bridged
-    # Row by row the same words whatever the query: padding on the right would move them if rows had other lengths.
     rows = [joined_row(backbone, query, target, model.max_tokens, bridged=bridged) for query, target in pairs]
     batch = collate(backbone, rows)
     objective = MaskedText(MaskedTextOptions(rate=rate, roles=("target",)))
-    places = _choose_in_targets(batch, objective, rate, seed)
-    words = batch.input_ids[places]
-    hidden_batch = batch.replace(input_ids=batch.input_ids.masked_fill(places, batch.mask_token))
+    # What is drawn belongs to the sample, so another query hides the same words of the target.
+    hidden_batch, hidden = objective.hide(batch, Draws(seed, tuple(range(len(pairs)))))
+    places = hidden.places
     view = look(model, layout, hidden_batch)
-    hidden = moved(HiddenText(places, words), view.states.device)
+    hidden = moved(hidden, view.states.device)
     loss = objective.loss(view, hidden)
     predicted = backbone.logits(states_before(view.states, hidden.places)).argmax(-1).cpu()
     guesses = torch.zeros_like(batch.input_ids)
@@ -123,14 +121,3 @@ def _read(
             ]
         )
     return BridgeReading(float(loss.sum) / max(1, loss.count), texts)
-
-
-def _choose_in_targets(batch: Batch, objective: MaskedText, rate: float, seed: int) -> Tensor:
-    """Bool [N, S]: hidden words, chosen by their number in the target, so that another query hides the same."""
-    eligible = objective.eligible(batch)
-    places = torch.zeros_like(eligible)
-    for number, row in enumerate(eligible):
-        at = row.nonzero().flatten()
-        order = torch.randperm(len(at), generator=torch.Generator().manual_seed(seed + number))
-        places[number, at[order[: max(1, round(rate * len(at)))]]] = True
-    return places

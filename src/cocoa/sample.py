@@ -54,6 +54,7 @@ class Task:
     """A named benchmark task: its questions, its meta-task and what is known about guessing.
 
     `chance` is hit@1 of a random guess, `blind` that of a guesser that sees no image (None: not known); in [0, 1].
+    `split` says whether the benchmark trains on a part of the same data (None: not known).
     """
 
     name: str
@@ -61,3 +62,4 @@ class Task:
     questions: tuple[Question, ...]
     chance: float | None = None
     blind: float | None = None
+    split: Literal["ind", "ood"] | None = None

@@ -1,4 +1,4 @@
-"""Attention: our masks and positions are the stock model's own where it has any, on both backends, padded or not."""
+"""Attention: our masks and positions are the stock model's own where it has any: each family, backend and padding."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cocoa.backbones import Backbone, Kind
+from cocoa.backbones.families import FAMILIES
 from cocoa.batch import Batch, collate, joined_row
 from cocoa.layouts import LAYOUTS, Role
 from cocoa.model import EmbeddingModel
@@ -17,6 +18,7 @@ from cocoa.sample import Sample
 Tiny = Callable[..., Backbone]
 MakeSample = Callable[..., Sample]
 ATTENTIONS = ("sdpa", "eager")
+every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 def pairs(sample: MakeSample, content: str) -> list[tuple[Sample, Sample]]:
@@ -57,13 +59,14 @@ def assert_close(one: Tensor, other: Tensor, tolerance: float) -> None:
     assert float((one - other).abs().max()) <= tolerance * scale
 
 
+@every_family
 @pytest.mark.parametrize("content", ["text", "image", "mixed"])
 @pytest.mark.parametrize("padding", ["none", "right", "left"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_the_causal_layout_is_the_stock_models_own_attention(
-    tiny: Tiny, sample: MakeSample, attention: str, padding: str, content: str
+    tiny: Tiny, sample: MakeSample, family: str, attention: str, padding: str, content: str
 ) -> None:
-    backbone = tiny(attention)
+    backbone = tiny(attention, family=family)
     chosen = pairs(sample, content)
     groups = [[pair] for pair in chosen] if padding == "none" else [chosen]
     for group in groups:
@@ -75,9 +78,12 @@ def test_the_causal_layout_is_the_stock_models_own_attention(
         assert_close(our_states(backbone, batch, "causal")[real], stock_states(backbone, batch)[real], tolerance)
 
 
+@every_family
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_future_is_seen_by_the_bidirectional_layout_only(tiny: Tiny, sample: MakeSample, attention: str) -> None:
-    backbone = tiny(attention)
+def test_the_future_is_seen_by_the_bidirectional_layout_only(
+    tiny: Tiny, sample: MakeSample, family: str, attention: str
+) -> None:
+    backbone = tiny(attention, family=family)
     batch = rows(backbone, pairs(sample, "image")[:1])
     ids = batch.input_ids.clone()
     ids[0, -1] = (ids[0, -1] + 1) % 400
@@ -89,11 +95,12 @@ def test_the_future_is_seen_by_the_bidirectional_layout_only(tiny: Tiny, sample:
         assert not torch.equal(before[0, -1], after[0, -1])
 
 
+@every_family
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_rotary_positions_are_the_stock_models_own_for_no_one_and_two_pictures(
-    tiny: Tiny, sample: MakeSample, padding: str
+    tiny: Tiny, sample: MakeSample, family: str, padding: str
 ) -> None:
-    backbone = tiny()
+    backbone = tiny(family=family)
     target = sample("a red apple on the grass")
     chosen = [
         (sample("no picture here"), target),
@@ -113,12 +120,13 @@ def test_rotary_positions_are_the_stock_models_own_for_no_one_and_two_pictures(
     assert torch.equal(batch.position_ids[:, real], stock[:, real])
 
 
+@every_family
 @pytest.mark.parametrize("padding", ["left", "right"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_sdpa_and_eager_agree(tiny: Tiny, sample: MakeSample, layout: str, padding: str) -> None:
+def test_sdpa_and_eager_agree(tiny: Tiny, sample: MakeSample, family: str, layout: str, padding: str) -> None:
     states = []
     for attention in ATTENTIONS:
-        backbone = tiny(attention)
+        backbone = tiny(attention, family=family)
         batch = rows(backbone, pairs(sample, "mixed"), padding)
         assert backbone.attention_mask(LAYOUTS[layout].allowed(batch.roles)).dtype == (
             torch.bool if attention == "sdpa" else torch.float32
@@ -127,10 +135,13 @@ def test_sdpa_and_eager_agree(tiny: Tiny, sample: MakeSample, layout: str, paddi
     assert_close(*states, 1e-5)
 
 
+@every_family
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_padding_on_either_side_changes_nothing(tiny: Tiny, sample: MakeSample, attention: str, layout: str) -> None:
-    backbone = tiny(attention)
+def test_padding_on_either_side_changes_nothing(
+    tiny: Tiny, sample: MakeSample, family: str, attention: str, layout: str
+) -> None:
+    backbone = tiny(attention, family=family)
     chosen = pairs(sample, "mixed")
     sides = [rows(backbone, chosen, padding) for padding in ("left", "right")]
     states = [our_states(backbone, batch, layout) for batch in sides]
@@ -140,8 +151,9 @@ def test_padding_on_either_side_changes_nothing(tiny: Tiny, sample: MakeSample, 
             assert_close(padded[number, batch.roles[number] != Role.PAD], alone, 1e-5)
 
 
-def test_layouts_differ_in_the_states_that_they_give(tiny: Tiny, sample: MakeSample) -> None:
-    backbone = tiny()
+@every_family
+def test_layouts_differ_in_the_states_that_they_give(tiny: Tiny, sample: MakeSample, family: str) -> None:
+    backbone = tiny(family=family)
     batch = rows(backbone, pairs(sample, "mixed"))
     states = [our_states(backbone, batch, layout) for layout in LAYOUTS]
     for number, one in enumerate(states):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cocoa.backbones import Backbone
+from cocoa.backbones.families import FAMILIES
 from cocoa.batch import Batch, collate, joined_row, single_row
 from cocoa.layouts import LAYOUTS, Layout, Role
 from cocoa.model import EmbeddingModel
@@ -18,6 +19,7 @@ Tiny = Callable[..., Backbone]
 MakeSample = Callable[..., Sample]
 OPEN = LAYOUTS["eos_bridge"]
 BLIND = OPEN.without(Role.BRIDGE, Role.CONTEXT)
+every_family = pytest.mark.parametrize("family", FAMILIES)
 both_backends = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 
 
@@ -50,32 +52,35 @@ def gradients(backbone: Backbone, batch: Batch, layout: Layout) -> tuple[Tensor,
     return pixels.grad, embedded[0].grad[words]
 
 
+@every_family
 @both_backends
 def test_a_blind_bridge_lets_no_gradient_through(
-    tiny: Tiny, chosen: list[tuple[Sample, Sample]], attention: str
+    tiny: Tiny, chosen: list[tuple[Sample, Sample]], family: str, attention: str
 ) -> None:
-    backbone = tiny(attention)
+    backbone = tiny(attention, family=family)
     pixels, words = gradients(backbone, joined(backbone, chosen), BLIND)
     assert torch.count_nonzero(pixels) == 0
     assert torch.count_nonzero(words) == 0
 
 
+@every_family
 @both_backends
 @pytest.mark.parametrize("layout", ["eos_bridge", "eos_bridge_encoder"])
 def test_an_open_bridge_carries_every_picture_and_word(
-    tiny: Tiny, chosen: list[tuple[Sample, Sample]], attention: str, layout: str
+    tiny: Tiny, chosen: list[tuple[Sample, Sample]], family: str, attention: str, layout: str
 ) -> None:
-    backbone = tiny(attention)
+    backbone = tiny(attention, family=family)
     pixels, words = gradients(backbone, joined(backbone, chosen), LAYOUTS[layout])
     assert (pixels.abs().amax(1) > 1e-7).all(), "each patch matters"
     assert (words.abs().amax(1) > 1e-7).all(), "each word matters"
 
 
+@every_family
 @both_backends
 def test_with_eos_bridge_encoder_context_and_bridge_are_as_if_there_were_no_target(
-    tiny: Tiny, chosen: list[tuple[Sample, Sample]], attention: str
+    tiny: Tiny, chosen: list[tuple[Sample, Sample]], family: str, attention: str
 ) -> None:
-    backbone = tiny(attention)
+    backbone = tiny(attention, family=family)
     model = EmbeddingModel(backbone)
     layout = LAYOUTS["eos_bridge_encoder"]
     for query, target in chosen:
@@ -87,12 +92,13 @@ def test_with_eos_bridge_encoder_context_and_bridge_are_as_if_there_were_no_targ
         assert float((states[: len(expected)] - expected).abs().max()) <= 1e-5
 
 
+@every_family
 @both_backends
 @pytest.mark.parametrize(("layout", "changes"), [("eos_bridge_encoder", False), ("eos_bridge", True)])
 def test_a_changed_target_reaches_context_and_bridge_only_where_e_looks_at_it(
-    tiny: Tiny, chosen: list[tuple[Sample, Sample]], attention: str, layout: str, changes: bool
+    tiny: Tiny, chosen: list[tuple[Sample, Sample]], family: str, attention: str, layout: str, changes: bool
 ) -> None:
-    backbone = tiny(attention)
+    backbone = tiny(attention, family=family)
     batch = joined(backbone, chosen)
     target = batch.roles == Role.TARGET
     other = batch.replace(input_ids=torch.where(target, (batch.input_ids + 31) % 400, batch.input_ids))

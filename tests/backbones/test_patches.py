@@ -15,7 +15,10 @@ from cocoa.errors import ImageError
 
 MakePicture = Callable[..., Image.Image]
 QWEN_GRID = PatchGrid(min_pixels=56 * 56, max_pixels=28 * 28 * 256)
-GRIDS = {"nano": NANO_GRID, "qwen": QWEN_GRID}
+QWEN3_GRID = PatchGrid(
+    min_pixels=64 * 64, max_pixels=32 * 32 * 256, patch_size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
+GRIDS = {"nano": NANO_GRID, "qwen": QWEN_GRID, "qwen3": QWEN3_GRID}
 SIZES = [
     (28, 28),
     (56, 56),
@@ -42,6 +45,8 @@ def stock_cut(grid: PatchGrid, picture: Image.Image) -> tuple[np.ndarray, tuple[
         patch_size=grid.patch_size,
         merge_size=grid.merge_size,
         temporal_patch_size=grid.temporal_patch_size,
+        image_mean=grid.mean,
+        image_std=grid.std,
     )
     output = processor(picture, return_tensors="np")
     return output["pixel_values"], tuple(output["image_grid_thw"][0].tolist())
@@ -68,7 +73,8 @@ def test_sizes_are_the_stock_processors_own_for_any_picture() -> None:
         if max(width, height) > 200 * min(width, height):
             continue
         for grid in GRIDS.values():
-            expected = smart_resize(height, width, 28, grid.min_pixels, grid.max_pixels)
+            unit = grid.patch_size * grid.merge_size
+            expected = smart_resize(height, width, unit, grid.min_pixels, grid.max_pixels)
             assert grid.resized(width, height) == expected[::-1], (width, height)
 
 

@@ -82,7 +82,11 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
         ("t.jsonl", b'{"a": 1}\n{"a": \n', "E_DATA_READ", ":2"),
         ("t.jsonl", b'{"a": 1}\n[1]\n', "E_DATA_READ", ":2"),
         ("t.jsonl", b'{"a": 1}\n{"b": 1}\n', "E_DATA_COLUMN", ":2"),
-        ("t.jsonl", b'{"a": "\xff"}\n', "E_DATA_READ", ""),
+        ("t.jsonl", b'{"a": "\xff"}\n', "E_DATA_READ", ":1"),
+        ("t.jsonl", b'{"a": ' + b"1" * 5000 + b"}\n", "E_DATA_READ", ":1"),
+        ("t.json", b'[{"a": "\xff"}]', "E_DATA_READ", ""),
+        ("t.json", b"[" + b"1" * 5000 + b"]", "E_DATA_READ", ""),
+        ("t.json", b'[{"a": 1}, 2]', "E_DATA_READ", ":2"),
         ("t.jsonl", b"\n", "E_DATA_EMPTY", ""),
         ("t.jsonl", b"[" * 100_000 + b"\n", "E_DATA_READ", ":1"),
         ("t.json", b'{"a": 1}', "E_DATA_READ", ""),
@@ -195,9 +199,20 @@ def test_train_folder(tmp_path: Path, packed: bool) -> None:
     assert [negative.text for negative in pairs[2].negatives] == ["n"]
     assert open_rgb(pairs[0].target.images[0]).size == (4, 4)
     assert pairs[2].query.where == f"{tmp_path / 'train' / 'two.parquet'}:1"
-    assert [len(MmebTrain(tmp_path, limit=limit)) for limit in (1, 2, 3, 9)] == [1, 2, 3, 3]
+    assert pairs.groups == (2, 1)
     assert len(MmebTrain(tmp_path / "train")) == 3
     assert len(MmebTrain(tmp_path / "train" / "one.jsonl")) == 2
+
+
+def test_a_limit_holds_for_each_train_table(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [TRAIN | {"qry": f"a{number}"} for number in range(3)])
+    write(tmp_path / "b.parquet", [TRAIN | {"qry": f"b{number}"} for number in range(2)])
+    write(tmp_path / "c.json", [TRAIN | {"qry": "c0"}])
+    for limit, groups in ((1, (1, 1, 1)), (2, (2, 2, 1)), (3, (3, 2, 1)), (None, (3, 2, 1))):
+        pairs = MmebTrain(tmp_path, limit=limit)
+        assert (pairs.groups, len(pairs)) == (groups, sum(groups))
+        texts = [pairs[index].query.text for index in range(len(pairs))]
+        assert texts == [f"{name}{number}" for name, size in zip("abc", groups, strict=True) for number in range(size)]
 
 
 @pytest.mark.parametrize(
@@ -228,10 +243,15 @@ def test_negatives(tmp_path: Path, texts: object, images: object, expected: list
         ({"pos_text": f"{IMAGE_PLACEHOLDER}\n"}, "E_DATA_EMPTY"),
         ({"qry": 1}, "E_DATA_TYPE"),
         ({"qry_image_path": "no.png"}, "E_IMAGE_MISSING"),
+        ({"qry_image_path": "n" * 5000}, "E_IMAGE_MISSING"),
+        ({"qry": "half a \ud83d"}, "E_DATA_TYPE"),
+        ({"qry": IMAGE_PLACEHOLDER * 2, "qry_image_path": "a.png"}, "E_DATA_PLACEHOLDER"),
+        ({"pos_text": "<|image_2|>", "pos_image_path": "a.png"}, "E_DATA_PLACEHOLDER"),
         ({"pos_image_path": "/etc/passwd"}, "E_DATA_PATH"),
         ({"neg_text": "['n', __import__('os').abort()]"}, "E_DATA_TYPE"),
         ({"neg_text": '["n"'}, "E_DATA_TYPE"),
         ({"neg_text": ["n", 1]}, "E_DATA_TYPE"),
+        ({"neg_text": '["n", ' + "1" * 5000 + "]"}, "E_DATA_TYPE"),
         ({"neg_text": ["n", "m"], "neg_image_path": "a.png"}, "E_DATA_LENGTH"),
     ],
 )

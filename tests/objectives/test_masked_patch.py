@@ -14,7 +14,7 @@ from cocoa.batch import Batch, collate, joined_row
 from cocoa.images import open_rgb
 from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
-from cocoa.objectives import MaskedPatchOptions, View
+from cocoa.objectives import Draws, MaskedPatchOptions, View
 from cocoa.sample import Sample
 
 Tiny = Callable[..., Backbone]
@@ -36,8 +36,8 @@ def make_batch(backbone: Backbone, chosen: list[tuple[Sample, Sample]]) -> Batch
     return collate(backbone, [joined_row(backbone, q, t, 200, bridged=False) for q, t in encoded])
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draws(seed: int = 0) -> Draws:
+    return Draws(seed, tuple(range(100)))
 
 
 def view(backbone: Backbone, batch: Batch) -> View:
@@ -66,7 +66,7 @@ def test_the_target_is_what_the_processor_gave_for_the_hidden_tokens(
 ) -> None:
     backbone = tiny()
     batch = make_batch(backbone, chosen)
-    _, hidden = MaskedPatchOptions().build(backbone).hide(batch, generator())
+    _, hidden = MaskedPatchOptions().build(backbone).hide(batch, draws())
     expected = pixels_of_tokens(backbone, chosen, batch)
     places = [tuple(place) for place in hidden.places.nonzero().tolist()]
     assert len(places) == len(hidden.pixels) > 5
@@ -81,7 +81,7 @@ def test_hidden_patches_are_painted_over_and_visible_ones_are_not(
     backbone = tiny()
     batch = make_batch(backbone, chosen)
     before = batch.pixel_values.clone()
-    filled, hidden = MaskedPatchOptions(fill=fill).build(backbone).hide(batch, generator())
+    filled, hidden = MaskedPatchOptions(fill=fill).build(backbone).hide(batch, draws())
     rows = hidden.places[batch.kinds == Kind.IMAGE].repeat_interleave(4)
     assert 0 < int(rows.sum()) < len(rows)
     assert torch.equal(filled.pixel_values[~rows], before[~rows])
@@ -89,14 +89,16 @@ def test_hidden_patches_are_painted_over_and_visible_ones_are_not(
     assert (painted != before[rows]).any(1).all()
     assert torch.equal(batch.pixel_values, before), "the batch that was given is unchanged"
     assert torch.equal(filled.input_ids, batch.input_ids)
+    owners = batch.samples[batch.kinds == Kind.IMAGE].repeat_interleave(4)
     if fill == "noise":
         assert len(painted.unique(dim=0)) == len(painted)
-    else:
+    elif fill != "mean":
         assert len(painted.unique(dim=0)) == 1
     if fill == "zero":
         assert not painted.any()
     elif fill == "mean":
-        assert torch.allclose(painted[0], before.mean(0), atol=1e-6)
+        for row, owner in zip(painted, owners[rows], strict=True):
+            assert torch.allclose(row, before[owners == owner].mean(0), atol=1e-6)
     else:
         assert abs(float(painted.mean())) < 0.2
         assert float(painted.std()) == pytest.approx(1.0, abs=0.2)
@@ -109,7 +111,7 @@ def test_the_loss_is_the_squared_error_a_value_of_each_hidden_token(
     backbone = tiny()
     batch = make_batch(backbone, chosen)
     objective = MaskedPatchOptions(normalise_target=normalise_target).build(backbone)
-    filled, hidden = objective.hide(batch, generator())
+    filled, hidden = objective.hide(batch, draws())
     with torch.no_grad():
         seen = view(backbone, filled)
         loss = objective.loss(seen, hidden)
@@ -134,7 +136,7 @@ def test_each_row_hides_its_share_of_visual_tokens(
 ) -> None:
     backbone = tiny()
     batch = make_batch(backbone, chosen)
-    _, hidden = MaskedPatchOptions(rate=rate).build(backbone).hide(batch, generator())
+    _, hidden = MaskedPatchOptions(rate=rate).build(backbone).hide(batch, draws())
     tokens = (batch.kinds == Kind.IMAGE).sum(1).tolist()
     assert tokens[0] == 9
     assert tokens[1] == 0
@@ -146,7 +148,7 @@ def test_a_batch_without_pictures_counts_nothing(tiny: Tiny, chosen: list[tuple[
     backbone = tiny()
     batch = make_batch(backbone, chosen[1:2])
     objective = MaskedPatchOptions().build(backbone)
-    same, hidden = objective.hide(batch, generator())
+    same, hidden = objective.hide(batch, draws())
     assert same.pixel_values is None
     loss = objective.loss(view(backbone, same), hidden)
     assert (float(loss.sum.detach()), loss.count) == (0.0, 0)
@@ -160,7 +162,7 @@ def test_the_choice_depends_on_the_seed_alone(tiny: Tiny, chosen: list[tuple[Sam
     backbone = tiny()
     batch = make_batch(backbone, chosen)
     objective = MaskedPatchOptions().build(backbone)
-    (one, first), (two, second), (_, other) = (objective.hide(batch, generator(seed)) for seed in (3, 3, 4))
+    (one, first), (two, second), (_, other) = (objective.hide(batch, draws(seed)) for seed in (3, 3, 4))
     assert torch.equal(one.pixel_values, two.pixel_values)
     assert torch.equal(first.places, second.places)
     assert not torch.equal(first.places, other.places)
@@ -181,7 +183,7 @@ def test_the_decoder_starts_as_a_copy_of_the_middle_layer(tiny: Tiny) -> None:
 def test_gradient_reaches_the_decoder_and_the_vision_tower(tiny: Tiny, chosen: list[tuple[Sample, Sample]]) -> None:
     backbone = tiny()
     objective = MaskedPatchOptions().build(backbone)
-    filled, hidden = objective.hide(make_batch(backbone, chosen), generator())
+    filled, hidden = objective.hide(make_batch(backbone, chosen), draws())
     objective.loss(view(backbone, filled), hidden).sum.backward()
     for module in (objective.layer, objective.to_pixels, backbone.stock.model.visual, backbone.layers):
         assert all(weight.grad is not None and weight.grad.abs().any() for weight in module.parameters())

@@ -12,7 +12,7 @@ from cocoa.backbones import Backbone, Kind
 from cocoa.batch import Batch, collate, joined_row
 from cocoa.layouts import LAYOUTS, Role
 from cocoa.model import EmbeddingModel
-from cocoa.objectives import MaskedTextOptions, View
+from cocoa.objectives import Draws, MaskedTextOptions, View
 from cocoa.objectives.masked_text import HiddenText
 from cocoa.sample import Sample
 
@@ -32,8 +32,8 @@ def make_batch(backbone: Backbone, sample: MakeSample, *, bridged: bool = True, 
     return collate(backbone, rows, padding=padding)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def draws(seed: int = 0) -> Draws:
+    return Draws(seed, tuple(range(100)))
 
 
 def view(backbone: Backbone, batch: Batch, layout: str = "eos_bridge") -> View:
@@ -59,7 +59,7 @@ def test_the_loss_is_that_of_each_hidden_word_from_the_state_before_it(
     backbone = tiny()
     batch = make_batch(backbone, sample, bridged=layout == "eos_bridge", padding=padding)
     objective = MaskedTextOptions(rate=0.5).build(backbone)
-    masked, hidden = objective.hide(batch, generator())
+    masked, hidden = objective.hide(batch, draws())
     with torch.no_grad():
         seen = view(backbone, masked, layout)
         loss = objective.loss(seen, hidden)
@@ -72,19 +72,20 @@ def test_the_first_word_of_the_target_is_predicted_from_the_bridge(tiny: Tiny, s
     backbone = tiny()
     batch = make_batch(backbone, sample)
     objective = MaskedTextOptions(rate=1.0, roles=("target",)).build(backbone)
-    masked, hidden = objective.hide(batch, generator())
+    masked, hidden = objective.hide(batch, draws())
     seen = view(backbone, masked)
     states = seen.states.detach().clone().requires_grad_()
     first = torch.zeros_like(hidden.places)
     rows = torch.arange(len(batch.bridge))
-    first[rows, batch.bridge + 1] = True
+    columns = batch.bridge % batch.roles.shape[1]
+    first[rows, columns + 1] = True
     assert hidden.places[first].all()
     objective.loss(
         View(backbone, masked, seen.allowed, states), HiddenText(first, batch.input_ids[first])
     ).sum.backward()
     used = states.grad.abs().sum(-1) > 0
     expected = torch.zeros_like(used)
-    expected[rows, batch.bridge] = True
+    expected[rows, columns] = True
     assert torch.equal(used, expected)
 
 
@@ -95,7 +96,7 @@ def test_each_row_hides_its_share_of_words_and_nothing_else(
 ) -> None:
     backbone = tiny()
     batch = make_batch(backbone, sample, padding=padding)
-    masked, hidden = MaskedTextOptions(rate=rate).build(backbone).hide(batch, generator())
+    masked, hidden = MaskedTextOptions(rate=rate).build(backbone).hide(batch, draws())
     control = torch.tensor(list(vars(backbone.text.control).values()))
     for row in range(len(batch.roles)):
         first = int((batch.roles[row] != Role.PAD).int().argmax())
@@ -115,7 +116,7 @@ def test_each_row_hides_its_share_of_words_and_nothing_else(
 def test_labels_read_as_the_hidden_words(tiny: Tiny, sample: MakeSample) -> None:
     backbone = tiny()
     batch = make_batch(backbone, sample)
-    _, hidden = MaskedTextOptions(rate=1.0, roles=("target",)).build(backbone).hide(batch, generator())
+    _, hidden = MaskedTextOptions(rate=1.0, roles=("target",)).build(backbone).hide(batch, draws())
     counts = hidden.places.sum(1).tolist()
     words = [backbone.text.words(ids.tolist()) for ids in hidden.words.split(counts)]
     assert words == [
@@ -129,7 +130,7 @@ def test_labels_read_as_the_hidden_words(tiny: Tiny, sample: MakeSample) -> None
 @pytest.mark.parametrize("role", ["context", "target"])
 def test_words_are_hidden_in_the_given_roles_only(tiny: Tiny, sample: MakeSample, role: str) -> None:
     batch = make_batch(tiny(), sample)
-    _, hidden = MaskedTextOptions(rate=1.0, roles=(role,)).build(tiny()).hide(batch, generator())
+    _, hidden = MaskedTextOptions(rate=1.0, roles=(role,)).build(tiny()).hide(batch, draws())
     assert set(batch.roles[hidden.places].tolist()) == {Role[role.upper()]}
 
 
@@ -141,11 +142,11 @@ def test_a_row_without_a_word_counts_nothing(tiny: Tiny, sample: MakeSample) -> 
     objective = MaskedTextOptions(rate=0.7).build(backbone)
 
     batch = collate(backbone, rows)
-    _, hidden = objective.hide(batch, generator())
+    _, hidden = objective.hide(batch, draws())
     assert hidden.places.sum(1).tolist() == [0, 1]
 
     batch = collate(backbone, rows[:1])
-    masked, hidden = objective.hide(batch, generator())
+    masked, hidden = objective.hide(batch, draws())
     loss = objective.loss(view(backbone, masked), hidden)
     assert (float(loss.sum.detach()), loss.count) == (0.0, 0)
     loss.sum.backward()
@@ -155,7 +156,7 @@ def test_a_row_without_a_word_counts_nothing(tiny: Tiny, sample: MakeSample) -> 
 def test_the_choice_depends_on_the_seed_alone(tiny: Tiny, sample: MakeSample) -> None:
     batch = make_batch(tiny(), sample)
     objective = MaskedTextOptions(rate=0.5).build(tiny())
-    choices = [objective.hide(batch, generator(seed))[1].places for seed in (3, 3, 4)]
+    choices = [objective.hide(batch, draws(seed))[1].places for seed in (3, 3, 4)]
     assert torch.equal(choices[0], choices[1])
     assert not torch.equal(choices[0], choices[2])
 
@@ -163,8 +164,7 @@ def test_the_choice_depends_on_the_seed_alone(tiny: Tiny, sample: MakeSample) ->
 def test_every_word_is_hidden_about_as_often(tiny: Tiny, sample: MakeSample) -> None:
     batch = make_batch(tiny(), sample)
     objective = MaskedTextOptions(rate=0.5).build(tiny())
-    source = generator()
-    counts = sum(objective.hide(batch, source)[1].places.int() for _ in range(400))
+    counts = sum(objective.hide(batch, draws(seed))[1].places.int() for seed in range(400))
     for row, eligible in enumerate(objective.eligible(batch)):
         share = max(1, round(0.5 * int(eligible.sum()))) / int(eligible.sum())
         assert (counts[row][eligible] / 400 - share).abs().max() < 0.11, "more than four deviations off"

@@ -47,8 +47,14 @@ def records(stage: str, steps: int = 40, **losses: float) -> list[dict[str, Any]
             "stage": stage,
             "losses": {name: loss / (step + 1) for name, loss in losses.items()},
             "learning_rate": 1e-3,
+            "gradient_norm": 1.5,
+            "pairs": 16,
+            "skipped": int(step == 3),
+            "cut_texts": 2,
             "tokens_per_second": 4321.0,
+            "pad_rate": 0.125,
             "data_wait_seconds": 0.01,
+            "memory_bytes": 23_400_000_000,
             "seconds": 0.25,
         }
         for step in range(steps)
@@ -88,6 +94,22 @@ def content() -> QuickstartContent:
 @pytest.fixture
 def recipe() -> Recipe:
     return parse_recipe(RECIPE)
+
+
+@pytest.fixture
+def two_stages() -> Recipe:
+    return parse_recipe(
+        RECIPE
+        + """
+  - name: contrast
+    layout: bidirectional
+    objectives: [{kind: contrastive}]
+    data: [{kind: scene_pairs, num_pairs: 10}]
+    steps: 20
+    batch_size: 16
+    learning_rate: 1.0e-3
+"""
+    )
 
 
 class Tags(HTMLParser):
@@ -210,6 +232,36 @@ def test_the_training_page_is_whole(recipe: Recipe) -> None:
         "rate: 0.7",
     ):
         assert said in page, said
+
+
+def test_the_training_page_says_what_each_stage_took_and_what_the_whole_run_did(two_stages: Recipe) -> None:
+    page = train_page(two_stages, [*records("bridge", masked_text=4.0), *records("contrast", 10, contrastive=2.0)])
+    check_whole(page)
+    tables = [
+        [[re.sub("<.*?>", "", cell) for cell in re.findall("<t[hd].*?</t[hd]>", row)] for row in rows]
+        for rows in (re.findall("<tr>.*?</tr>", table) for table in re.findall("<tbody>.*?</tbody>", page, re.DOTALL))
+    ]
+    what, cost = tables
+    assert [row[0] for row in what] == ["bridge", "contrast"]
+    assert what[1][-1] == "contrastive 0.2"
+    shared = ["4,321", "12.5%", "4.0%", "23.4 GB"]
+    assert cost == [
+        ["bridge", "40", "640", "43,210", "10\u00a0s", *shared, "1", "80"],
+        ["contrast", "10 of 20", "160", "10,802", "2.5\u00a0s", *shared, "1", "20"],
+        ["Whole run", "50 of 60", "800", "54,012", "12\u00a0s", *shared, "2", "100"],
+    ]
+    assert "2 rows were left out, 100 texts were cut." in page
+
+
+def test_stages_are_drawn_one_after_another_on_one_axis(two_stages: Recipe) -> None:
+    page = train_page(two_stages, [*records("bridge", masked_text=4.0), *records("contrast", 10, contrastive=2.0)])
+    charts = {re.search("<title>(.*?)</title>", chart)[1]: chart for chart in re.findall("<svg.*?</svg>", page)}
+    for title in ("Learning rate", "Gradient norm", "Speed", "Padding", "Waiting for data", "Memory"):
+        lines = re.findall('<polyline class="line" points="(.*?)"', charts[title])
+        first, second = ([float(place.split(",")[0]) for place in line.split()] for line in lines)
+        assert (len(first), len(second)) == (40, 10), title
+        assert first[-1] < second[0] == pytest.approx(first[-1] + (first[-1] - first[0]) / 39, abs=0.2), title
+    assert "× 10⁻³" in charts["Learning rate"]
 
 
 def test_a_run_without_steps_says_so(recipe: Recipe) -> None:

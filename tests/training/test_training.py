@@ -4,39 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from make_golden_losses import GOLDEN, losses, make_recipe, save_backbone
+from stages import ALONE, LARGE, STAGES, assert_equal_gradients, calm_backbone, encoded, gradients, make_pairs, ready
+from stages import make_recipe as make_recipe_of
 from torch import Tensor
 
 from cocoa.backbones import Backbone
 from cocoa.backbones.nano import new_nano, train_tokenizer
-from cocoa.batch import Batch
 from cocoa.errors import TrainingError, UsageError
-from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
-from cocoa.objectives import View
-from cocoa.objectives.masked_patch import HiddenPatches
-from cocoa.objectives.masked_text import HiddenText
-from cocoa.recipe import Recipe, Stage, parse_recipe
-from cocoa.sample import Pair, Sample
-from cocoa.training.batches import EncodedPairs, encode_pairs
+from cocoa.recipe import Recipe, parse_recipe
+from cocoa.sample import Sample
 from cocoa.training.loop import train
 from cocoa.training.schedule import learning_rate
-from cocoa.training.step import joined_batch, run_step
+from cocoa.training.step import backward_step
 
 Tiny = Callable[..., Backbone]
 MakeSample = Callable[..., Sample]
-
-STAGES = {
-    "warm-up": ("bidirectional", "[{kind: masked_text, rate: 0.2}, {kind: masked_patch}]"),
-    "bridge": ("eos_bridge", "[{kind: masked_text, rate: 0.7, roles: [target]}]"),
-    "contrastive": ("bidirectional", "[{kind: contrastive}]"),
-    "captioner": ("causal", "[{kind: next_token}]"),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -44,44 +32,17 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def make_stage(name: str) -> Stage:
-    layout, objectives = STAGES[name]
-    return parse_recipe(f"""
-name: one
-backbone: {{name: nano-untrained}}
-stages:
-  - {{name: {name}, layout: {layout}, objectives: {objectives}, data: [{{kind: scene_pairs, num_pairs: 9}}],
-      steps: 1, batch_size: 4, learning_rate: 1.0}}
-""").stages[0]
-
-
-def make_pairs(backbone: Backbone, sample: MakeSample) -> EncodedPairs:
-    return encode_pairs(
-        backbone,
-        [
-            Pair(sample("what is this", (56, 56)), sample("a red apple stands left of a blue bird")),
-            Pair(sample("a dog"), sample("two cats and a dog sleep on the green grass")),
-            Pair(sample("", (84, 56)), sample("an owl in the middle")),
-            Pair(sample("<|image_1|> How many birds are there?", (56, 84)), sample("two"), (sample("three"),)),
-        ],
-    )
-
-
 @pytest.mark.parametrize("name", STAGES)
 def test_each_stage_learns_one_batch_by_heart(tiny: Tiny, sample: MakeSample, name: str) -> None:
     torch.manual_seed(0)
-    stage = make_stage(name)
-    model = EmbeddingModel(tiny(hidden_size=64), layout=stage.layout)
-    pairs = make_pairs(model.backbone, sample)
-    objectives = [options.build(model.backbone) for options in stage.objectives]
-    weights = [*model.parameters(), *(weight for objective in objectives for weight in objective.parameters())]
+    setup = ready(tiny(hidden_size=64), make_recipe_of(name))
+    pairs = encoded(setup.trainee.model.backbone, make_pairs(sample)[:4])
+    weights = list(setup.trainee.trained.values())
     optimiser = torch.optim.Adam(weights, lr=3e-3)
     history = []
     for _ in range(60):
-        result = run_step(model, stage, objectives, pairs, torch.Generator().manual_seed(1))
-        history.append(result.losses)
         optimiser.zero_grad()
-        result.total.backward()
+        history.append(backward_step(setup.trainee, pairs, ALONE, LARGE, seed=1).losses)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
     for kind in history[0]:
@@ -90,89 +51,31 @@ def test_each_stage_learns_one_batch_by_heart(tiny: Tiny, sample: MakeSample, na
         assert last < 0.05 * first, (kind, first, last)
 
 
-def test_an_objective_adds_its_weighted_mean(tiny: Tiny, sample: MakeSample) -> None:
-    stage = make_stage("warm-up")
-    model = EmbeddingModel(tiny())
-    objectives = [options.build(model.backbone) for options in stage.objectives]
-    result = run_step(model, stage, objectives, make_pairs(model.backbone, sample), torch.Generator())
-    assert result.losses.keys() == {"masked_text", "masked_patch"}
-    expected = result.losses["masked_text"] + 0.5 * result.losses["masked_patch"]
-    assert result.total.item() == pytest.approx(expected, rel=1e-6)
+def test_an_objective_adds_its_weighted_mean(sample: MakeSample) -> None:
+    recipe = make_recipe_of("warm-up")
+    text, patch = recipe.stages[0].objectives
+    pairs = make_pairs(sample)
+    found = []
+    for weight in (0.5, 2.0, 4.0):
+        stage = recipe.stages[0].model_copy(update={"objectives": (text, patch.model_copy(update={"weight": weight}))})
+        found.append(gradients(ready(calm_backbone(), recipe.model_copy(update={"stages": (stage,)})), pairs)[1])
+    half, double, four = found
+    # Gradients are linear in the weight: 2 lies 1.5 of the 3.5 from 0.5 to 4.
+    assert_equal_gradients({k: half[k] + (four[k] - half[k]) * (1.5 / 3.5) for k in half}, double, 1e-5)
 
 
-def test_a_shared_stage_does_not_depend_on_the_order_of_its_objectives(tiny: Tiny, sample: MakeSample) -> None:
-    model = EmbeddingModel(tiny(), layout="causal")
-    pairs = make_pairs(model.backbone, sample)
-    stage = make_stage("captioner")
-    both = [*stage.objectives, *make_stage("contrastive").objectives]
+def test_a_shared_stage_does_not_depend_on_the_order_of_its_objectives(sample: MakeSample) -> None:
+    pairs = make_pairs(sample)
+    recipe = make_recipe_of("captioner")
+    both = [*recipe.stages[0].objectives, *make_recipe_of("contrastive").stages[0].objectives]
     found = []
     for options in (both, both[::-1]):
-        stage = stage.model_copy(update={"objectives": tuple(options)})
-        objectives = [one.build(model.backbone) for one in options]
-        found.append(run_step(model, stage, objectives, pairs, torch.Generator()).losses)
-    assert found[0] == found[1]
-
-
-def halves(batch: Batch, backbone: Backbone) -> list[Batch]:
-    control = backbone.text.control
-    middle = len(batch.input_ids) // 2
-    patches = 4 * int((batch.input_ids[:middle] == control.image).sum())
-    pictures = int((batch.input_ids[:middle] == control.vision_start).sum())
-    assert 0 < pictures < len(batch.image_grid_thw)
-    return [
-        batch.replace(
-            input_ids=batch.input_ids[rows],
-            roles=batch.roles[rows],
-            kinds=batch.kinds[rows],
-            position_ids=batch.position_ids[:, rows],
-            bridge=batch.bridge[rows],
-            pixel_values=batch.pixel_values[of_patches],
-            image_grid_thw=batch.image_grid_thw[of_pictures],
-        )
-        for rows, of_patches, of_pictures in (
-            (slice(None, middle), slice(None, patches), slice(None, pictures)),
-            (slice(middle, None), slice(patches, None), slice(pictures, None)),
-        )
-    ]
-
-
-def part(hidden: HiddenText | HiddenPatches, rows: slice) -> HiddenText | HiddenPatches:
-    """Returns what was hidden in some rows."""
-    number = torch.zeros_like(hidden.places, dtype=torch.long)
-    number[hidden.places] = torch.arange(int(hidden.places.sum()))
-    kept = number[rows][hidden.places[rows]]
-    content = {name: value[kept] for name, value in vars(hidden).items() if name != "places"}
-    return replace(hidden, places=hidden.places[rows], **content)
-
-
-@pytest.mark.parametrize("name", ["warm-up", "bridge", "captioner"])
-def test_sums_and_counts_of_two_halves_add_up(tiny: Tiny, sample: MakeSample, name: str) -> None:
-    stage = make_stage(name)
-    model = EmbeddingModel(tiny())
-    batch = joined_batch(model, stage, make_pairs(model.backbone, sample))
-    generator = torch.Generator().manual_seed(0)
-    objectives = [options.build(model.backbone) for options in stage.objectives]
-    hidden = []
-    for objective in objectives:
-        batch, parts = objective.hide(batch, generator)
-        hidden.append(parts)
-
-    def view(some: Batch) -> View:
-        allowed = LAYOUTS[stage.layout].allowed(some.roles)
-        return View(model.backbone, some, allowed, model.states(some, allowed))
-
-    with torch.no_grad():
-        whole = view(batch)
-        views = [view(half) for half in halves(batch, model.backbone)]
-        for objective, parts in zip(objectives, hidden, strict=True):
-            expected = objective.loss(whole, parts)
-            found = [
-                objective.loss(some, part(parts, rows))
-                for some, rows in zip(views, (slice(None, 2), slice(2, None)), strict=True)
-            ]
-            assert expected.count == found[0].count + found[1].count
-            assert min(loss.count for loss in found) > 0
-            assert expected.sum.item() == pytest.approx(sum(loss.sum.item() for loss in found), rel=1e-5)
+        stage = recipe.stages[0].model_copy(update={"objectives": tuple(options)})
+        found.append(gradients(ready(calm_backbone(), recipe.model_copy(update={"stages": (stage,)})), pairs))
+    (one, first), (two, second) = found
+    assert one.losses == two.losses
+    assert len(one.losses) == 2
+    assert_equal_gradients(first, second)
 
 
 @pytest.fixture(scope="module")

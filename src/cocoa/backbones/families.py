@@ -1,18 +1,10 @@
-"""The model families that share `qwen_vl.py`: what differs between them, as data."""
+"""The model families that can be opened, by their `model_type`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from cocoa.backbones.family import Family
+from cocoa.backbones.qwen2_5_vl import QWEN2_5_VL
+from cocoa.backbones.qwen2_vl import QWEN2_VL
+from cocoa.backbones.qwen3_vl import QWEN3_VL
 
-
-@dataclass(frozen=True)
-class Family:
-    """A `model_type` of `transformers` that this package has been tested with."""
-
-    model_type: str
-    example: str
-
-
-FAMILIES: dict[str, Family] = {
-    family.model_type: family for family in (Family("qwen2_vl", example="Qwen/Qwen2-VL-2B-Instruct"),)
-}
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (QWEN2_VL, QWEN2_5_VL, QWEN3_VL)}

@@ -117,9 +117,9 @@ def new_nano(
     return Backbone(Qwen2VLForConditionalGeneration(config).eval(), text, grid)
 
 
-def load_nano(*, attention: str = "sdpa", trained: bool = True) -> Backbone:
-    """Returns the shipped nano backbone, or a random one of its shape with its tokenizer."""
+def load_nano(*, attention: str = "sdpa", trained: bool = True, weights: bool = True) -> Backbone:
+    """Returns the shipped nano backbone, or a random one of its shape with its tokenizer, or its shape alone."""
     with as_file(files("cocoa") / "assets" / "nano") as folder:
-        if trained:
-            return load_backbone(str(folder), attention=attention)
+        if trained or not weights:
+            return load_backbone(str(folder), attention=attention, weights=weights)
         return new_nano(TextTokens.load(str(folder)), attention=attention)

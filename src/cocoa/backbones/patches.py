@@ -76,6 +76,12 @@ class PatchGrid:
         patches: NDArray[np.float32] = blocks.reshape(rows * columns, self.values_per_patch)
         return patches, (1, rows, columns)
 
+    def blank(self, width: int, height: int) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
+        """Returns what `cut` would of a picture of this size, but for the content: one zero, seen as many."""
+        new_width, new_height = self.resized(width, height)
+        rows, columns = new_height // self.patch_size, new_width // self.patch_size
+        return np.broadcast_to(np.float32(0), (rows * columns, self.values_per_patch)), (1, rows, columns)
+
     def uncut(self, patches: NDArray[np.float32], grid: tuple[int, int, int]) -> NDArray[np.uint8]:
         """Returns the RGB picture [H, W, 3] that `cut` made these patches from (first of the doubled frames)."""
         _, rows, columns = grid

@@ -1,11 +1,13 @@
 """A Qwen-VL backbone: everything that the rest may ask of it, in one place, over stock `transformers` classes.
 
-What differs between families stands as data in `families.py`. Shapes: N rows, S sequence, D hidden, V vocabulary.
+What differs between families stands as data in a file each, listed in `families.py`. Shapes: N rows, S sequence, D
+hidden, V vocabulary, I pictures, P patches of F values, T visual tokens.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,16 +19,17 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
 from transformers.utils import logging
 
 from cocoa.backbones.encoded import Encoded, Kind
 from cocoa.backbones.families import FAMILIES
 from cocoa.backbones.patches import PatchGrid
 from cocoa.backbones.rope import mrope_positions
+from cocoa.backbones.seen import Seen
 from cocoa.backbones.tokens import TextTokens
 from cocoa.errors import CocoaError, DataError, ModelError
-from cocoa.images import open_rgb
+from cocoa.images import open_rgb, picture_size
 from cocoa.sample import Sample
 
 
@@ -38,9 +41,11 @@ class Backbone(nn.Module):
         self.stock = stock
         self.text = text
         self.grid = grid
+        self.family = FAMILIES[stock.config.model_type]
         rows = stock.get_input_embeddings().weight.shape[0]
         if text.control.mask >= rows:
-            stock.resize_token_embeddings(text.control.mask + 1)
+            # New rows are drawn from the old ones' spread, where there are values at all.
+            stock.resize_token_embeddings(text.control.mask + 1, mean_resizing=stock.device.type != "meta")
         self.bridge = self._control(text.control.bridge)
 
     @property
@@ -60,8 +65,28 @@ class Backbone(nn.Module):
         layers: nn.ModuleList = self.stock.model.language_model.layers
         return layers
 
-    def encode(self, sample: Sample) -> Encoded:
+    @property
+    def vision(self) -> nn.Module:
+        """The vision tower, with the map to the language model's width."""
+        tower: nn.Module = self.stock.model.visual
+        return tower
+
+    def linear_targets(self, *, vision: bool) -> list[str]:
+        """Returns the names, below `stock`, of the linear maps that adapters are put on; `vision` adds the tower's."""
+        wanted = {"model.language_model.layers": self.family.language_linears}
+        if vision:
+            wanted["model.visual.blocks"] = self.family.vision_linears
+        return [
+            name
+            for name, module in self.stock.named_modules()
+            for prefix, linears in wanted.items()
+            if isinstance(module, nn.Linear) and name.startswith(prefix + ".") and name.rpartition(".")[2] in linears
+        ]
+
+    def encode(self, sample: Sample, *, pixels: bool = True) -> Encoded:
         """Returns tokens and patches of a sample, without a bridge token.
+
+        Without `pixels` only the headers of pictures are read, and the patches have their shape but no content.
 
         Raises `DataError` for a sample with nothing in it or wrong placeholders, `ImageError` for a bad picture; both
         name the sample's file and row.
@@ -79,7 +104,8 @@ class Backbone(nn.Module):
                 kinds.append(np.full(len(words), Kind.TEXT, np.uint8))
                 continue
             try:
-                cut, grid = self.grid.cut(open_rgb(sample.images[piece]))
+                image = sample.images[piece]
+                cut, grid = self.grid.cut(open_rgb(image)) if pixels else self.grid.blank(*picture_size(image))
             except CocoaError as error:
                 raise error.at(sample.where) if sample.where else error from None
             num_tokens = len(cut) // self.grid.patches_per_token
@@ -93,6 +119,12 @@ class Backbone(nn.Module):
         """Returns rotary positions [3, S] of one row."""
         return mrope_positions(kinds, grids, self.grid.merge_size)
 
+    def see(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Seen:
+        """Returns what the vision tower makes of patches [P, F] of pictures with grids [I, 3]."""
+        # Called below `get_image_features`, which splits by picture, and differently so in each version.
+        output = self.vision(pixel_values.to(self.stock.dtype), grid_thw=image_grid_thw, return_dict=True)
+        return Seen(output.pooler_output, tuple(getattr(output, "deepstack_features", None) or ()))
+
     def hidden_states(
         self,
         input_ids: Tensor,
@@ -101,20 +133,34 @@ class Backbone(nn.Module):
         position_ids: Tensor,
         pixel_values: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
+        *,
+        seen: Seen | None = None,
     ) -> Tensor:
         """Returns the last layer's states after the final norm, [N, S, D].
 
         `input_ids` and `kinds` [N, S]; `allowed` bool [N, 1, S, S], may query look at key; `position_ids` [3, N, S];
-        patches [P, F] and grids [I, 3] of all pictures in reading order.
+        patches [P, F] and grids [I, 3] of all pictures in reading order, or what was `seen` of them already: then the
+        vision tower is not run.
         """
-        output = self.stock.model(
-            input_ids=input_ids,
+        if seen is None and pixel_values is not None:
+            assert image_grid_thw is not None, "patches come with their grids"
+            seen = self.see(pixel_values, image_grid_thw)
+        embedded: Tensor = self.stock.get_input_embeddings()(input_ids)
+        is_image = kinds == Kind.IMAGE
+        deepstack: dict[str, Any] = {}
+        if seen is not None:
+            if len(seen.features) != int(is_image.sum()):
+                raise ValueError(f"{len(seen.features)} visual tokens seen, {int(is_image.sum())} in the rows")
+            embedded = embedded.masked_scatter(is_image[:, :, None], seen.features.to(embedded.dtype))
+            if seen.deepstack:
+                deepstack = {"visual_pos_masks": is_image, "deepstack_visual_embeds": list(seen.deepstack)}
+        # The language model itself: the model around it can be given what was seen in newer versions only.
+        output = self.stock.model.language_model(
+            inputs_embeds=embedded,
             attention_mask=self.attention_mask(allowed),
             position_ids=position_ids,
-            pixel_values=None if pixel_values is None else pixel_values.to(self.stock.dtype),
-            image_grid_thw=image_grid_thw,
-            mm_token_type_ids=(kinds == Kind.IMAGE).int(),
             use_cache=False,
+            **deepstack,
         )
         states: Tensor = output.last_hidden_state
         return states
@@ -140,6 +186,16 @@ class Backbone(nn.Module):
         """Returns float32 scores over the vocabulary, [..., V], of hidden states [..., D]."""
         scores: Tensor = self.stock.lm_head(states)
         return scores.float()
+
+    def checkpoint_activations(self) -> None:
+        """Makes training keep only what goes into each layer and vision block, and compute its inside again.
+
+        Less memory, a third more work, the same gradients. Layers copied afterwards do so too.
+        """
+        with warnings.catch_warnings():
+            # The one name that all supported versions have; newer ones warn of it.
+            warnings.simplefilter("ignore", FutureWarning)
+            self.stock.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def with_pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> Backbone:
         """Returns the same backbone with other picture limits (in pixels after resizing)."""
@@ -180,11 +236,14 @@ class Backbone(nn.Module):
         return Encoded(np.array([token], np.int64), np.array([Kind.CONTROL], np.uint8))
 
 
-def load_backbone(name_or_path: str, *, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Backbone:
+def load_backbone(
+    name_or_path: str, *, attention: str = "sdpa", dtype: torch.dtype = torch.float32, weights: bool = True
+) -> Backbone:
     """Returns the backbone of a model folder or hub id, in evaluation mode.
 
-    Raises `ModelError`: `E_MODEL_MISSING` (nothing there), `E_MODEL_FAMILY` (not a family of this package),
-    `E_MODEL_WEIGHTS` (a weight is missing, unexpected or of another shape; the message names it), `E_MODEL_TOKENIZER`.
+    Without `weights` none are looked for: its parameters have shapes and no values (torch's meta device). Raises
+    `ModelError`: `E_MODEL_MISSING` (nothing there), `E_MODEL_FAMILY` (not a family of this package), `E_MODEL_WEIGHTS`
+    (a weight is missing, unexpected or of another shape; the message names it), `E_MODEL_TOKENIZER`.
     """
     try:
         config = AutoConfig.from_pretrained(name_or_path)
@@ -198,6 +257,16 @@ def load_backbone(name_or_path: str, *, attention: str = "sdpa", dtype: torch.dt
             f"{name_or_path!r} is a {config.model_type!r} model; supported: "
             + ", ".join(f"{family.model_type} (as {family.example})" for family in FAMILIES.values()),
         )
+    if weights:
+        stock = _with_weights(name_or_path, attention, dtype)
+    else:
+        with torch.device("meta"):
+            stock = AutoModelForImageTextToText.from_config(config, attn_implementation=attention, dtype=dtype)
+    return Backbone(stock, TextTokens.load(name_or_path), _patch_grid(name_or_path)).eval()
+
+
+def _with_weights(name_or_path: str, attention: str, dtype: torch.dtype) -> Any:
+    """Returns the stock model with every weight from the file and from nowhere else."""
     try:
         with _without_bars():
             stock, report = AutoModelForImageTextToText.from_pretrained(
@@ -217,12 +286,13 @@ def load_backbone(name_or_path: str, *, attention: str = "sdpa", dtype: torch.dt
         if names := sorted(str(name) for name in report.get(trouble, ())):
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise ModelError("E_MODEL_WEIGHTS", f"{name_or_path!r} has {trouble.replace('_', ' ')}: {shown}")
-    return Backbone(stock, TextTokens.load(name_or_path), _patch_grid(name_or_path)).eval()
+    return stock
 
 
 def _patch_grid(name_or_path: str) -> PatchGrid:
     try:
-        stock = AutoImageProcessor.from_pretrained(name_or_path, backend="pil")
+        # The one class behind all families; older versions' way to find it by name wants torchvision.
+        stock = Qwen2VLImageProcessorPil.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise ModelError(
             "E_MODEL_MISSING", f"no preprocessor_config.json at {name_or_path!r}: {_first_line(error)}"

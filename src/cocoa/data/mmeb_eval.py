@@ -2,169 +2,166 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from cocoa.data.mmeb_side import image_folder, pair_up, read_side, read_texts
-from cocoa.data.tables import find_images, find_tables, read_rows
+from cocoa.data.mmeb_folders import Subset, choose, find_subsets, raise_all, read_manifest
+from cocoa.data.mmeb_images import find_mmeb_images
+from cocoa.data.mmeb_schema import Kind, check_columns
+from cocoa.data.mmeb_side import ImageCell, pair_up, read_image, read_images, read_side, read_text, read_texts
+from cocoa.data.mmeb_v1 import TASKS, Repairs, join_instruction, repairs_for
+from cocoa.data.tables import read_rows
 from cocoa.errors import CocoaError, DataError
 from cocoa.images import ImageSource
 from cocoa.sample import META_TASKS, MetaTask, Question, Sample, Task
 
-MMEB_V1: dict[str, MetaTask] = {
-    **dict.fromkeys(
-        ("ImageNet-1K", "N24News", "HatefulMemes", "VOC2007", "SUN397", "Place365", "ImageNet-A", "ImageNet-R",
-         "ObjectNet", "Country211"),
-        "classification",
-    ),
-    **dict.fromkeys(
-        ("OK-VQA", "A-OKVQA", "DocVQA", "InfographicsVQA", "ChartQA", "Visual7W", "ScienceQA", "VizWiz", "GQA",
-         "TextVQA"),
-        "vqa",
-    ),
-    **dict.fromkeys(
-        ("VisDial", "CIRR", "VisualNews_t2i", "VisualNews_i2t", "MSCOCO_t2i", "MSCOCO_i2t", "NIGHTS", "WebQA",
-         "FashionIQ", "Wiki-SS-NQ", "OVEN", "EDIS"),
-        "retrieval",
-    ),
-    **dict.fromkeys(("MSCOCO", "RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing"), "grounding"),
-}  # fmt: skip
-"""The meta-task of each of MMEB-V1's 36 tasks."""
+MMEB_V1: dict[str, MetaTask] = {name: task.meta_task for name, task in TASKS.items()}
+"""The meta-task of each of MMEB-V1's 36 tasks; all that is known of them is in `mmeb_v1.TASKS`."""
 
-_COLUMNS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
-_NAMED_PROBLEMS = 10
+_COLUMNS: dict[str, Kind] = {"qry_text": "text", "qry_img_path": "image", "tgt_text": "texts", "tgt_img_path": "images"}
+# Instructions apart from the texts: the columns of ziyjiang/MMEB_Test_Instruct, which MMEB-V2 uses.
+_INSTRUCTIONS: dict[str, Kind] = {"qry_inst": "text", "tgt_inst": "text"}
+
+Find = Callable[[str], ImageSource]
 
 
-def read_tasks(folder: Path, names: Sequence[str] | None = None) -> list[Task]:
-    """Returns the tasks of a set, or of all sets in a folder, by set and name; only those in `names` if given.
+def read_tasks(
+    folder: Path,
+    names: Sequence[str] | None = None,
+    *,
+    images: Path | None = None,
+    rules: Collection[str] | None = None,
+) -> list[Task]:
+    """Returns the tasks of a folder, by set and name; only those in `names` if given, in any spelling of MMEB's names.
 
-    A set is a folder with tables in `test/`, one for each task, images beside it (see `find_images`), and perhaps a
-    `manifest.json` of the form {"tasks": {NAME: {"meta_task": ..., "chance": ..., "blind": ...}}}.
+    The folder is a snapshot of MMEB-eval or MMEB_Test_Instruct, one set, or a folder of sets; see `find_subsets` for
+    the shapes. A set may have a `manifest.json` of the form {"tasks": {NAME: {"meta_task": ..., "chance": ...,
+    "blind": ..., "split": ...}}}. Images lie in the same folder, or in `images`; see `find_mmeb_images`. `rules` are
+    the names of the repairs that are made to texts, by default those that `mmeb_v1.DEFAULT_RULES` names.
 
     Raises:
-        DataError: E_DATA_FILE without any set, E_DATA_TASK for a name or meta-task that is not known, E_DATA_READ for
-            a broken manifest, E_DATA_FOLDER for everything that is wrong with the tables, said at once.
+        DataError: E_DATA_FILE without any task, E_DATA_TASK for names or meta-tasks that are not known, E_DATA_READ
+            for a broken manifest; FolderError E_DATA_FOLDER for everything that is wrong with the tables, said at once.
     """
-    tables = _find_tasks(folder)
-    for name in names or ():
-        if name not in tables:
-            close = difflib.get_close_matches(name, tables, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(tables)}"
-            raise DataError("E_DATA_TASK", f"no task {name!r}; {hint}", where=str(folder))
-    wanted = {name: table for name, table in tables.items() if names is None or name in names}
-    facts = {name: _read_facts(name, table) for name, table in wanted.items()}
+    subsets = choose(find_subsets(folder, "test"), names, folder)
+    facts = [_read_facts(subset) for subset in subsets]
+    repairs = [repairs_for(subset.name, rules) for subset in subsets]
     problems: list[CocoaError] = []
+    # All columns first: a wrong file must not cost the minutes in which the rows of the others are read.
+    sound = [_check_tables(subset, problems) for subset in subsets]
+    finders: dict[tuple[Path, ...], Find] = {}
     tasks = []
-    for name, table in wanted.items():
-        questions = _read_questions(table, problems)
-        meta_task, chance, blind = facts[name]
+    for subset, (meta_task, chance, blind, split), repair, fits in zip(subsets, facts, repairs, sound, strict=True):
+        if not fits:
+            continue
+        places = subset.image_folders if images is None else (images,)
+        try:
+            if places not in finders:
+                finders[places] = find_mmeb_images(places)
+        except CocoaError as error:
+            problems.append(error)
+            continue
+        questions = _Reader(subset.name, finders[places], repair, problems).read(subset.tables)
         if questions and chance is None:
             chance = sum(1 / len(question.candidates) for question in questions) / len(questions)
-        tasks.append(Task(name, meta_task, tuple(questions), chance, blind))
-    if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems[:_NAMED_PROBLEMS])
-        more = len(problems) - _NAMED_PROBLEMS
-        rest = f"\n  and {more} more" if more > 0 else ""
-        raise DataError("E_DATA_FOLDER", f"{len(problems)} problems\n{listed}{rest}\n", where=str(folder))
+        tasks.append(Task(subset.name, meta_task, tuple(questions), chance, blind, split))
+    raise_all(problems, folder)
     return tasks
 
 
-def _find_tasks(folder: Path) -> dict[str, Path]:
-    """The table of each task."""
-    if not folder.is_dir():
-        raise DataError("E_DATA_FILE", "the folder does not exist", where=str(folder))
-    sets = [folder] if find_tables(folder / "test") else sorted(path for path in folder.iterdir() if path.is_dir())
-    tables: dict[str, Path] = {}
-    for table in (table for one in sets for table in find_tables(one / "test")):
-        if table.stem in tables:
-            message = f"two tables for task {table.stem!r}, the other is {tables[table.stem]}; rename one"
-            raise DataError("E_DATA_TASK", message, where=str(table))
-        tables[table.stem] = table
-    if not tables:
-        raise DataError("E_DATA_FILE", "no tables in test/, nor in test/ of a sub-folder", where=str(folder))
-    return tables
-
-
-def _read_facts(name: str, table: Path) -> tuple[MetaTask, float | None, float | None]:
-    """The meta-task, chance and blind score of a task, from its manifest or MMEB's own list."""
-    manifest = table.parent.parent / "manifest.json"
-    entry: Any = {}
-    if manifest.is_file():
-        try:
-            entry = json.loads(manifest.read_text("utf-8-sig")).get("tasks", {}).get(name, {})
-            meta_task, chance, blind = (entry.get(key) for key in ("meta_task", "chance", "blind"))
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise DataError("E_DATA_READ", "the manifest is not a valid JSON object", where=str(manifest)) from error
-    else:
-        meta_task = chance = blind = None
-    meta_task = meta_task or MMEB_V1.get(name)
+def _read_facts(subset: Subset) -> tuple[MetaTask, float | None, float | None, Any]:
+    """The meta-task, chance, blind score and split of a task, from its manifest or the benchmark's table."""
+    name, manifest = subset.name, subset.manifest
+    entry = read_manifest(manifest).get(name, {})
+    known = TASKS.get(name)
+    meta_task = entry.get("meta_task") or (known.meta_task if known else None)
     if meta_task not in META_TASKS:
         said = "no meta-task is known" if meta_task is None else f"{meta_task!r} is no meta-task"
         message = (
             f'{said} for task {name!r}; give {manifest} an entry {{"tasks": {{"{name}": '
             f'{{"meta_task": "{"|".join(META_TASKS)}"}}}}}}'
         )
-        raise DataError("E_DATA_TASK", message, where=str(table))
+        raise DataError("E_DATA_TASK", message, where=str(subset.tables[0]))
+    chance, blind = entry.get("chance"), entry.get("blind")
     for key, rate in (("chance", chance), ("blind", blind)):
         if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1):
             raise DataError("E_DATA_READ", f"{key} of task {name!r} is not a rate in [0, 1]", where=str(manifest))
-    return meta_task, chance, blind
+    split = entry.get("split") or (known.split if known else None)
+    if split not in ("ind", "ood", None):
+        raise DataError("E_DATA_READ", f"split of task {name!r} is neither 'ind' nor 'ood'", where=str(manifest))
+    return meta_task, chance, blind, split
 
 
-def _read_questions(table: Path, problems: list[CocoaError]) -> list[Question]:
-    """The questions of a table; what is wrong with it goes to `problems`."""
-    try:
-        find = find_images(image_folder(table))
-        rows = read_rows(table, _COLUMNS)
-    except CocoaError as error:
-        problems.append(error if error.where else error.at(str(table)))
-        return []
-    # Candidates repeat from question to question: each is made once, and reported once if it is wrong.
-    seen: dict[tuple[str, str], Sample | None] = {}
-    questions = []
-    for number, row in enumerate(rows, 1):
-        where = f"{table}:{number}"
-        start = len(problems)
-        query = _try_side(row["qry_text"], row["qry_img_path"], find, where, problems)
-        candidates = [
-            _try_candidate(key, seen, find, f"{where}, candidate {place}", problems)
-            for place, key in enumerate(_candidate_keys(row, where, problems))
-        ]
+def _check_tables(subset: Subset, problems: list[CocoaError]) -> bool:
+    start = len(problems)
+    for table in subset.tables:
+        try:
+            check_columns(table, _COLUMNS | _INSTRUCTIONS, optional=tuple(_INSTRUCTIONS))
+        except CocoaError as error:
+            problems.append(error)
+    return len(problems) == start
+
+
+class _Reader:
+    """The rows of one task made into questions; what is wrong with them goes to `problems`."""
+
+    def __init__(self, name: str, find: Find, repair: Repairs, problems: list[CocoaError]) -> None:
+        self._task = TASKS.get(name)
+        self._find = find
+        self._repair = repair
+        self._problems = problems
+        # Candidates repeat from question to question: each is made once, and reported once if it is wrong.
+        self._candidates: dict[str, dict[tuple[str, ImageCell], Sample | None]] = {}
+
+    def read(self, tables: Sequence[Path]) -> list[Question]:
+        questions = []
+        for table in tables:
+            try:
+                rows = read_rows(table, tuple(_COLUMNS), tuple(_INSTRUCTIONS))
+            except CocoaError as error:
+                self._problems.append(error if error.where else error.at(str(table)))
+                continue
+            read = (self._question(row, f"{table}:{number}") for number, row in enumerate(rows, 1))
+            questions += [question for question in read if question is not None]
+        return questions
+
+    def _question(self, row: dict[str, Any], where: str) -> Question | None:
+        start = len(self._problems)
+        query = self._query(row, where)
+        try:
+            instruction = read_text(row.get("tgt_inst"), where)
+            texts, images = read_texts(row["tgt_text"], where), read_images(row["tgt_img_path"], where)
+            cells = pair_up(texts, images, where)
+        except CocoaError as error:
+            self._problems.append(error)
+            return None
+        made = self._candidates.setdefault(instruction, {})
+        for place, cell in enumerate(cells):
+            if cell not in made:
+                made[cell] = self._candidate(instruction, *cell, f"{where}, candidate {place}")
+        candidates = [made[cell] for cell in cells]
+        if not candidates and len(self._problems) == start:
+            self._problems.append(DataError("E_DATA_EMPTY", "no candidates", where=where))
         complete = tuple(candidate for candidate in candidates if candidate is not None)
-        if not candidates and len(problems) == start:
-            problems.append(DataError("E_DATA_EMPTY", "no candidates", where=where))
-        if query is not None and complete:
-            questions.append(Question(query, complete))
-    return questions
+        return Question(query, complete) if query is not None and complete else None
 
+    def _query(self, row: dict[str, Any], where: str) -> Sample | None:
+        try:
+            text, instruction = read_text(row["qry_text"], where), read_text(row.get("qry_inst"), where)
+            image = read_image(row["qry_img_path"], where)
+            text = join_instruction(instruction, text, image=bool(image), side="query", task=self._task)
+            text = self._repair(text, "query", image=bool(image))
+            return read_side(text, image, self._find, where, strip_stray=False)
+        except CocoaError as error:
+            self._problems.append(error.at(where))
+            return None
 
-def _candidate_keys(row: dict[str, Any], where: str, problems: list[CocoaError]) -> Iterator[tuple[str, str]]:
-    try:
-        yield from pair_up(read_texts(row["tgt_text"], where), read_texts(row["tgt_img_path"], where), where)
-    except CocoaError as error:
-        problems.append(error)
-
-
-def _try_candidate(
-    key: tuple[str, str],
-    seen: dict[tuple[str, str], Sample | None],
-    find: Callable[[str], ImageSource],
-    where: str,
-    problems: list[CocoaError],
-) -> Sample | None:
-    if key not in seen:
-        seen[key] = _try_side(*key, find, where, problems)
-    return seen[key]
-
-
-def _try_side(
-    text: Any, image: Any, find: Callable[[str], ImageSource], where: str, problems: list[CocoaError]
-) -> Sample | None:
-    try:
-        return read_side(text, image, find, where)
-    except CocoaError as error:
-        problems.append(error.at(where))
-        return None
+    def _candidate(self, instruction: str, text: str, image: ImageCell, where: str) -> Sample | None:
+        try:
+            text = join_instruction(instruction, text, image=bool(image), side="target", task=self._task)
+            text = self._repair(text, "target", image=bool(image))
+            return read_side(text, image, self._find, where, strip_stray=False)
+        except CocoaError as error:
+            self._problems.append(error.at(where))
+            return None

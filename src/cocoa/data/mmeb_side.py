@@ -1,15 +1,22 @@
-"""One side of an MMEB row, as a text and an image path, turned into a sample; shared by training and evaluation."""
+"""One side of an MMEB row, as a text and an image, turned into a sample; shared by training and evaluation."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cocoa.data.mmeb_v1 import RULES
 from cocoa.errors import DataError
 from cocoa.images import ImageSource
 from cocoa.sample import IMAGE_PLACEHOLDER, Sample
+
+_PLACEHOLDER = re.compile(r"<\|image_(\d+)\|>")
+
+ImageCell = str | bytes
+"""A picture as a row has it: its path, '' for none, or the bytes of its file."""
 
 
 def strip_placeholder(text: str) -> str:
@@ -17,24 +24,49 @@ def strip_placeholder(text: str) -> str:
 
     MMEB's WebQA and EDIS queries carry a placeholder although there is no image.
     """
-    return text.replace(IMAGE_PLACEHOLDER + "\n", "").replace(IMAGE_PLACEHOLDER, "")
+    return RULES["stray_placeholder"].repair(text)
 
 
-def read_side(text: Any, image: Any, find: Callable[[str], ImageSource], where: str) -> Sample:
-    """Returns the sample of a text and an image path, either of which may be '' or None.
+def read_side(
+    text: Any, image: Any, find: Callable[[str], ImageSource], where: str, *, strip_stray: bool = True
+) -> Sample:
+    """Returns the sample of a text and an image (see `read_image`), either of which may be '' or None.
 
-    A text with an image stays as it is, whether or not it has a placeholder.
+    A text with an image stays as it is, whether or not it has a placeholder; it must not have two. One without an
+    image loses its placeholder, if `strip_stray`.
 
     Raises:
-        CocoaError: E_DATA_EMPTY for neither, E_DATA_TYPE for no strings, or what `find` raises; all naming `where`.
+        CocoaError: E_DATA_EMPTY for neither, E_DATA_TYPE for no strings, E_DATA_PLACEHOLDER for a picture named twice
+            or not there, all naming `where`; or what `find` raises.
     """
-    text, image = read_text(text, where), read_text(image, where)
+    text, image = read_text(text, where), read_image(image, where)
     if image:
-        return Sample(text=text, images=(find(image),), where=where)
-    text = strip_placeholder(text)
-    if not text.strip():
+        if _PLACEHOLDER.findall(text) not in ([], ["1"]):
+            message = f"the one picture is named more than once, or by another name than {IMAGE_PLACEHOLDER}"
+            raise DataError("E_DATA_PLACEHOLDER", message, where=where)
+        source = image if isinstance(image, bytes) else find(image)
+        return Sample(text=text, images=(source,), where=where)
+    bare = strip_placeholder(text)
+    if not bare.strip():
         raise DataError("E_DATA_EMPTY", "neither text nor image", where=where)
-    return Sample(text=text, where=where)
+    return Sample(text=bare if strip_stray else text, where=where)
+
+
+def read_image(value: Any, where: str) -> ImageCell:
+    """Returns the picture of a cell: a path, a null, or a record {bytes, path} as parquet files embed pictures."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    return value if isinstance(value, bytes) else read_text(value, where)
+
+
+def read_images(value: Any, where: str) -> list[ImageCell]:
+    """Returns the pictures of a cell: a list, or what `read_texts` takes for paths."""
+    if isinstance(value, dict | bytes):
+        image = read_image(value, where)
+        return [image] if image else []
+    if isinstance(value, list):
+        return value if _all_strings(value) else [read_image(item, where) for item in value]
+    return list(read_texts(value, where))
 
 
 def read_text(value: Any, where: str) -> str:
@@ -43,6 +75,11 @@ def read_text(value: Any, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise DataError("E_DATA_TYPE", f"expected a string, found {type(value).__name__}", where=where)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can spell half of a character, which no tokenizer takes.
+        message = "the string holds half of a character (\\ud800 to \\udfff)"
+        raise DataError("E_DATA_TYPE", message, where=where) from error
     return value
 
 
@@ -54,17 +91,22 @@ def read_texts(value: Any, where: str) -> list[str]:
     if isinstance(value, str) and value.startswith(('["', "['", "[]")):
         try:
             value = json.loads(value)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             message = "a list in a string must be JSON, with double quotes"
             raise DataError("E_DATA_TYPE", message, where=where) from error
     if isinstance(value, list):
-        return [read_text(item, where) for item in value]
+        # A benchmark has millions of candidates, most of them often: strings are looked into once, by `read_side`.
+        return value if _all_strings(value) else [read_text(item, where) for item in value]
     text = read_text(value, where)
     return [text] if text else []
 
 
-def pair_up(texts: list[str], images: list[str], where: str) -> list[tuple[str, str]]:
-    """Returns (text, image path) of each item; an empty list stands for as many '' as the other has."""
+def _all_strings(items: list[Any]) -> bool:
+    return set(map(type, items)) <= {str}
+
+
+def pair_up(texts: list[str], images: list[ImageCell], where: str) -> list[tuple[str, ImageCell]]:
+    """Returns (text, image) of each item; an empty list stands for as many '' as the other has."""
     if texts and images and len(texts) != len(images):
         raise DataError("E_DATA_LENGTH", f"{len(texts)} texts but {len(images)} image paths", where=where)
     size = max(len(texts), len(images))

@@ -2,45 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cocoa.data.mmeb_side import image_folder, pair_up, read_side, read_texts
-from cocoa.data.tables import find_images, find_tables, read_rows
+from cocoa.data.bad_rows import OnBad, fail
+from cocoa.data.mmeb_folders import choose, find_subsets, raise_all, split_of
+from cocoa.data.mmeb_images import find_mmeb_images
+from cocoa.data.mmeb_schema import Kind, check_columns
+from cocoa.data.mmeb_side import image_folder, pair_up, read_images, read_side, read_texts
+from cocoa.data.tables import find_tables, read_each
 from cocoa.errors import CocoaError, DataError
 from cocoa.images import ImageSource
 from cocoa.sample import Pair
 
-_COLUMNS = ("qry", "qry_image_path", "pos_text", "pos_image_path")
-_NEGATIVES = ("neg_text", "neg_image_path")
+_COLUMNS: dict[str, Kind] = {"qry": "text", "qry_image_path": "image", "pos_text": "text", "pos_image_path": "image"}
+_NEGATIVES: dict[str, Kind] = {"neg_text": "texts", "neg_image_path": "images"}
+
+Tables = Sequence[Path]
+Folders = tuple[Path, ...]
 
 
 class MmebTrain:
     """The pairs of one table, or of all tables of a folder (those in its `train/`, if there are any), in file order.
 
-    Image paths are relative to the table's folder, or to the one above `train/`. All rows are checked when read.
-    `limit` takes the first rows over all tables.
+    A folder may also be a snapshot of MMEB-train, or one subset of it: then `split` says which of its wordings is
+    read (`original`, `diverse_instruction` or `train`), and `subsets` which subsets, in any spelling, by default all.
+
+    Image paths are relative to the table's folder, to the one above `train/`, or to the snapshot; see
+    `find_mmeb_images`. All rows are checked when read: bad ones go to `on_bad` and are left out. `limit` takes the
+    first good rows of each table. `groups` is the number of pairs of each table. Shards of one subset are one table.
+
+    Raises:
+        DataError: E_DATA_COLUMN or E_DATA_TYPE before any row is read; FolderError E_DATA_FOLDER for several at once.
     """
 
-    def __init__(self, path: Path, *, limit: int | None = None) -> None:
-        tables = [path]
-        if path.is_dir():
-            tables = find_tables(path / "train") or find_tables(path)
-            if not tables:
-                raise DataError("E_DATA_FILE", "no tables in the folder or its train/", where=str(path))
+    def __init__(
+        self,
+        path: Path,
+        *,
+        limit: int | None = None,
+        on_bad: OnBad = fail,
+        split: str = "original",
+        subsets: Sequence[str] | None = None,
+    ) -> None:
+        tables = _find(path, split, subsets)
+        _check(path, [shard for shards, _ in tables for shard in shards])
+        finders: dict[Folders, Callable[[str], ImageSource]] = {}
         self._pairs: list[Pair] = []
-        for table in tables:
-            room = None if limit is None else limit - len(self._pairs)
-            if room == 0:
-                break
-            find = find_images(image_folder(table))
-            for number, row in enumerate(read_rows(table, _COLUMNS, _NEGATIVES)[:room], 1):
-                where = f"{table}:{number}"
-                try:
-                    self._pairs.append(_read_pair(row, find, where))
-                except CocoaError as error:
-                    raise error.at(where) from error
+        sizes = []
+        for shards, folders in tables:
+            if folders not in finders:
+                finders[folders] = find_mmeb_images(folders)
+            make = partial(_read_pair, finders[folders])
+            pairs: list[Pair] = []
+            for shard in shards:
+                left = None if limit is None else limit - len(pairs)
+                if left != 0:
+                    pairs += read_each(shard, tuple(_COLUMNS), tuple(_NEGATIVES), make, limit=left, on_bad=on_bad)
+            self._pairs += pairs
+            sizes.append(len(pairs))
+        self.groups = tuple(sizes)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -49,8 +72,8 @@ class MmebTrain:
         return self._pairs[index]
 
 
-def _read_pair(row: dict[str, Any], find: Callable[[str], ImageSource], where: str) -> Pair:
-    texts, images = (read_texts(row.get(column), where) for column in _NEGATIVES)
+def _read_pair(find: Callable[[str], ImageSource], row: dict[str, Any], where: str) -> Pair:
+    texts, images = read_texts(row.get("neg_text"), where), read_images(row.get("neg_image_path"), where)
     return Pair(
         query=read_side(row["qry"], row["qry_image_path"], find, where),
         target=read_side(row["pos_text"], row["pos_image_path"], find, where),
@@ -58,3 +81,34 @@ def _read_pair(row: dict[str, Any], find: Callable[[str], ImageSource], where: s
             read_side(text, image, find, where) for text, image in pair_up(texts, images, where) if text or image
         ),
     )
+
+
+def _find(path: Path, split: str, names: Sequence[str] | None) -> list[tuple[Tables, Folders]]:
+    """The tables with the folders of their images; each entry is the shards of one."""
+    tables = [path]
+    if path.is_dir():
+        tables = find_tables(path / "train")
+        if not tables:
+            try:
+                found = choose(find_subsets(path, split), names, path)
+            except DataError as error:
+                tables = find_tables(path)
+                # Shards of several splits are the same rows in other words.
+                several = len({split_of(table) for table in tables}) > 1 and any(map(split_of, tables))
+                if error.code != "E_DATA_FILE" or not tables or several:
+                    raise
+            else:
+                return [(subset.tables, subset.image_folders) for subset in found]
+    return [([table], (image_folder(table),)) for table in tables]
+
+
+def _check(path: Path, tables: Sequence[Path]) -> None:
+    problems: list[CocoaError] = []
+    for table in tables:
+        try:
+            check_columns(table, _COLUMNS | _NEGATIVES, optional=tuple(_NEGATIVES))
+        except CocoaError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    raise_all(problems, path)

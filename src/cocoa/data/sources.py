@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
+from cocoa.data.bad_rows import OnBad, fail
 from cocoa.data.image_text_pairs import ImageTextPairs
 from cocoa.data.mmeb_train import MmebTrain
 from cocoa.data.scene_pairs import ScenePairs
@@ -24,6 +26,14 @@ class Pairs(Protocol):
     def __getitem__(self, index: int) -> Pair: ...
 
 
+@runtime_checkable
+class Grouped(Protocol):
+    """A collection whose pairs stand in groups, one after the other: `groups` are their sizes."""
+
+    @property
+    def groups(self) -> Sequence[int]: ...
+
+
 class ScenePairsSource(Options):
     """Generated emoji scenes with captions, or with questions and answers."""
 
@@ -39,10 +49,12 @@ class ScenePairsSource(Options):
     """The most things in one picture."""
     names_only: bool = False
     """A description is the names of the things and nothing more."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """How often its pairs come in an epoch: 0.5 every other epoch, 2 twice."""
 
-    def build(self) -> Pairs:
-        """Returns the pairs."""
-        return ScenePairs(**self.model_dump(exclude={"kind"}))
+    def build(self, on_bad: OnBad = fail) -> Pairs:
+        """Returns the pairs, none of which is ever bad."""
+        return ScenePairs(**self.model_dump(exclude={"kind", "weight"}))
 
 
 class ImageTextPairsSource(Options):
@@ -51,10 +63,13 @@ class ImageTextPairsSource(Options):
     kind: Literal["image_text_pairs"] = "image_text_pairs"
     path: Path
     limit: Count | None = None
+    """Good rows kept."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """How often its pairs come in an epoch: 0.5 every other epoch, 2 twice."""
 
-    def build(self) -> Pairs:
-        """Returns the pairs."""
-        return ImageTextPairs(self.path, limit=self.limit)
+    def build(self, on_bad: OnBad = fail) -> Pairs:
+        """Returns the pairs; bad rows go to `on_bad`."""
+        return ImageTextPairs(self.path, limit=self.limit, on_bad=on_bad)
 
 
 class MmebTrainSource(Options):
@@ -63,11 +78,17 @@ class MmebTrainSource(Options):
     kind: Literal["mmeb_train"] = "mmeb_train"
     path: Path
     limit: Count | None = None
-    """Rows kept of each table."""
+    """Good rows kept of each table."""
+    split: Annotated[str, Field(min_length=1)] = "original"
+    """Which split of each subset of a published folder: `original` or `diverse_instruction`."""
+    subsets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """The subsets of a published folder to take; None: all."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """How often its pairs come in an epoch: 0.5 every other epoch, 2 twice."""
 
-    def build(self) -> Pairs:
-        """Returns the pairs."""
-        return MmebTrain(self.path, limit=self.limit)
+    def build(self, on_bad: OnBad = fail) -> Pairs:
+        """Returns the pairs; bad rows go to `on_bad`."""
+        return MmebTrain(self.path, limit=self.limit, on_bad=on_bad, split=self.split, subsets=self.subsets)
 
 
 Source = Annotated[ScenePairsSource | ImageTextPairsSource | MmebTrainSource, Field(discriminator="kind")]

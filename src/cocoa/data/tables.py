@@ -3,36 +3,100 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cocoa.archives import open_archive
-from cocoa.errors import DataError, ImageError
+from cocoa.archives import is_mac_note, member_names
+from cocoa.data.bad_rows import OnBad, fail
+from cocoa.errors import CocoaError, DataError, ImageError
 from cocoa.images import ArchivedImage, ImageSource
 
 TABLE_SUFFIXES = (".parquet", ".jsonl", ".json")
 
+# Said about tables: our manifests, and what the hub's older data sets carry.
+_NO_TABLES = frozenset({"manifest.json", "files.json", "dataset_infos.json"})
+_LONGEST_LINE = 10_000_000
+
+Made = TypeVar("Made")
+
 
 def find_tables(folder: Path) -> list[Path]:
-    """Returns the tables directly in a folder, by name, without hidden files and the manifest."""
+    """Returns the tables directly in a folder, by name, without hidden files and manifests."""
     if not folder.is_dir():
         return []
     found = (path for path in folder.iterdir() if path.suffix in TABLE_SUFFIXES and path.is_file())
-    return sorted(
-        path for path in found if path.name not in ("manifest.json", "files.json") and not path.name.startswith(".")
-    )
+    return sorted(path for path in found if path.name not in _NO_TABLES and not path.name.startswith("."))
 
 
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Returns the rows with the named columns; an optional column is in every row if the table has it, else in none.
 
     Raises:
-        DataError: E_DATA_FILE, E_DATA_READ, E_DATA_COLUMN, or E_DATA_EMPTY for a table without rows.
+        DataError: E_DATA_EMPTY for a table without rows, and what `number_rows` raises.
+    """
+    rows = [row for _, row in number_rows(path, columns, optional)]
+    if not rows:
+        raise _no_rows(path, {})
+    extra = [name for name in optional if any(name in row for row in rows)]
+    return [{name: row.get(name) for name in (*columns, *extra)} for row in rows]
+
+
+def read_each(
+    path: Path,
+    columns: Sequence[str],
+    optional: Sequence[str],
+    make: Callable[[dict[str, Any], str], Made],
+    *,
+    limit: int | None = None,
+    on_bad: OnBad = fail,
+) -> list[Made]:
+    """Returns what `make(row, where)` makes of the rows, in their order, the first `limit` of them.
+
+    Rows that cannot be read, or that `make` raises a CocoaError for, go to `on_bad` and do not count; rows after the
+    last that is wanted are not looked at.
+
+    Raises:
+        DataError: E_DATA_EMPTY if no row is left (E_DATA_COLUMN if all of them lack columns), and what `number_rows`
+            raises.
+    """
+    problems: dict[str, CocoaError] = {}
+
+    def refuse(error: CocoaError) -> None:
+        problems.setdefault(error.code, error)
+        on_bad(error)
+
+    def good() -> Iterator[Made]:
+        for number, row in number_rows(path, columns, optional, refuse):
+            where = f"{path}:{number}"
+            try:
+                made = make(row, where)
+            except CocoaError as error:
+                refuse(error.at(where))
+            else:
+                yield made
+
+    kept = list(islice(good(), limit))
+    if not kept:
+        raise _no_rows(path, problems)
+    return kept
+
+
+def number_rows(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = (), on_bad: OnBad = fail
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields each row with its number from 1 (its line in a jsonl file), with the named columns.
+
+    A row has an optional column if the table has it; in json and jsonl, if the row itself has it. There, a row that
+    is no object with all of `columns`, or a line that is not JSON, goes to `on_bad` and is left out.
+
+    Raises:
+        DataError: E_DATA_FILE, E_DATA_READ or E_DATA_COLUMN, for the table as a whole.
     """
     where = str(path)
     if not path.is_file():
@@ -41,17 +105,14 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
         raise DataError("E_DATA_READ", f"a table ends in one of {', '.join(TABLE_SUFFIXES)}", where=where)
     try:
         if path.suffix == ".parquet":
-            return _read_parquet(path, columns, optional)
-        rows = _read_jsonl(path) if path.suffix == ".jsonl" else json.loads(path.read_text("utf-8-sig"))
+            yield from _read_parquet(path, columns, optional)
+        else:
+            content = _read_jsonl(path, on_bad) if path.suffix == ".jsonl" else _read_json(path)
+            yield from _pick(path, content, columns, optional, on_bad)
     except (OSError, pa.ArrowException) as error:
         raise DataError("E_DATA_READ", f"the {path.suffix[1:]} file cannot be read", where=where) from error
     except UnicodeDecodeError as error:
         raise DataError("E_DATA_READ", "the file is not UTF-8", where=where) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError("E_DATA_READ", "the file is not valid JSON", where=where) from error
-    if not isinstance(rows, list):
-        raise DataError("E_DATA_READ", "the file is not a list of objects", where=where)
-    return _pick(path, rows, columns, optional)
 
 
 def find_images(folder: Path) -> Callable[[str], ImageSource]:
@@ -64,7 +125,7 @@ def find_images(folder: Path) -> Callable[[str], ImageSource]:
     names: frozenset[str] = frozenset()
     if archive.is_file():
         try:
-            names = frozenset(open_archive(archive).namelist())
+            names = frozenset(member_names(archive))
         except (OSError, BadZipFile) as error:
             raise ImageError("E_IMAGE_OPEN", "the archive is not a readable zip file", where=str(archive)) from error
     roots = [root.resolve() for root in (folder / "images", folder) if root.is_dir()]
@@ -83,12 +144,24 @@ def _find(name: str, archive: Path, names: frozenset[str], roots: Sequence[Path]
         return ArchivedImage(archive, name)
     for root in roots:
         path = root / name
-        if path.is_file():
+        if _is_file(path) and not is_mac_note(name):
             # A link may lead out of the folder although its own name does not.
-            if not path.resolve().is_relative_to(root):
+            if not any(path.resolve().is_relative_to(home) for home in (root, *_hub_cache(root))):
                 raise DataError("E_DATA_PATH", f"image {name!r} is a link out of the folder; copy the file")
             return path
     raise ImageError("E_IMAGE_MISSING", f"image {name!r} is not in images.zip, images/ or {archive.parent}")
+
+
+def _hub_cache(root: Path) -> list[Path]:
+    """Where the files of a downloaded snapshot really lie: the hub's cache has links to them, snapshots/REVISION/."""
+    return [above.parent / "blobs" for above in root.parents if above.name == "snapshots"]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # A name too long for the system, or a folder that may not be entered.
+        return False
 
 
 def _inside(name: str) -> str:
@@ -99,40 +172,66 @@ def _inside(name: str) -> str:
     return str(PurePosixPath(name))
 
 
-def _read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -> list[dict[str, Any]]:
+def _read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     with pq.ParquetFile(path) as file:
         present = list(file.schema_arrow.names)
         _check_columns(str(path), columns, present)
         wanted = [*columns, *(name for name in optional if name in present)]
-        rows: list[dict[str, Any]] = file.read(columns=wanted).to_pylist()
-    if not rows:
-        raise DataError("E_DATA_EMPTY", "the table has no rows", where=str(path))
-    return rows
+        batches = file.iter_batches(columns=wanted)
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
 
 
-def _read_jsonl(path: Path) -> list[Any]:
-    rows = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
+def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        content = json.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # A number of thousands of digits is a plain ValueError.
+        raise DataError("E_DATA_READ", "the file is not valid JSON", where=str(path)) from error
+    if not isinstance(content, list):
+        raise DataError("E_DATA_READ", "the file is not a list of objects", where=str(path))
+    yield from enumerate(content, 1)
+
+
+def _read_jsonl(path: Path, on_bad: OnBad) -> Iterator[tuple[int, Any]]:
+    with path.open("rb") as file:
+        for number in count(1):
+            where = f"{path}:{number}"
+            line = file.readline(_LONGEST_LINE + 1)
+            if not line:
+                return
+            if len(line) > _LONGEST_LINE and not line.endswith(b"\n"):
+                # The rest is passed over in pieces, so that no line, however long, fills the memory.
+                while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
+                    pass
+                message = f"the line is longer than {_LONGEST_LINE} bytes"
+                on_bad(DataError("E_DATA_LINE_TOO_LONG", message, where=where))
+                continue
             if not line.strip():
                 continue
             try:
-                rows.append(json.loads(line))
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise DataError("E_DATA_READ", "the line is not valid JSON", where=f"{path}:{number}") from error
-    return rows
+                content = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except (ValueError, RecursionError) as error:
+                what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "valid JSON"
+                on_bad(DataError("E_DATA_READ", f"the line is not {what}", where=where))
+            else:
+                yield number, content
 
 
-def _pick(path: Path, rows: list[Any], columns: Sequence[str], optional: Sequence[str]) -> list[dict[str, Any]]:
+def _pick(
+    path: Path, content: Iterator[tuple[int, Any]], columns: Sequence[str], optional: Sequence[str], on_bad: OnBad
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """The wanted columns of rows that each have their own keys."""
-    if not rows:
-        raise DataError("E_DATA_EMPTY", "the table has no rows", where=str(path))
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise DataError("E_DATA_READ", "the row is not an object", where=f"{path}:{number}")
-        _check_columns(f"{path}:{number}", columns, list(row))
-    extra = [name for name in optional if any(name in row for row in rows)]
-    return [{name: row.get(name) for name in (*columns, *extra)} for row in rows]
+    for number, row in content:
+        where = f"{path}:{number}"
+        try:
+            if not isinstance(row, dict):
+                raise DataError("E_DATA_READ", "the row is not an object", where=where)
+            _check_columns(where, columns, list(row))
+        except DataError as error:
+            on_bad(error)
+        else:
+            yield number, {name: row[name] for name in (*columns, *optional) if name in row}
 
 
 def _check_columns(where: str, columns: Sequence[str], present: Sequence[str]) -> None:
@@ -140,3 +239,12 @@ def _check_columns(where: str, columns: Sequence[str], present: Sequence[str]) -
     if missing:
         message = f"missing columns: {', '.join(missing)}; present: {', '.join(present) or 'none'}"
         raise DataError("E_DATA_COLUMN", message, where=where)
+
+
+def _no_rows(path: Path, problems: dict[str, CocoaError]) -> DataError:
+    """The error of a table without a good row, from the first problem of each code."""
+    if not problems:
+        return DataError("E_DATA_EMPTY", "the table has no rows", where=str(path))
+    code = "E_DATA_COLUMN" if list(problems) == ["E_DATA_COLUMN"] else "E_DATA_EMPTY"
+    first = next(iter(problems.values()))
+    return DataError(code, f"no row of the table can be used; the first problem: {first}", where=str(path))

@@ -38,10 +38,11 @@ class Layout:
     bridged: bool = False
     causal: bool = False
 
-    def allowed(self, roles: Tensor) -> Tensor:
+    def allowed(self, roles: Tensor, samples: Tensor | None = None) -> Tensor:
         """Returns bool [N, 1, S, S]: may query (third axis) look at key (last axis)?
 
-        Padding is never looked at, and looks at itself only, so that no softmax row is empty.
+        `roles` [N, S]; `samples` [N, S] tells samples that share a row apart: none looks into another. Padding is never
+        looked at, and looks at itself only, so that no softmax row is empty.
         """
         table = torch.zeros(len(Role), len(Role), dtype=torch.bool, device=roles.device)
         for query, keys in self.sees.items():
@@ -52,6 +53,8 @@ class Layout:
         size = roles.shape[1]
         if self.causal:
             allowed &= torch.ones(size, size, dtype=torch.bool, device=roles.device).tril()
+        if samples is not None:
+            allowed &= samples[:, :, None] == samples[:, None, :]
         itself = torch.eye(size, dtype=torch.bool, device=roles.device)
         return (allowed | (itself & (roles == Role.PAD)[:, :, None]))[:, None]
 

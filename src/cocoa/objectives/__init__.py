@@ -5,10 +5,11 @@ from typing import Annotated
 from pydantic import Field
 
 from cocoa.objectives.contrastive import Contrastive, ContrastiveOptions
+from cocoa.objectives.draws import Draws, choose
 from cocoa.objectives.masked_patch import MaskedPatch, MaskedPatchOptions
 from cocoa.objectives.masked_text import MaskedText, MaskedTextOptions
 from cocoa.objectives.next_token import NextToken, NextTokenOptions
-from cocoa.objectives.objective import Loss, Reconstruction, Rows, View, choose
+from cocoa.objectives.objective import Hidden, Loss, Reconstruction, Rows, View
 
 ObjectiveOptions = Annotated[
     MaskedTextOptions | MaskedPatchOptions | NextTokenOptions | ContrastiveOptions, Field(discriminator="kind")
@@ -17,6 +18,8 @@ ObjectiveOptions = Annotated[
 __all__ = [
     "Contrastive",
     "ContrastiveOptions",
+    "Draws",
+    "Hidden",
     "Loss",
     "MaskedPatch",
     "MaskedPatchOptions",

@@ -9,28 +9,30 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from cocoa.backbones import Backbone, Kind
 from cocoa.batch import Batch
-from cocoa.objectives.objective import Loss, Rows, View, choose
+from cocoa.objectives.draws import Draws, choose
+from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 
 Fill = Literal["noise", "shared_noise", "zero", "mean"]
 
 
 class MaskedPatchOptions(Options):
-    """Hide `rate` of the visual tokens of each row and regress their pixels."""
+    """Hide `rate` of the visual tokens of each sample and regress their pixels."""
 
     kind: Literal["masked_patch"] = "masked_patch"
     rows: ClassVar[Rows] = "joined"
     rate: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the visual tokens that is hidden: 0.5 in the paper's figure, 0.3 in its code (method O1)."""
     fill: Fill = "noise"
-    """What stands in a hidden patch: its own unit Gaussian noise, one noise vector for all, zeros (the grey that
-    normalises to 0), or the mean patch of the batch's pictures (method O3)."""
+    """What stands in a hidden patch: its own unit Gaussian noise, one noise vector for the whole stage, zeros (the grey
+    that normalises to 0), or the mean patch of the sample's pictures (method O3)."""
     normalise_target: bool = False
     """Regress each patch with its own mean 0 and deviation 1 instead of processor-normalised pixels (method O2)."""
     weight: Annotated[float, Field(gt=0)] = 0.5
@@ -46,6 +48,11 @@ class HiddenPatches:
 
     places: Tensor
     pixels: Tensor
+
+    @property
+    def count(self) -> int:
+        """Visual tokens to repaint."""
+        return len(self.pixels)
 
 
 class MaskedPatch(nn.Module):
@@ -64,18 +71,21 @@ class MaskedPatch(nn.Module):
         nn.init.normal_(self.to_pixels.weight, std=0.02)
         nn.init.zeros_(self.to_pixels.bias)
 
-    def hide(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, HiddenPatches]:
+    def hide(self, batch: Batch, draws: Draws) -> tuple[Batch, HiddenPatches]:
         """Returns the batch with patches filled over, and the pixels that were there."""
         is_image = batch.kinds == Kind.IMAGE
-        places = choose(is_image, self.options.rate, generator)
+        places = choose(is_image, batch.samples, self.options.rate, draws, self.name)
         if batch.pixel_values is None:
             return batch, HiddenPatches(places, torch.zeros(0, self.to_pixels.out_features))
-        hidden_tokens = places[is_image]  # (T,) in reading order, as the patches are
-        hidden_rows = hidden_tokens.repeat_interleave(self.patches_per_token)  # (P,)
-        pixels = batch.pixel_values[hidden_rows].reshape(int(hidden_tokens.sum()), -1)
-        filled = batch.pixel_values.clone()
-        filled[hidden_rows] = self._fill(batch.pixel_values, int(hidden_rows.sum()), generator)
-        return batch.replace(pixel_values=filled), HiddenPatches(places, pixels)
+        tokens = places[is_image]  # (T,) in reading order, as the patches are
+        patches = batch.pixel_values.reshape(len(tokens), self.patches_per_token, -1)  # (T, m, F)
+        owners = batch.samples[is_image]
+        filled = patches.clone()
+        for sample in sorted(set(owners.tolist())):
+            own = owners == sample
+            filled[own & tokens] = self._fill(patches[own], int((own & tokens).sum()), draws, sample)
+        hidden = HiddenPatches(places, patches[tokens].flatten(1))
+        return batch.replace(pixel_values=filled.reshape(batch.pixel_values.shape)), hidden
 
     def loss(self, view: View, hidden: HiddenPatches) -> Loss:
         """Returns the squared error a value, summed over the hidden visual tokens."""
@@ -97,14 +107,17 @@ class MaskedPatch(nn.Module):
         patches = (patches - patches.mean(2, keepdim=True)) / (patches.var(2, keepdim=True) + 1e-6).sqrt()
         return patches.reshape(len(pixels), -1)
 
-    def _fill(self, pixels: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
-        size = pixels.shape[1]
+    def _fill(self, patches: Tensor, num_tokens: int, draws: Draws, sample: int) -> Tensor:
+        """What stands in the hidden tokens of a sample whose own patches are [T, m, F]: [num_tokens, m, F]."""
+        shape = (num_tokens, *patches.shape[1:])
         match self.options.fill:
             case "noise":
-                return torch.randn(num_rows, size, generator=generator).to(pixels)
+                noise = draws.of(sample, "fill").standard_normal(shape, np.float32)
+                return torch.from_numpy(noise)
             case "shared_noise":
-                return torch.randn(1, size, generator=generator).to(pixels).expand(num_rows, size)
+                noise = draws.shared("fill").standard_normal(shape[2:], np.float32)
+                return torch.from_numpy(noise).expand(shape)
             case "zero":
-                return torch.zeros(num_rows, size).to(pixels)
+                return patches.new_zeros(shape)
             case "mean":
-                return pixels.mean(0, keepdim=True).expand(num_rows, size)
+                return patches.mean((0, 1)).expand(shape)

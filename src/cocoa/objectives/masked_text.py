@@ -13,7 +13,8 @@ from torch.nn import functional
 from cocoa.backbones import Backbone
 from cocoa.batch import Batch
 from cocoa.layouts import Role
-from cocoa.objectives.objective import Loss, Rows, View, choose
+from cocoa.objectives.draws import Draws, choose
+from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 
 _ROLES = {"context": Role.CONTEXT, "target": Role.TARGET}
@@ -42,6 +43,11 @@ class HiddenText:
     places: Tensor
     words: Tensor
 
+    @property
+    def count(self) -> int:
+        """Words to predict."""
+        return len(self.words)
+
 
 class MaskedText(torch.nn.Module):
     """MNTP on a batch of joined rows."""
@@ -53,20 +59,18 @@ class MaskedText(torch.nn.Module):
         self.options = options
         self.weight = options.weight
 
-    def hide(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, HiddenText]:
+    def hide(self, batch: Batch, draws: Draws) -> tuple[Batch, HiddenText]:
         """Returns the batch with mask tokens in it, and what they stand for."""
-        places = choose(self.eligible(batch), self.options.rate, generator)
+        places = choose(self.eligible(batch), batch.samples, self.options.rate, draws, self.name)
         words = batch.input_ids[places]
         return batch.replace(input_ids=batch.input_ids.masked_fill(places, batch.mask_token)), HiddenText(places, words)
 
     def eligible(self, batch: Batch) -> Tensor:
-        """Returns bool [N, S]: words that may be hidden; the first token of a row has no state before it."""
+        """Returns bool [N, S]: words that may be hidden; the first token of a sample has no state before it."""
         wanted = torch.zeros_like(batch.is_text)
         for role in self.options.roles:
             wanted |= batch.roles == _ROLES[role]
-        has_before = torch.zeros_like(wanted)
-        has_before[:, 1:] = batch.roles[:, :-1] != Role.PAD
-        return batch.is_text & wanted & has_before
+        return batch.is_text & wanted & batch.has_before
 
     def loss(self, view: View, hidden: HiddenText) -> Loss:
         """Returns the cross-entropy of the hidden words; the head runs at their places only."""

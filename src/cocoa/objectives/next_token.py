@@ -11,6 +11,7 @@ from torch.nn import functional
 from cocoa.backbones import Backbone
 from cocoa.batch import Batch
 from cocoa.layouts import Role
+from cocoa.objectives.draws import Draws
 from cocoa.objectives.masked_text import HiddenText, states_before
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
@@ -37,10 +38,9 @@ class NextToken(torch.nn.Module):
         super().__init__()
         self.weight = options.weight
 
-    def hide(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, HiddenText]:
+    def hide(self, batch: Batch, draws: Draws) -> tuple[Batch, HiddenText]:
         """Returns the batch as it is (the causal layout hides the future), and the tokens to predict."""
-        places = (batch.roles == Role.TARGET) | (batch.roles == Role.BRIDGE)
-        places[:, 0] = False
+        places = ((batch.roles == Role.TARGET) | (batch.roles == Role.BRIDGE)) & batch.has_before
         return batch, HiddenText(places, batch.input_ids[places])
 
     def loss(self, view: View, hidden: HiddenText) -> Loss:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor
 
 from cocoa.backbones import Backbone
 from cocoa.batch import Batch
+from cocoa.objectives.draws import Draws
 
 Rows = Literal["joined", "closed", "single"]
 """How an objective wants a pair in rows: `joined` [query ; target] or [query ; e ; target] as the layout says,
@@ -38,28 +38,23 @@ class Loss:
     count: int
 
 
+class Hidden(Protocol):
+    """What an objective hid; `count` is the number of predictions to come, known before the forward pass."""
+
+    @property
+    def count(self) -> int: ...
+
+
 class Reconstruction(Protocol):
     """An objective that hides a part of joined rows and predicts it."""
 
     name: str
     weight: float
 
-    def hide(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Any]:
-        """Returns the batch with a part hidden, and what is needed to score the prediction of it."""
+    def hide(self, batch: Batch, draws: Draws) -> tuple[Batch, Any]:
+        """Returns the batch with a part hidden, and what is needed to score the prediction of it (a `Hidden`)."""
         ...
 
     def loss(self, view: View, hidden: Any) -> Loss:
         """Returns the loss of predicting what was hidden."""
         ...
-
-
-def choose(eligible: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Returns bool like `eligible` [N, S]: in each row, `rate` of the eligible places, drawn without replacement.
-
-    The number is rounded, but at least one where there is any eligible place; a row without one gets none.
-    """
-    scores = torch.rand(eligible.shape, generator=generator).masked_fill(~eligible, 2.0)
-    num_eligible = eligible.sum(1)
-    num_chosen = torch.clamp((rate * num_eligible).round().long(), min=1).minimum(num_eligible)
-    ranks = scores.argsort(1).argsort(1)
-    return ranks < num_chosen[:, None]

@@ -22,20 +22,22 @@ _MOST = 300  # more points than this do not show
 Point = tuple[float, float]
 
 
-def line_chart(series: Mapping[str, Sequence[Point]], *, title: str, x_label: str, y_label: str) -> Markup:
+def line_chart(
+    series: Mapping[str, Sequence[Point]], *, title: str, x_label: str, y_label: str, noisy: bool = True
+) -> Markup:
     """Returns the chart of 0 to 6 named series as inline SVG.
 
-    A long series is drawn faint as it is and strong as its running mean; the legend gives the last value of the
-    strong line. Points that are not finite are left out.
+    A long series is drawn faint as it is and strong as its running mean; the legend gives the last value of the strong
+    line. One that is not `noisy` is drawn as it is, without a last value. Points that are not finite are left out.
     """
     if len(series) > MAX_SERIES:
         raise ValueError(f"{len(series)} series in one chart; at most {MAX_SERIES} can be told apart")
     finite = {
         name: [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])] for name, points in series.items()
     }
-    smooth = {name: smoothed(points) for name, points in finite.items()}
+    smooth = {name: smoothed(points) if noisy else points for name, points in finite.items()}
     names = [f"{name} {_short(points[-1][1])}" if points else f"{name} –" for name, points in smooth.items()]
-    legend, top = _legend(names)
+    legend, top = _legend(names if noisy else smooth)
     top += 26
     bottom = top + _PLOT_HEIGHT
     every = [point for points in finite.values() for point in points]

@@ -1,10 +1,10 @@
-"""Curves of a run from its records: losses of each stage, and how fast it read."""
+"""Curves of a run from its records: losses of each stage, and its speed, padding and memory over the whole run."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Points = list[tuple[float, float]]
@@ -48,26 +48,47 @@ def shared_losses(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> di
     return shared
 
 
-def throughput(records: Sequence[Mapping[str, Any]]) -> Points:
-    """Returns (step of the whole run, tokens per second)."""
-    return [(number, record["tokens_per_second"]) for number, record in enumerate(records)]
+@dataclass(frozen=True)
+class Curve:
+    """One number over the steps of the run, a series for each stage, one after another on one axis."""
+
+    title: str
+    unit: str
+    series: Mapping[str, Points]
+    noisy: bool = True
 
 
-def throughput_sentence(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns how fast the run read, and what part of its time it waited for data."""
-    if not records:
-        return "No step was recorded."
-    speed = statistics.median(record["tokens_per_second"] for record in records)
-    seconds = sum(record["seconds"] for record in records)
-    waiting = sum(record["data_wait_seconds"] for record in records) / seconds if seconds else 0.0
-    return f"{speed:,.0f} tokens a second (median of {len(records)} steps); {waiting:.1%} of the time waiting for data."
+def run_curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """Returns what a run cost and how it was driven: learning rate, gradient norm, speed, padding, waiting, memory."""
+    power = _power(max((record["learning_rate"] for record in records), default=0.0))
+    unit = f"× 10{str(power).translate(_RAISED)}" if power else ""
+
+    def over(measure: Callable[[Mapping[str, Any]], float]) -> dict[str, Points]:
+        series: dict[str, Points] = {}
+        for number, record in enumerate(records):
+            series.setdefault(record["stage"], []).append((number, measure(record)))
+        return series
+
+    return [
+        Curve("Learning rate", unit, over(lambda record: record["learning_rate"] / 10.0**power), noisy=False),
+        Curve("Gradient norm", "before it is clipped", over(lambda record: record["gradient_norm"])),
+        Curve("Speed", "tokens a second, without padding", over(lambda record: record["tokens_per_second"])),
+        Curve("Padding", "% of what was computed", over(lambda record: 100 * record["pad_rate"])),
+        Curve("Waiting for data", "% of the step's time", over(_waiting)),
+        Curve("Memory", "GB, the most so far", over(lambda record: record["memory_bytes"] / 1e9), noisy=False),
+    ]
 
 
-def stage_starts(records: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
-    """Returns where in the whole run each stage begins."""
-    starts = [(0, records[0]["stage"])] if records else []
-    changes = enumerate(pairwise(records), start=1)
-    return starts + [(number, new["stage"]) for number, (old, new) in changes if old["stage"] != new["stage"]]
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _power(value: float) -> int:
+    """The power of ten to write a small number with."""
+    return math.floor(math.log10(value)) if 0 < value < 0.01 else 0
+
+
+def _waiting(record: Mapping[str, Any]) -> float:
+    return 100 * record["data_wait_seconds"] / record["seconds"] if record["seconds"] else 0.0
 
 
 def _series_name(title: str, objective: str, num_runs: int, num_objectives: int) -> str:

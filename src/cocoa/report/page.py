@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,26 +11,26 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cocoa.layouts import LAYOUTS
-from cocoa.recipe import Recipe
+from cocoa.recipe import Recipe, Stage
 from cocoa.report import comparison, curves, sentences
-from cocoa.report.charts import MAX_SERIES, bar_chart, line_chart
+from cocoa.report.charts import MAX_SERIES, bar_chart, line_chart, smoothed
 from cocoa.report.content import HiddenWord, QuickstartContent
 from cocoa.report.layout_drawing import layout_svg
 from cocoa.report.pictures import data_url
+from cocoa.report.totals import Totals, total
 
 
 @dataclass(frozen=True)
 class _StageRow:
-    name: str
-    layout: str
-    objectives: str
-    steps: int
-    batch_size: int
-    seconds: float | None
+    """A stage of the recipe, what its steps add up to (None: it did not run), and its last losses."""
+
+    stage: Stage
+    totals: Totals | None
+    losses: str
 
 
 def train_page(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the HTML of a training run's report: what ran, its losses, its speed, its layouts, its recipe."""
+    """Returns the HTML of a training run's report: what ran, its losses, its cost, its layouts, its recipe."""
     losses = curves.stage_losses(records)
     layouts = dict.fromkeys(stage.layout for stage in recipe.stages)
     return (
@@ -38,17 +38,10 @@ def train_page(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> str:
         .get_template("train.html.j2")
         .render(
             recipe=recipe,
-            stages=_stage_rows(recipe, records),
-            seconds=sum(record["seconds"] for record in records),
+            rows=_stage_rows(recipe, records, losses),
+            whole=total(records),
             charts=_loss_charts(losses),
-            speed=curves.throughput_sentence(records),
-            starts=curves.stage_starts(records),
-            speed_chart=line_chart(
-                {"tokens a second": curves.throughput(records)},
-                title="Throughput",
-                x_label="step of the run",
-                y_label="tokens a second",
-            ),
+            run_charts=_run_charts(records),
             layouts=[(name, LAYOUTS[name]) for name in layouts],
         )
     )
@@ -78,25 +71,48 @@ def quickstart_page(content: QuickstartContent) -> str:
     )
 
 
-def _stage_rows(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[_StageRow]:
+def _stage_rows(
+    recipe: Recipe, records: Sequence[Mapping[str, Any]], losses: Mapping[str, Mapping[str, curves.Points]]
+) -> list[_StageRow]:
     rows = []
     for stage in recipe.stages:
-        seconds = [record["seconds"] for record in records if record["stage"] == stage.name]
-        objectives = sentences.listed([curves.in_words(objective.kind) for objective in stage.objectives])
+        own = [record for record in records if record["stage"] == stage.name]
+        named = [curves.in_words(objective.kind) for objective in stage.objectives]
+        # The same running mean as the chart's legend gives.
+        last = [f"{name} {smoothed(points)[-1][1]:.3g}" for name, points in losses.get(stage.name, {}).items()]
         # A stage without records did not run; that is not the same as having taken no time.
-        total = sum(seconds) if seconds else None
-        rows.append(_StageRow(stage.name, stage.layout, objectives, stage.steps, stage.batch_size, total))
+        rows.append(_StageRow(stage, total(own) if own else None, ", ".join(last or named)))
     return rows
 
 
 def _loss_charts(stages: Mapping[str, Mapping[str, curves.Points]]) -> list[Markup]:
-    charts = []
-    for stage, series in stages.items():
-        named = list(series.items())
-        for start in range(0, len(named), MAX_SERIES):
-            part = dict(named[start : start + MAX_SERIES])
-            charts.append(line_chart(part, title=stage, x_label="step", y_label="loss"))
-    return charts
+    return [
+        line_chart(part, title=stage, x_label="step", y_label="loss")
+        for stage, series in stages.items()
+        for part in _parts(series)
+    ]
+
+
+def _run_charts(records: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    return [
+        line_chart(part, title=curve.title, x_label="step of the run", y_label=curve.unit, noisy=curve.noisy)
+        for curve in curves.run_curves(records)
+        for part in _parts(curve.series)
+    ]
+
+
+def _parts(series: Mapping[str, curves.Points]) -> Iterator[dict[str, curves.Points]]:
+    """The series, as many at a time as one chart can show."""
+    named = list(series.items())
+    for start in range(0, len(named), MAX_SERIES):
+        yield dict(named[start : start + MAX_SERIES])
+
+
+def _large(number: float) -> str:
+    """A large count as people write it: `950`, `38,400`, `12.3 M`, `4.56 G`."""
+    if number < 1e6:
+        return f"{number:,.0f}"
+    return f"{number / 1e6:.3g} M" if number < 999.5e6 else f"{number / 1e9:,.3g} G"
 
 
 def _percent(rate: float | None) -> str:
@@ -135,6 +151,7 @@ def _environment() -> Environment:
         "signed_points": _points,
         "sign": _sign,
         "duration": sentences.duration,
+        "large": _large,
         "data_url": data_url,
         "lead_space": _lead_space,
         "shown": _shown,

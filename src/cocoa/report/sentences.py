@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cocoa.report.comparison import columns, guessing, points
 from cocoa.report.content import HiddenWord, QuickstartContent, VariantResult
+from cocoa.report.totals import Totals
 
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 
@@ -63,6 +64,15 @@ def cost(content: QuickstartContent) -> str:
     )
 
 
+def cost_of_run(whole: Totals) -> str:
+    """Returns how fast a run was, what slowed it, and what it left out."""
+    return (
+        f"{whole.tokens_per_second:,.0f} tokens a second over {duration(whole.seconds)}; {whole.pad_rate:.1%} of what "
+        f"was computed was padding, and {whole.wait_rate:.1%} of the time was spent waiting for data. "
+        f"{_were(whole.skipped, 'row')} left out, {_were(whole.cut_texts, 'text')} cut."
+    )
+
+
 def bridge(content: QuickstartContent) -> str:
     """Returns whether the bridge token carries the picture, judged by the two losses before and after its stage."""
     after = _gap(content.bridge_loss_true, content.bridge_loss_shuffled)
@@ -106,6 +116,10 @@ def signed(number: float, decimals: int = 1) -> str:
 def listed(words: Sequence[str]) -> str:
     """Returns the words as a list in a sentence."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def _were(number: int, thing: str) -> str:
+    return f"1 {thing} was" if number == 1 else f"{number:,} {thing}s were"
 
 
 def _gap(true: float, shuffled: float) -> float:

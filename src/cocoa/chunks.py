@@ -1,0 +1,58 @@
+"""Which rows share a forward pass: rows of like length, or several rows in one line, never more than a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Chunk = list[list[int]]
+"""The lines of one forward pass; a line is the places of the rows that stand in it, one after another."""
+
+_SMALL_CHUNK_TOKENS = 1024
+
+
+def padded_chunks(lengths: Sequence[int], max_tokens: int) -> list[Chunk]:
+    """Returns chunks of one row a line, sorted by length, whose lines x longest row stay within `max_tokens`.
+
+    A chunk also ends where more than an eighth of it would be padding, unless it is still too small to be worth a pass.
+    A row longer than `max_tokens` is a chunk of its own.
+    """
+    chunks: list[Chunk] = []
+    num_tokens = 0
+    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
+        # Sorted upwards, so the row that comes now is the longest of its chunk.
+        padded = (len(chunks[-1]) + 1) * lengths[place] if chunks else 0
+        num_tokens += lengths[place]
+        is_dense = padded - num_tokens <= padded / 8 or padded <= _SMALL_CHUNK_TOKENS
+        if chunks and padded <= max_tokens and is_dense:
+            chunks[-1].append([place])
+        else:
+            chunks.append([[place]])
+            num_tokens = lengths[place]
+    return chunks
+
+
+def packed_chunks(lengths: Sequence[int], max_tokens: int, *, line_tokens: int) -> list[Chunk]:
+    """Returns chunks whose lines hold as many rows as fit into `line_tokens`, longest rows first (first fit).
+
+    Lines of like fullness share a chunk of at most `max_tokens` padded tokens; a row longer than `line_tokens` has a
+    line of its own.
+    """
+    lines: list[list[int]] = []
+    room: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        number = next((number for number, left in enumerate(room) if lengths[place] <= left), None)
+        if number is None:
+            lines.append([])
+            room.append(line_tokens)
+            number = len(lines) - 1
+        lines[number].append(place)
+        room[number] -= lengths[place]
+    used = [sum(lengths[place] for place in line) for line in lines]
+    return [[lines[number] for [number] in chunk] for chunk in padded_chunks(used, max_tokens)]
+
+
+def flattened(chunk: Chunk) -> tuple[list[int], list[list[int]]]:
+    """Returns a chunk's places in reading order, and its lines with each place replaced by its number in that order."""
+    places = [place for line in chunk for place in line]
+    numbers = iter(range(len(places)))
+    return places, [[next(numbers) for _ in line] for line in chunk]

@@ -1,0 +1,165 @@
+"""One evaluation from folders to files, by one process or several that share the work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cocoa.data.mmeb_eval import read_tasks
+from cocoa.data.mmeb_folders import find_data
+from cocoa.errors import CocoaError, UsageError
+from cocoa.evaluation.exports import write_exports
+from cocoa.evaluation.runner import Evaluation, evaluate
+from cocoa.evaluation.vectors import SHARD_SIZE, Progress, embed_tasks
+from cocoa.files import write_file
+from cocoa.model import EmbeddingModel, fingerprint
+from cocoa.report.evaluation_page import evaluation_page
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is evaluated: a model folder, on the tasks of a folder (all of them, or `only` some)."""
+
+    model: Path
+    tasks: Path
+    only: tuple[str, ...] | None
+    cache: Path | None
+    workers: int
+    shard_size: int
+
+
+def run_job(
+    model: Path,
+    tasks: str | Path,
+    out: Path | None = None,
+    *,
+    only: Sequence[str] | None = None,
+    cache: Path | None = None,
+    processes: int = 1,
+    workers: int = 4,
+    shard_size: int = SHARD_SIZE,
+    on_pictures: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Evaluation | None:
+    """Returns the evaluation of a model folder, after writing it to `out`; None in a rank that only helped.
+
+    In `out`: `results.json`, `receipt.json`, `report.html`, the exports, and `cache/`, from which a run that was killed
+    goes on. Under `torchrun` every rank takes part, and the first writes.
+
+    Args:
+        model: model folder.
+        tasks: a folder, a hub id, or the short name of one.
+        out: where results go; None: nowhere.
+        only: names of the tasks to score; a part of the tasks has no mean.
+        cache: where vectors are kept, for other runs too; default is in `out`.
+        processes: how many share the work, this one included.
+        workers: threads of each process that read and decode pictures.
+        shard_size: the most samples whose vectors are written together.
+        on_pictures: told how many picture files of how many have been looked at.
+        on_progress: told how far the embedding is.
+
+    Raises:
+        UsageError: E_USAGE_WORKERS for several processes without a folder that they share.
+        CocoaError: for tasks, pictures or a model that cannot be used.
+    """
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if processes < 1 or workers < 1 or (processes > 1 and ranks > 1):
+        raise UsageError("E_USAGE_WORKERS", "workers are 1 or more, and 1 under torchrun, whose ranks are the workers")
+    cache = cache or (out / "cache" if out is not None else None)
+    if cache is None and max(processes, ranks) > 1:
+        raise UsageError("E_USAGE_WORKERS", "several processes share their work in a folder: give --out or --cache")
+    job = Job(model, find_data(tasks), tuple(only) if only is not None else None, cache, workers, shard_size)
+    # Before any process is started: what is wrong with the tasks is said once.
+    found = read_tasks(job.tasks, job.only)
+    if ranks > 1:
+        _take_device(int(os.environ.get("LOCAL_RANK", rank)))
+    with _helpers(job, processes):
+        opened = EmbeddingModel.load(model)
+        if rank > 0:
+            assert cache is not None
+            embed_tasks(opened, found, cache, fingerprint=fingerprint(model), workers=workers, shard_size=shard_size)
+            return None
+        result = evaluate(
+            opened,
+            found,
+            name=str(model),
+            complete=only is None,
+            cache=cache,
+            fingerprint=fingerprint(model),
+            workers=workers,
+            shard_size=shard_size,
+            examples=out is not None,
+            on_pictures=on_pictures,
+            on_progress=on_progress,
+        )
+    if out is not None:
+        result.write(out)
+        write_exports(result, opened, out)
+        write_file(out / "report.html", evaluation_page(result.to_dict(), result.examples))
+    return result
+
+
+@contextmanager
+def _helpers(job: Job, processes: int) -> Iterator[None]:
+    """Runs the other processes of a job while the block lasts."""
+    if processes == 1:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    context = multiprocessing.get_context("forkserver")
+    # One server imports torch once and has computed nothing when the helpers are forked from it.
+    context.set_forkserver_preload([__name__])
+    started = [context.Process(target=_help, args=(job, number, processes)) for number in range(1, processes)]
+    for process in started:
+        process.daemon = True
+        process.start()
+    try:
+        yield
+        for process in started:
+            process.join(5)  # All is done, so they are about to see it.
+    finally:
+        torch.set_num_threads(threads)
+        for process in started:
+            process.terminate()
+            process.join()
+
+
+def _help(job: Job, number: int, processes: int) -> None:
+    """Takes part in a job until nothing is left to do, or until the process that started it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    _take_device(number)
+    parent = multiprocessing.parent_process()
+    assert parent is not None and job.cache is not None
+
+    def leave_with_parent(_: Progress) -> None:
+        if not parent.is_alive():
+            sys.exit(1)
+
+    try:
+        embed_tasks(
+            EmbeddingModel.load(job.model),
+            read_tasks(job.tasks, job.only),
+            job.cache,
+            fingerprint=fingerprint(job.model),
+            workers=job.workers,
+            shard_size=job.shard_size,
+            on_progress=leave_with_parent,
+        )
+    except CocoaError:
+        # The first process takes over what is left, meets the same and says it.
+        sys.exit(1)
+
+
+def _take_device(number: int) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())

@@ -1,0 +1,37 @@
+"""Places where a test may kill the process, so that "killed anywhere, nothing lost" can be shown place by place.
+
+`COCOA_FAILPOINT=name:3` kills this process, as the kernel would, when it comes to the place `name` for the third time.
+Without the variable nothing happens.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+FAILPOINTS = (
+    "file-written",
+    "file-synced",
+    "file-renamed",
+    "folder-filled",
+    "folder-synced",
+    "folder-ready",
+    "folder-renamed",
+    "folder-doomed",
+    "folder-removed",
+    "checkpoint-kept",
+)
+"""Every place, each before or after a write, sync, rename or removal."""
+
+_passed: dict[str, int] = {}
+
+
+def failpoint(name: str) -> None:
+    """Kills the process here if the environment says so."""
+    wanted = os.environ.get("COCOA_FAILPOINT")
+    if wanted is None:
+        return
+    assert name in FAILPOINTS, name
+    _passed[name] = _passed.get(name, 0) + 1
+    if wanted == f"{name}:{_passed[name]}":
+        os.kill(os.getpid(), signal.SIGKILL)

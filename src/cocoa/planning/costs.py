@@ -1,0 +1,272 @@
+"""What a stage's forward passes cost: bytes held, and floating-point operations, found on fake tensors.
+
+Shapes: N lines of S padded tokens, P patches, L decoder layers, V blocks of the vision tower.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from cocoa.backbones import Backbone
+from cocoa.batch import collate, moved
+from cocoa.model import EmbeddingModel
+from cocoa.objectives import Contrastive, Draws
+from cocoa.planning.ledger import Ledger, fake, make_fake
+from cocoa.planning.passes import Pass, Step
+from cocoa.planning.standin import Depth, stand_in
+from cocoa.recipe import MachineOptions, Recipe, Stage
+from cocoa.training.reconstruct import look
+from cocoa.training.setup import set_up
+from cocoa.training.trainee import Trainee
+
+_EXACT_DEPTH = 12
+_EXACT_PLACES = 8192
+"""Models and passes up to this size are traced whole; larger ones are traced in part, because that takes seconds."""
+_PART_PLACES = 1024
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A step on some passes: bytes of the lasting tensors, of what the backward pass needs (`kept`), of all that lives
+    at the worst moment beside the weights and the optimiser's memory (`peak`); FLOPs by kind, see `Ledger`."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    kept: int
+    peak: int
+    forward: Counter[str]
+    backward: Counter[str]
+
+
+def trace(
+    backbone: Backbone,
+    recipe: Recipe,
+    stage: Stage,
+    passes: Sequence[Pass],
+    *,
+    depth: Depth | None = None,
+    accumulates: bool = False,
+) -> Trace:
+    """Returns what a step costs whose passes are all run forward, then all backward.
+
+    With `accumulates` the gradients of earlier passes are there already.
+    """
+    trainee = fake_trainee(backbone, recipe, stage, depth)
+    trained = list(trainee.trained.values())
+    optimiser = AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    works = [_work(trainee, part) for part in passes]
+    ledger = Ledger()
+    with ledger:
+        for weight in trainee.parameters():
+            ledger.hold(weight)
+        weights = ledger.live
+        for weight in trained:
+            weight.grad = torch.empty_like(weight)
+        gradients = ledger.live - weights
+        optimiser.step()
+        held = ledger.live - weights - gradients
+        if not accumulates:
+            optimiser.zero_grad(set_to_none=True)
+        start = ledger.live
+        ledger.peak = 0
+        ledger.flops.clear()
+        graphs = [trainee(work) for work in works]
+        kept = ledger.live - start
+        forward = ledger.flops.copy()
+        while graphs:
+            graph = graphs.pop(0)
+            torch.autograd.backward(graph, torch.ones_like(graph))
+            del graph
+        backward = ledger.flops - forward
+        optimiser.step()
+    return Trace(weights, gradients, held, kept, ledger.peak - weights - held, forward, backward)
+
+
+def fake_trainee(backbone: Backbone, recipe: Recipe, stage: Stage, depth: Depth | None = None) -> Trainee:
+    """Returns a stage's trainee as training would make it, all of its weights without content."""
+    model = EmbeddingModel(stand_in(backbone, depth), layout=stage.layout, max_tokens=recipe.max_tokens)
+    with torch.random.fork_rng():
+        trainee = set_up(model, recipe, stage, sharded=False).trainee
+    make_fake(trainee)
+    return trainee.train()
+
+
+def _work(trainee: Trainee, part: Pass) -> Callable[[], Tensor]:
+    """A pass as training runs it: `reconstruct.reconstruct_backward` and `contrast.contrast_backward`."""
+    model, stage = trainee.model, trainee.stage
+    rows = [row for line in part.lines for row in line]
+    ends = [sum(len(line) for line in part.lines[: number + 1]) for number in range(len(part.lines))]
+    numbers = [list(range(end - len(line), end)) for end, line in zip(ends, part.lines, strict=True)]
+    batch = collate(model.backbone, rows, numbers)
+    objectives = [o for o in trainee.objectives if isinstance(o, Contrastive) != part.joined]
+    hidden = []
+    draws = Draws(0, tuple(range(len(rows))))
+    if part.joined:
+        for objective in objectives:
+            batch, parts = objective.hide(batch, draws)  # type: ignore[operator]
+            hidden.append(parts)
+    if batch.pixel_values is not None:
+        batch = batch.replace(pixel_values=fake(batch.pixel_values))
+
+    def rebuild() -> Tensor:
+        view = look(model, stage.layout, batch)
+        losses = [o.loss(view, moved(h, view.states.device)) for o, h in zip(objectives, hidden, strict=True)]  # type: ignore[operator]
+        return torch.stack([o.weight * loss.sum for o, loss in zip(objectives, losses, strict=True)]).sum()
+
+    def embed() -> Tensor:
+        seen = None
+        if batch.pixel_values is not None and not trainee.trains_vision:
+            assert batch.image_grid_thw is not None
+            with torch.no_grad():
+                seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
+        return model.embed(batch, seen)
+
+    return rebuild if part.joined else embed
+
+
+@dataclass(frozen=True)
+class Flops:
+    """FLOPs of a forward or backward pass for each unit of work: a decoder layer's for each token and each look of a
+    token at a token, a vision block's for each patch and each look of a patch at a patch, all others' for each token
+    and look."""
+
+    layer: float = 0.0
+    layer_look: float = 0.0
+    block: float = 0.0
+    block_look: float = 0.0
+    rest: float = 0.0
+    rest_look: float = 0.0
+
+    def tower(self, part: Pass, depth: Depth) -> float:
+        """Returns the FLOPs of the vision blocks in a pass."""
+        return depth.blocks * (self.block * part.patches + self.block_look * part.patch_area)
+
+    def of(self, part: Pass, depth: Depth) -> float:
+        """Returns the FLOPs of a pass."""
+        layers = depth.layers * (self.layer * part.places + self.layer_look * part.area)
+        return layers + self.tower(part, depth) + self.rest * part.places + self.rest_look * part.area
+
+
+class Costs:
+    """The costs of a stage on one rank, on a backbone whose weights need not be there."""
+
+    def __init__(self, backbone: Backbone, recipe: Recipe, stage: Stage) -> None:
+        self._backbone, self._recipe, self._stage = backbone, recipe, stage
+        self.depth = Depth.of(backbone)
+        self._beyond: dict[object, int] = {}
+        self._flops: dict[bool, tuple[Flops, Flops]] = {}
+
+    @cached_property
+    def trainee(self) -> Trainee:
+        """The stage's trainee, its weights without content."""
+        return fake_trainee(self._backbone, self._recipe, self._stage)
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights."""
+        return sum(weight.nbytes for weight in self.trainee.parameters())
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of the trained weights' gradients."""
+        return sum(weight.nbytes for weight in self.trainee.trained.values())
+
+    @property
+    def optimiser(self) -> int:
+        """Bytes of what AdamW keeps: two numbers a trained weight, and a count for each tensor."""
+        return 2 * self.gradients + 4 * len(self.trainee.trained)
+
+    def beyond(self, step: Step, machine: MachineOptions) -> int:
+        """Returns the bytes at the worst moment of a step, beside weights and optimiser: gradients, what the backward
+        pass needs, and temporaries."""
+        accumulates = len(step.passes) > 1
+        groups = [[part] for part in _largest(step.joined)]
+        if step.single and step.fits(machine):
+            # Their graphs are all held at once; gradients come from the first backward pass on.
+            groups.append(step.single)
+        else:
+            groups += [[part] for part in _largest(step.single)]
+        return max(self._peak(group, accumulates and len(group) == 1) for group in groups)
+
+    def _peak(self, group: list[Pass], accumulates: bool) -> int:
+        key = (accumulates, *((part.joined, len(part.lines), part.length, part.patches) for part in group))
+        if key not in self._beyond:
+            places = sum(part.places for part in group)
+            if self.depth.layers + self.depth.blocks <= _EXACT_DEPTH and places <= _EXACT_PLACES:
+                self._beyond[key] = self._trace(group, accumulates=accumulates).peak
+            else:
+                self._beyond[key] = self.gradients + sum(self._estimate(part) for part in group)
+        return self._beyond[key]
+
+    def _estimate(self, part: Pass) -> int:
+        """The bytes of a pass beside gradients, from traces of few layers and lines: both add bytes evenly."""
+        few = max(1, _PART_PLACES // part.length)
+        if len(part.lines) <= 2 * few:
+            return round(self._at_depth(part))
+        one, two = self._at_depth(part.part(few)), self._at_depth(part.part(2 * few))
+        return round(one + (two - one) * (len(part.lines) - few) / few)
+
+    def _at_depth(self, part: Pass) -> float:
+        def bytes_at(depth: Depth) -> int:
+            traced = self._trace([part], depth=depth, accumulates=True)
+            return traced.peak - traced.gradients
+
+        shallow, deeper, seeing = (bytes_at(depth) for depth in _DEPTHS)
+        return shallow + (deeper - shallow) * (self.depth.layers - 1) + (seeing - shallow) * (self.depth.blocks - 1)
+
+    def _trace(self, passes: list[Pass], *, depth: Depth | None = None, accumulates: bool = False) -> Trace:
+        return trace(self._backbone, self._recipe, self._stage, passes, depth=depth, accumulates=accumulates)
+
+    def flops(self, step: Step, machine: MachineOptions, depth: Depth | None = None) -> float:
+        """Returns the FLOPs of a step's forward and backward passes, gradient caching's second pass included."""
+        depth = depth or self.depth
+        total = 0.0
+        for part in step.passes:
+            forward, backward = self._units(part)
+            total += forward.of(part, depth) + backward.of(part, depth)
+            if not part.joined and not step.fits(machine):
+                total += forward.of(part, depth)
+                if not self.trainee.trains_vision:
+                    total -= forward.tower(part, depth)
+        return total
+
+    def _units(self, part: Pass) -> tuple[Flops, Flops]:
+        if part.joined not in self._flops or (part.patches and not self._flops[part.joined][0].block):
+            sample = part.part(max(1, _PART_PLACES // part.length))
+            traces = [self._trace([sample], depth=depth) for depth in _DEPTHS]
+            forward = _units_of(sample, [one.forward for one in traces])
+            self._flops[part.joined] = forward, _units_of(sample, [one.backward for one in traces])
+        return self._flops[part.joined]
+
+
+_DEPTHS = (Depth(1, 1), Depth(2, 1), Depth(1, 2))
+
+
+def _largest(passes: list[Pass]) -> list[Pass]:
+    """The passes that may need the most memory: of the most tokens, and of the most patches."""
+    if not passes:
+        return []
+    most = [max(passes, key=lambda part: part.places), max(passes, key=lambda part: part.patches)]
+    return most[:1] if most[0].patches == most[1].patches else most
+
+
+def _units_of(part: Pass, counts: list[Counter[str]]) -> Flops:
+    shallow, deeper, seeing = counts
+    layer, layer_look = (deeper[kind] - shallow[kind] for kind in ("other", "attention"))
+    block, block_look = (seeing[kind] - shallow[kind] for kind in ("other", "attention"))
+    return Flops(
+        layer=layer / part.places,
+        layer_look=layer_look / part.area,
+        block=block / max(1, part.patches),
+        block_look=block_look / max(1, part.patch_area),
+        rest=(shallow["other"] - layer - block) / part.places,
+        rest_look=(shallow["attention"] - layer_look - block_look) / part.area,
+    )

@@ -1,0 +1,106 @@
+"""The forward passes of a step: which rows share one, and how large it is. Built as training builds them.
+
+Shapes: N lines of S padded tokens, P patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from cocoa.batch import Row, row_length, single_row
+from cocoa.model import EmbeddingModel
+from cocoa.recipe import MachineOptions, Stage
+from cocoa.training.batches import EncodedPair, cut
+from cocoa.training.reconstruct import stage_row
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The lines of one forward pass; `joined` rows are rebuilt, single ones embedded."""
+
+    lines: list[list[Row]]
+    joined: bool
+
+    @cached_property
+    def length(self) -> int:
+        """The padded length S of a line."""
+        return max(sum(row_length(row) for row in line) for line in self.lines)
+
+    @property
+    def places(self) -> int:
+        """Tokens with padding, N x S."""
+        return len(self.lines) * self.length
+
+    @property
+    def area(self) -> int:
+        """Looks of a token at a token in one attention head, N x S x S."""
+        return self.places * self.length
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens without padding."""
+        return sum(row_length(row) for line in self.lines for row in line)
+
+    @cached_property
+    def pictures(self) -> list[int]:
+        """Patches of each picture."""
+        return [
+            grid[0] * grid[1] * grid[2]
+            for line in self.lines
+            for row in line
+            for segment, _ in row
+            for grid in segment.grids
+        ]
+
+    @property
+    def patches(self) -> int:
+        """Patches of all pictures, P."""
+        return sum(self.pictures)
+
+    @property
+    def patch_area(self) -> int:
+        """Looks of a patch at a patch of the same picture."""
+        return sum(size * size for size in self.pictures)
+
+    def part(self, num_lines: int) -> Pass:
+        """Returns a pass of so many of the lines, the longest among them, the others spread evenly."""
+        longest = max(self.lines, key=lambda line: sum(row_length(row) for row in line))
+        others = [line for line in self.lines if line is not longest]
+        wanted = min(num_lines, len(self.lines)) - 1
+        return Pass([longest, *(others[number * len(others) // wanted] for number in range(wanted))], self.joined)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The passes of one step on one rank: of joined rows, and of single rows."""
+
+    joined: list[Pass]
+    single: list[Pass]
+
+    @property
+    def passes(self) -> list[Pass]:
+        """All passes."""
+        return [*self.joined, *self.single]
+
+    def fits(self, machine: MachineOptions) -> bool:
+        """Whether the single rows need no gradient caching, see `training.contrast`."""
+        return sum(part.places for part in self.single) <= machine.chunk_tokens
+
+
+def step_of(model: EmbeddingModel, stage: Stage, pairs: Sequence[EncodedPair], machine: MachineOptions) -> Step:
+    """Returns the passes of a step on these pairs."""
+    kinds = {options.rows for options in stage.objectives}
+    joined = [stage_row(model, stage, pair.query, pair.target) for pair in pairs] if kinds - {"single"} else []
+    single = []
+    if "single" in kinds:
+        negatives = [negative for pair in pairs for negative in pair.negatives]
+        samples = [*(pair.query for pair in pairs), *(pair.target for pair in pairs), *negatives]
+        single = [single_row(model.backbone, sample, model.max_tokens) for sample in samples]
+    return Step(_passes(joined, machine, joined=True), _passes(single, machine, joined=False))
+
+
+def _passes(rows: list[Row], machine: MachineOptions, *, joined: bool) -> list[Pass]:
+    chunks = cut([row_length(row) for row in rows], machine)
+    return [Pass([[rows[place] for place in line] for line in chunk], joined) for chunk in chunks]

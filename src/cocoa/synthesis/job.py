@@ -1,0 +1,423 @@
+"""A job that makes captions or questions with answers from pictures: in shards, resumed if killed, nothing paid twice.
+
+In the folder: the table (`captions.parquet` or `questions.parquet`), `images` (or `images.zip`), where its paths lead,
+and `manifest.json`, which is written last; in `job/` what was asked for (`job.json`), the finished shards, the journals
+of those in work, `bad_rows.jsonl` and `dropped.jsonl`. No file there is one that a reader takes for a table.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256 as new_sha256
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import cocoa
+from cocoa.data.tables import find_images
+from cocoa.errors import DataError, UsageError
+from cocoa.files import sha256, sweep, write_file
+from cocoa.images import ImageSource
+from cocoa.synthesis.chats import (
+    Chat,
+    EndpointError,
+    EndpointRefusedError,
+    Engine,
+    Picture,
+    Reply,
+    Sampling,
+    StoppedError,
+)
+from cocoa.synthesis.conversations import Dropped, Outcome, talk
+from cocoa.synthesis.journal import Journal, to_replies, write_journal
+from cocoa.synthesis.placing import link_images, place_images
+from cocoa.synthesis.plan import Plan, differences, hash_pictures, list_pictures
+from cocoa.synthesis.progress import Prices, Progress
+from cocoa.synthesis.prompts import Kind, load_prompts
+from cocoa.synthesis.table import to_json_lines, to_parquet
+
+MOST_PIXELS = 1280 * 28 * 28
+"""What Qwen2-VL looks at in a picture, at the most."""
+
+OnProgress = Callable[[Progress], None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a job made: its table, and how much was kept, dropped (by reason), bad (by code) and paid."""
+
+    table: Path
+    pictures: int
+    rows: int
+    dropped: dict[str, int]
+    bad: dict[str, int]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def synthesize(
+    images: Path,
+    out: Path,
+    *,
+    kind: Kind,
+    engine: Engine,
+    prompts: str | None = None,
+    sampling: Sampling | None = None,
+    max_pixels: int = MOST_PIXELS,
+    limit: int | None = None,
+    shard_size: int = 256,
+    give_up_after: int = 20,
+    retry_bad: bool = False,
+    copy_images: bool = False,
+    prices: Prices | None = None,
+    on_progress: OnProgress | None = None,
+    say: Say | None = None,
+) -> Summary:
+    """Returns what was made of a folder or zip archive of pictures; writes a table that our readers read into `out`.
+
+    `ImageTextPairs` reads `out/captions.parquet`, `MmebTrain` reads `out` or `out/questions.parquet`. Equal pictures
+    are asked about once. Killed at any time and called again, it goes on; finished, it asks nothing more.
+
+    Args:
+        images: the pictures; their names in the table are relative to it.
+        out: new, empty, or the folder of the same job.
+        kind: captions, or questions with answers.
+        engine: who is asked, an `Endpoint` or a `LocalEngine`.
+        prompts: name of a shipped prompt file, or path of one; default is that of the kind.
+        sampling: how replies are drawn.
+        max_pixels: larger pictures are made smaller before they are shown.
+        limit: draw so many of the pictures, by the sampling's seed.
+        shard_size: pictures that are written at a time.
+        give_up_after: so many pictures in a row without a reply end the job; they are asked about again next time.
+        retry_bad: ask again about what went to `bad_rows.jsonl`; replies that do not come after it are kept.
+        copy_images: copy the pictures into `out` (a folder that can be moved) instead of linking to `images`.
+        prices: of a million tokens.
+        on_progress: told after each picture.
+        say: told what a person should know.
+
+    Raises:
+        UsageError: E_USAGE_OUT for a folder of something else or of a job with other settings or pictures (all
+            differences are named), E_USAGE_BUSY while another process works there.
+        EndpointError: the endpoint refuses the job, or gives no replies for too long.
+        DataError: E_DATA_EMPTY if there are no pictures, or no row is left; E_DATA_INCOMPLETE for a damaged shard.
+    """
+    if max_pixels < 1 or shard_size < 1 or give_up_after < 1:
+        raise UsageError("E_USAGE_SYNTHESIS", "max_pixels, shard_size and give_up_after are 1 or more")
+    sampling = sampling or Sampling()
+    named = prompts or _default_prompts(kind, engine)
+    loaded = load_prompts(named)
+    if loaded.kind != kind:
+        raise UsageError("E_USAGE_PROMPTS", f"prompts {named!r} are for {loaded.kind}, not for {kind}")
+    images, out = images.absolute(), out.absolute()
+    if out.resolve().is_relative_to(images.resolve()):
+        raise UsageError("E_USAGE_OUT", f"the folder lies in that of the pictures, {images}", where=str(out))
+    names = list_pictures(images, limit=limit, seed=sampling.seed)
+    if out.exists() and not (out / "job").is_dir() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("E_USAGE_OUT", "not empty, and not of a synthesis job; choose another", where=str(out))
+    with _only_writer(out / "job"):
+        for folder in (out, out / "job", out / "job" / "shards", out / "job" / "journal"):
+            sweep(folder)
+        link_images(images, out / "job" / "source")
+        find = find_images(out / "job" / "source")
+        pictures, bad = hash_pictures(names, find)
+        plan = Plan(loaded, engine.model, sampling, max_pixels, shard_size, pictures, bad)
+        job = _Job(out, plan, engine, find, prices or Prices(), on_progress or _ignore, say or _ignore)
+        job.open(retry_bad=retry_bad)
+        place_images(images, out, [*pictures] if copy_images else None, find)
+        if (summary := job.finished()) is None:
+            job.run(give_up_after)
+            summary = job.finish()
+        else:
+            (say or _ignore)("finished before: nothing was asked")
+    return summary
+
+
+def _default_prompts(kind: Kind, engine: Engine) -> str:
+    if engine.follows_instructions:
+        return kind
+    if kind == "questions":
+        what = "this model follows no instructions; give --prompts, a file with a list of `questions`"
+        raise UsageError("E_USAGE_PROMPTS", what)
+    return "plain-captions"
+
+
+def _ignore(_: Any) -> None:
+    """Tells nobody."""
+
+
+@dataclass
+class _Shard:
+    """A shard in work: what came of its pictures so far, by name, and the replies behind it."""
+
+    number: int
+    names: list[str]
+    journal: Journal
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.outcomes) == len(self.names)
+
+
+class _Job:
+    """One job in its folder; this process is the only one there."""
+
+    def __init__(
+        self,
+        out: Path,
+        plan: Plan,
+        engine: Engine,
+        find: Callable[[str], ImageSource],
+        prices: Prices,
+        on_progress: OnProgress,
+        say: Say,
+    ) -> None:
+        self.out, self.plan, self.engine, self.find = out, plan, engine, find
+        self.prices, self.on_progress, self.say = prices, on_progress, say
+        self.table = out / f"{plan.prompts.kind}.parquet"
+        self.files = (self.table, out / "job" / "bad_rows.jsonl", out / "job" / "dropped.jsonl")
+        self.manifest = out / "manifest.json"
+        self.progress = Progress(len(plan.distinct), prices)
+        self.stop = threading.Event()
+
+    # The folder.
+
+    def open(self, *, retry_bad: bool) -> None:
+        """Writes down what the job is, or makes sure that it is the same as before."""
+        path = self.out / "job" / "job.json"
+        wanted = json.loads(json.dumps(self.plan.to_json()))
+        if not path.exists():
+            write_file(path, json.dumps(wanted) + "\n")
+            return
+        try:
+            found = differences(json.loads(path.read_text()), wanted)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError("E_DATA_INCOMPLETE", "not the description of a job", where=str(path)) from error
+        if found:
+            what = f"the folder is of another job: {'; '.join(found)}; choose another --out"
+            raise UsageError("E_USAGE_OUT", what, where=str(self.out))
+        if retry_bad:
+            self._reopen_bad()
+
+    def _reopen_bad(self) -> None:
+        for number in range(len(self.plan.shards)):
+            if (content := self._read(number)) and any(picture["bad"] for picture in content["pictures"]):
+                self.manifest.unlink(missing_ok=True)
+                # The replies go back into a journal first, so that nothing but the bad is asked again.
+                write_journal(self._journal(number), content["replies"])
+                self._path(number).unlink()
+
+    def finished(self) -> Summary | None:
+        """What the manifest says, if it is of this job and all its files are as they were written."""
+        try:
+            manifest = json.loads(self.manifest.read_text())
+            if manifest["job_sha256"] != self.plan.sha256:
+                return None
+            if any(sha256(path) != manifest["files"][_name(path, self.out)] for path in self.files):
+                return None
+            return Summary(table=self.table, **manifest["summary"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _path(self, number: int) -> Path:
+        return self.out / "job" / "shards" / f"{number:05}.json"
+
+    def _journal(self, number: int) -> Path:
+        return self.out / "job" / "journal" / f"{number:05}.jsonl"
+
+    def _read(self, number: int) -> dict[str, Any] | None:
+        """A finished shard, or None."""
+        path = self._path(number)
+        if not path.exists():
+            return None
+        digest, _, body = path.read_bytes().partition(b"\n")
+        if digest.decode("ascii", "replace") != new_sha256(body).hexdigest():
+            what = "the shard is not as it was written; remove it to ask again"
+            raise DataError("E_DATA_INCOMPLETE", what, where=str(path))
+        content: dict[str, Any] = json.loads(body)
+        return content
+
+    def _write(self, shard: _Shard) -> None:
+        """Commits a shard; only then its journal goes."""
+        content = {
+            "shard": shard.number,
+            "pictures": [shard.outcomes[name].to_json() for name in shard.names],
+            "replies": shard.journal.lines(),
+        }
+        body = json.dumps(content, separators=(",", ":")).encode()
+        write_file(self._path(shard.number), new_sha256(body).hexdigest().encode() + b"\n" + body)
+        shard.journal.remove()
+
+    # Asking.
+
+    def run(self, give_up_after: int) -> None:
+        """Asks about all pictures of unfinished shards, in order, and commits each shard when it is complete."""
+        waiting = []
+        for number, names in enumerate(self.plan.shards):
+            content = self._read(number)
+            if content is None:
+                journal = Journal(self._journal(number))
+                waiting.append(_Shard(number, names, journal))
+                replies = list(journal.replies.values())
+            else:
+                self._journal(number).unlink(missing_ok=True)
+                replies = list(to_replies(content["replies"]).values())
+                for picture in content["pictures"]:
+                    self.progress.count(Outcome.of(picture))
+            for reply in replies:
+                self.progress.pay(reply)
+        self.progress.resume()
+        if self.progress.done:
+            self.say(f"going on after {self.progress.done} of {self.progress.total} pictures")
+        ready: list[_Shard] = []
+        in_a_row = 0
+        with closing(self._outcomes(waiting)) as outcomes:
+            for shard, outcome, replied in outcomes:
+                shard.outcomes[outcome.picture] = outcome
+                self.progress.count(outcome)
+                self.on_progress(self.progress)
+                if shard.is_complete:
+                    ready.append(shard)
+                if replied:
+                    in_a_row = 0
+                elif outcome.failure is not None:
+                    in_a_row += 1
+                    if in_a_row >= give_up_after:
+                        what = f"{in_a_row} pictures in a row got no reply; call again to go on. The last: "
+                        raise EndpointError("E_ENDPOINT_DOWN", what + outcome.failure.message, where=self.engine.model)
+                # What failed may be the endpoint's fault: it is not for good before the endpoint replies again.
+                if in_a_row == 0:
+                    while ready:
+                        self._write(ready.pop(0))
+            for shard in ready:
+                self._write(shard)
+
+    def _outcomes(self, shards: list[_Shard]) -> Generator[tuple[_Shard, Outcome, bool], None, None]:
+        """What comes of each picture, as it comes, and whether the engine replied to the last question about it.
+
+        Nothing is left running behind.
+        """
+        todo = ((shard, name) for shard in shards for name in shard.names)
+        running: dict[Future[tuple[Outcome, bool]], _Shard] = {}
+        # In the order in which they end: what came last decides whether the endpoint replies.
+        ended: SimpleQueue[Future[tuple[Outcome, bool]]] = SimpleQueue()
+        pool = ThreadPoolExecutor(self.engine.concurrency, thread_name_prefix="synthesis")
+        try:
+            while True:
+                # A few more than can run, so that no thread waits for this one.
+                while len(running) < 2 * self.engine.concurrency and (item := next(todo, None)) is not None:
+                    future = pool.submit(self._talk, *item)
+                    running[future] = item[0]
+                    future.add_done_callback(ended.put)
+                if not running:
+                    return
+                future = ended.get()
+                shard = running.pop(future)
+                try:
+                    outcome, replied = future.result()
+                except StoppedError:
+                    continue  # Another has been refused, and its error comes.
+                yield shard, outcome, replied
+        finally:
+            # What is in flight is paid for: it is waited for and journaled, but nothing new is asked.
+            self.stop.set()
+            pool.shutdown(cancel_futures=True)
+            for shard in shards:
+                shard.journal.close()
+
+    def _talk(self, shard: _Shard, name: str) -> tuple[Outcome, bool]:
+        replied = False
+        picture = Picture(name, self.plan.pictures[name], self.find(name), self.plan.max_pixels)
+
+        def ask(turns: tuple[str, ...]) -> Reply:
+            nonlocal replied
+            chat = Chat(picture, turns, self.plan.prompts.system)
+            key = chat.key
+            reply = shard.journal.replies.get(key)
+            if reply is None:
+                replied = False
+                try:
+                    reply = self.engine.ask(chat, self.plan.sampling, self.stop)
+                except EndpointRefusedError:
+                    self.stop.set()
+                    raise
+                replied = True
+                shard.journal.add(key, reply)
+                self.progress.pay(reply)
+            return reply
+
+        return talk(name, self.plan.prompts, ask), replied
+
+    # The end.
+
+    def finish(self) -> Summary:
+        """Writes the table, the lists beside it and, last, the manifest."""
+        outcomes = []
+        paid = [0, 0]
+        for number in range(len(self.plan.shards)):
+            content = self._read(number)
+            assert content is not None, "all shards are committed"
+            outcomes += [Outcome.of(picture) for picture in content["pictures"]]
+            paid[0] += sum(reply["prompt_tokens"] for reply in content["replies"])
+            paid[1] += sum(reply["completion_tokens"] for reply in content["replies"])
+        rows = [(outcome.picture, row) for outcome in outcomes for row in outcome.rows]
+        asked = set(self.plan.distinct)
+        twice = [Dropped(name, "duplicate_image", "", "") for name in self.plan.pictures if name not in asked]
+        dropped = [*twice, *(item for outcome in outcomes for item in outcome.dropped)]
+        bad = [*self.plan.bad, *(row for outcome in outcomes for row in outcome.bad)]
+        table, bad_path, dropped_path = self.files
+        write_file(bad_path, to_json_lines([row.to_json() for row in bad]))
+        write_file(dropped_path, to_json_lines([item.to_json() for item in dropped]))
+        summary = Summary(
+            table,
+            len(asked),
+            len(rows),
+            dict(sorted(Counter(item.reason for item in dropped).items())),
+            dict(sorted(Counter(row.code for row in bad).items())),
+            *paid,
+        )
+        if not rows:
+            what = f"no row is left of {len(asked)} pictures: dropped {summary.dropped}, bad {summary.bad}"
+            raise DataError("E_DATA_EMPTY", f"{what}; see {dropped_path} and {bad_path}", where=str(self.out))
+        write_file(table, to_parquet(self.plan, rows))
+        self._write_manifest(summary, sorted({row.host for _, row in rows}))
+        return summary
+
+    def _write_manifest(self, summary: Summary, hosts: list[str]) -> None:
+        plan = self.plan.to_json()
+        content = {
+            "job_sha256": self.plan.sha256,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cocoa": cocoa.__version__,
+            "endpoints": hosts,
+            "cost": self.prices.cost(summary.prompt_tokens, summary.completion_tokens),
+            "summary": {key: value for key, value in asdict(summary).items() if key != "table"},
+            **{key: value for key, value in plan.items() if key not in ("pictures", "bad")},
+            "files": {_name(path, self.out): sha256(path) for path in self.files},
+        }
+        write_file(self.manifest, json.dumps(content, indent=1) + "\n")
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; the hold goes with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError("E_USAGE_BUSY", "another process is at work there", where=str(folder.parent)) from error
+        yield

@@ -1,0 +1,164 @@
+"""The contrastive half of a step: a batch of any size in the memory of one chunk (gradient caching, arXiv 2101.06983).
+
+First pass: all vectors, without a graph. Then the loss over the vectors of all ranks, and its gradient at each vector.
+Second pass: chunk by chunk with a graph, from those gradients back into the weights. Where the whole batch fits into
+one chunk's tokens the graphs of the first pass are kept, and there is no second.
+
+Shapes: M rows of this rank, D hidden, N queries, C candidates of all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cocoa.backbones import Seen
+from cocoa.batch import Batch, collate, row_length, single_row
+from cocoa.chunks import flattened
+from cocoa.objectives import Contrastive
+from cocoa.recipe import MachineOptions
+from cocoa.training.batches import EncodedPairs, cut
+from cocoa.training.ranks import Ranks
+from cocoa.training.tally import Tally
+from cocoa.training.trainee import Trainee
+
+
+def contrast_backward(
+    trainee: Trainee, objective: Contrastive, pairs: EncodedPairs, ranks: Ranks, machine: MachineOptions
+) -> Tally:
+    """Adds the gradients of finding each query's target among the candidates of all ranks; returns the sums.
+
+    The result is that of one uncached pass over everything, on one rank, up to rounding; with dropout too, because its
+    random state is replayed in the second pass.
+    """
+    chunks = _chunks(trainee, pairs, machine)
+    fits = sum(chunk.num_places for chunk in chunks) <= machine.chunk_tokens
+    # All ranks must agree, because sharded weights are gathered by all in every pass.
+    fits = ranks.most(int(not fits)) == 0
+    num_passes = ranks.most(len(chunks)) if trainee.is_sharded else len(chunks)
+    passes = [chunks[min(number, len(chunks) - 1)] for number in range(num_passes)]
+    num_rows = len(pairs.queries) + len(pairs.targets) + len(pairs.negatives)
+    vectors = torch.zeros(num_rows, trainee.model.backbone.hidden_size, device=ranks.device)
+
+    graphs: list[Tensor] = []
+    states = []
+    for number, chunk in enumerate(passes):
+        states.append(RandomState.now(ranks.device))
+        with torch.set_grad_enabled(fits):
+            out = trainee(_embed(trainee, chunk, keep_seen=not fits))
+        graphs.append(out)
+        if number < len(chunks):
+            vectors[chunk.places.to(ranks.device)] = out.detach()
+    after = RandomState.now(ranks.device)
+
+    tally = Tally()
+    gradient, loss, count = _gradient_at_vectors(objective, vectors, pairs, ranks)
+    scale = ranks.count if trainee.is_sharded else 1  # FSDP averages over ranks what must be summed
+    for number, chunk in enumerate(passes):
+        at_stake = number < len(chunks)
+        if not fits:
+            states[number].restore()
+            graphs[number] = trainee(_embed(trainee, chunk))
+        share = gradient[chunk.places.to(ranks.device)] * (scale if at_stake else 0)
+        torch.autograd.backward(graphs[number], share)
+        graphs[number] = graphs[number].detach()
+        if at_stake:
+            tally.read(chunk.batch)
+    after.restore()
+    tally.add(objective.name, loss, count)
+    return tally
+
+
+@dataclass
+class _Chunk:
+    """A batch of single rows and their places among all rows of this rank; `seen` is kept where the tower is frozen."""
+
+    batch: Batch
+    places: Tensor
+    seen: Seen | None = None
+
+    @property
+    def num_places(self) -> int:
+        return self.batch.roles.numel()
+
+
+def _chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions) -> list[_Chunk]:
+    """Queries, targets and negatives together, so that rows of like length share a pass whatever their side."""
+    backbone = trainee.model.backbone
+    samples = [*pairs.queries, *pairs.targets, *pairs.negatives]
+    rows = [single_row(backbone, sample, trainee.model.max_tokens) for sample in samples]
+    lengths = [row_length(row) for row in rows]
+    made = []
+    for chunk in cut(lengths, machine):
+        places, lines = flattened(chunk)
+        made.append(_Chunk(collate(backbone, [rows[place] for place in places], lines), torch.tensor(places)))
+    return made
+
+
+def _embed(trainee: Trainee, chunk: _Chunk, *, keep_seen: bool = False) -> Callable[[], Tensor]:
+    def work() -> Tensor:
+        model = trainee.model
+        batch = chunk.batch.to(model.backbone.device)
+        seen = chunk.seen
+        if seen is None and batch.pixel_values is not None and not trainee.trains_vision:
+            assert batch.image_grid_thw is not None
+            with torch.no_grad():
+                seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
+            if keep_seen:
+                chunk.seen = seen
+        return model.embed(batch, seen)
+
+    return work
+
+
+def _gradient_at_vectors(
+    objective: Contrastive, vectors: Tensor, pairs: EncodedPairs, ranks: Ranks
+) -> tuple[Tensor, float, int]:
+    """The gradient [M, D] of the mean loss over all ranks at this rank's vectors, and this rank's (sum, count)."""
+    num_queries = len(pairs.queries)
+    num_targets = len(pairs.targets)
+    with torch.enable_grad():
+        queries = vectors[:num_queries].clone().requires_grad_()
+        # Targets of all ranks first, then all negatives: the order that one rank alone would have.
+        targets, my_target = ranks.gather(vectors[num_queries : num_queries + num_targets])
+        negatives, my_negative = ranks.gather(vectors[num_queries + num_targets :])
+        content = pairs.content.to(vectors.device)
+        contents = torch.cat([ranks.gather(content[:num_targets])[0], ranks.gather(content[num_targets:])[0]])
+        candidates = torch.cat([targets, negatives]).clone().requires_grad_()
+        right = my_target + torch.arange(num_queries, device=vectors.device)
+        loss = objective.loss(queries, candidates, contents, right)
+        total = float(ranks.total(torch.tensor([float(loss.count)], dtype=torch.float64)))
+        (objective.weight * loss.sum / max(1.0, total)).backward()  # type: ignore[no-untyped-call]
+    assert candidates.grad is not None
+    assert queries.grad is not None
+    # What other ranks' queries ask of this rank's candidates comes from those ranks.
+    others = ranks.total(candidates.grad)
+    mine = torch.cat(
+        [
+            others[my_target : my_target + num_targets],
+            others[len(targets) + my_negative :][: len(pairs.negatives)],
+        ]
+    )
+    return torch.cat([queries.grad, mine]), float(loss.sum.detach()), loss.count
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """Where torch's random streams stand, on the CPU and on this process's GPU."""
+
+    cpu: Tensor
+    gpu: Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> RandomState:
+        """Returns the state as it is."""
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
+
+    def restore(self) -> None:
+        """Makes torch draw again what it drew from here."""
+        torch.set_rng_state(self.cpu)
+        if self.gpu is not None:
+            torch.cuda.set_rng_state(self.gpu)

@@ -1,0 +1,126 @@
+"""The reconstruction half of a step: rows with a part hidden, forward and backward, chunk by chunk.
+
+Shapes: N lines, S sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cocoa.backbones import Encoded
+from cocoa.batch import Batch, Row, closed_row, collate, joined_row, moved, row_length
+from cocoa.chunks import flattened
+from cocoa.layouts import LAYOUTS
+from cocoa.model import EmbeddingModel
+from cocoa.objectives import Draws, Loss, MaskedPatch, MaskedText, NextToken, View
+from cocoa.recipe import MachineOptions, Stage
+from cocoa.training.batches import EncodedPairs, cut
+from cocoa.training.ranks import Ranks
+from cocoa.training.tally import Tally
+from cocoa.training.trainee import Trainee
+
+Rebuilder = MaskedText | MaskedPatch | NextToken
+
+
+@dataclass(frozen=True)
+class HiddenChunk:
+    """One forward pass to come: the batch as the model will see it, and what each objective hid in it."""
+
+    batch: Batch
+    hidden: list[Any]
+
+
+def reconstruct_backward(
+    trainee: Trainee,
+    objectives: Sequence[Rebuilder],
+    pairs: EncodedPairs,
+    ranks: Ranks,
+    machine: MachineOptions,
+    seed: int,
+) -> Tally:
+    """Adds the gradients of this rank's pairs, each objective divided by its count over all ranks; returns the sums.
+
+    All objectives of a stage share one forward pass a chunk.
+    """
+    model, stage = trainee.model, trainee.stage
+    chunks = hidden_chunks(model, stage, objectives, pairs, machine, seed)
+    tally = Tally()
+    for objective in objectives:
+        tally.add(objective.name, 0.0, 0)
+    counts = torch.tensor(
+        [sum(chunk.hidden[number].count for chunk in chunks) for number in range(len(objectives))], dtype=torch.float64
+    )
+    totals = ranks.total(counts).tolist()
+    # Sharded weights are gathered in every pass, by all ranks at once: one that is done goes on with nothing at stake.
+    num_passes = ranks.most(len(chunks)) if trainee.is_sharded else len(chunks)
+    for number in range(num_passes):
+        at_stake = number < len(chunks)
+        chunk = chunks[number if at_stake else 0]
+        losses: list[Loss] = []
+
+        def work(chunk: HiddenChunk = chunk, losses: list[Loss] = losses) -> Tensor:
+            view = look(model, stage.layout, chunk.batch)
+            losses.extend(
+                objective.loss(view, moved(hidden, view.states.device))
+                for objective, hidden in zip(objectives, chunk.hidden, strict=True)
+            )
+            shares = [
+                objective.weight * loss.sum / max(1.0, total)
+                for objective, loss, total in zip(objectives, losses, totals, strict=True)
+            ]
+            return torch.stack(shares).sum()
+
+        loss = trainee(work)
+        # FSDP averages over ranks what must be summed.
+        scale = (ranks.count if trainee.is_sharded else 1) if at_stake else 0
+        torch.autograd.backward(loss * scale)
+        if at_stake:
+            for objective, part in zip(objectives, losses, strict=True):
+                tally.add(objective.name, float(part.sum.detach()), part.count)
+            tally.read(chunk.batch)
+    return tally
+
+
+def hidden_chunks(
+    model: EmbeddingModel,
+    stage: Stage,
+    objectives: Sequence[Rebuilder],
+    pairs: EncodedPairs,
+    machine: MachineOptions,
+    seed: int,
+) -> list[HiddenChunk]:
+    """Returns the forward passes of a step, with what is hidden in each; depends on the pairs and the seed alone."""
+    both = zip(pairs.queries, pairs.targets, strict=True)
+    rows = [stage_row(model, stage, query, target) for query, target in both]
+    lengths = [row_length(row) for row in rows]
+    draws = Draws(seed, tuple(pairs.numbers))
+    made = []
+    for chunk in cut(lengths, machine):
+        places, lines = flattened(chunk)
+        batch = collate(model.backbone, [rows[place] for place in places], lines)
+        hidden = []
+        for objective in objectives:
+            # Chosen on the CPU, so that every device hides the same.
+            batch, parts = objective.hide(batch, draws.part(places))
+            hidden.append(parts)
+        made.append(HiddenChunk(batch, hidden))
+    return made
+
+
+def stage_row(model: EmbeddingModel, stage: Stage, query: Encoded, target: Encoded) -> Row:
+    """Returns a pair as one row, with the bridge token where the stage's layout or objectives want it."""
+    if any(options.rows == "closed" for options in stage.objectives):
+        return closed_row(model.backbone, query, target, model.max_tokens)
+    return joined_row(model.backbone, query, target, model.max_tokens, bridged=LAYOUTS[stage.layout].bridged)
+
+
+def look(model: EmbeddingModel, layout: str, batch: Batch) -> View:
+    """Returns the model's states of a batch under a layout, with all that made them."""
+    batch = batch.to(model.backbone.device)
+    allowed = LAYOUTS[layout].allowed(batch.roles, batch.samples)
+    return View(model.backbone, batch, allowed, model.states(batch, allowed))

@@ -1,0 +1,116 @@
+"""A model and its data made ready for a stage: objectives, adapters, precision, optimiser, order of the pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch.optim import AdamW, Optimizer
+
+from cocoa.adapters import Adapter, add_adapter
+from cocoa.backbones import open_backbone
+from cocoa.batch import row_length, single_row
+from cocoa.data.bad_rows import BadRows
+from cocoa.data.mixing import Mixture
+from cocoa.data.sources import Grouped
+from cocoa.errors import ModelError, RecipeError
+from cocoa.layouts import Role
+from cocoa.model import EmbeddingModel, best_device
+from cocoa.recipe import Recipe, Stage
+from cocoa.training.batches import EncodedPair, Fit
+from cocoa.training.reconstruct import stage_row
+from cocoa.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model made ready for a stage."""
+
+    trainee: Trainee
+    adapter: Adapter | None
+    optimiser: Optimizer
+
+
+def set_up(model: EmbeddingModel, recipe: Recipe, stage: Stage, *, sharded: bool) -> Setup:
+    """Returns a model made ready for a stage: its objectives' own weights, adapters, precision and optimiser.
+
+    Random weights come from the recipe's seed and the stage's name.
+    """
+    torch.manual_seed(stage_seed(recipe.seed, stage.name))
+    backbone = model.backbone
+    set_pixel_limits(model, stage.min_pixels, stage.max_pixels, f"recipe: stage {stage.name}")
+    model.layout = stage.layout
+    mixed = recipe.precision == "bfloat16"
+    model.requires_grad_(True)
+    objectives = [options.build(backbone).to(backbone.device) for options in stage.objectives]
+    adapter = add_adapter(backbone, stage.adapter) if stage.adapter is not None else None
+    if stage.freeze_vision:
+        backbone.vision.requires_grad_(False)
+    if recipe.machine.activation_checkpointing:
+        backbone.checkpoint_activations()
+    trainee = Trainee(model, stage, objectives, mixed=mixed)
+    for weight in trainee.parameters():
+        weight.data = weight.data.to(torch.bfloat16 if mixed and not weight.requires_grad else torch.float32)
+    if sharded:
+        trainee.shard()
+    optimiser = AdamW(trainee.trained.values(), lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    return Setup(trainee, adapter, optimiser)
+
+
+def open_model(recipe: Recipe, device: torch.device | None = None) -> EmbeddingModel:
+    """Returns the recipe's backbone as an embedding model, before any stage; on the best device unless one is given."""
+    # Random weights (`nano-untrained`, a new mask token's row) come from this seed.
+    torch.manual_seed(recipe.seed)
+    options = recipe.backbone
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+    backbone = open_backbone(options.name, attention=options.attention, dtype=dtype)
+    model = EmbeddingModel(backbone, layout=recipe.stages[-1].layout, max_tokens=recipe.max_tokens)
+    set_pixel_limits(model, options.min_pixels, options.max_pixels, "recipe: backbone")
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model.to(device or best_device())
+
+
+def set_pixel_limits(model: EmbeddingModel, min_pixels: int | None, max_pixels: int | None, where: str) -> None:
+    """Changes how large the model sees pictures. Raises `E_MODEL_PIXELS` naming the option's place."""
+    try:
+        model.backbone.with_pixel_limits(min_pixels, max_pixels)
+    except ModelError as error:
+        raise error.at(where) from error
+
+
+def open_data(recipe: Recipe, stage: Stage, bad: BadRows | None = None) -> Mixture:
+    """Returns the pairs of a stage, in the order that the recipe's seed gives them; bad rows are noted in `bad`."""
+    bad = bad or BadRows(recipe.max_bad_rate)
+    sources = [source.build(bad.note) for source in stage.data]
+    bad.check(sum(len(source) for source in sources) + len(bad.rows))
+    num_tables = sum(len(source.groups) if isinstance(source, Grouped) else 1 for source in sources)
+    if stage.sub_batch is not None and num_tables == 1:
+        raise RecipeError("E_RECIPE_OPTION", f"stage {stage.name}: sub_batch has no effect, all pairs are of one table")
+    weights = [source.weight for source in stage.data]
+    return Mixture(sources, stage_seed(recipe.seed, stage.name), stage.sub_batch, weights)
+
+
+def stage_seed(seed: int, name: str) -> int:
+    """Returns the seed of a stage: a stage of the same name sees the same order in every recipe of that seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 2
+
+
+def fits(model: EmbeddingModel, stage: Stage) -> Fit:
+    """Returns what counts the texts of a pair that the stage's rows will cut; it raises where pictures do not fit."""
+    rows = {options.rows for options in stage.objectives}
+
+    def fit(pair: EncodedPair) -> int:
+        sizes = []
+        if rows - {"single"}:
+            made = stage_row(model, stage, pair.query, pair.target)
+            kept = sum(len(segment) for segment, role in made if role != Role.BRIDGE)
+            sizes.append((kept, len(pair.query) + len(pair.target)))
+        if "single" in rows:
+            samples = (pair.query, pair.target, *pair.negatives)
+            rows_made = (single_row(model.backbone, sample, model.max_tokens) for sample in samples)
+            sizes += [(row_length(row) - 1, len(sample)) for row, sample in zip(rows_made, samples, strict=True)]
+        return sum(kept < given for kept, given in sizes)
+
+    return fit

@@ -1,0 +1,97 @@
+"""A job reads folders, shows its progress and writes files; its processes need a folder that they share."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from evaluating import save_model
+from rich.console import Console
+
+from cocoa.data.scene_tasks import write_scene_tasks
+from cocoa.errors import UsageError
+from cocoa.evaluation.job import run_job
+from cocoa.evaluation.progress import EvaluationProgress
+from cocoa.evaluation.vectors import Progress
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, tiny):
+    folder = tmp_path_factory.mktemp("job")
+    save_model(tiny(), folder / "model")
+    write_scene_tasks(folder / "tasks", seed=0, num_train=12, num_test=12)
+    return folder
+
+
+def test_a_whole_set_leaves_results_page_rows_and_receipt(home, tmp_path):
+    result = run_job(home / "model", home / "tasks", tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"results.json", "report.html", "receipt.json", "row.md", "row.tex", "cache"}
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(result.to_dict()))
+    receipt = json.loads((tmp_path / "receipt.json").read_text())
+    assert receipt["settings"]["max_pixels"] == 56 * 56
+    assert receipt["samples_kept"] == 0
+
+
+def test_a_part_of_a_set_has_no_overall_anywhere(home, tmp_path):
+    result = run_job(home / "model", home / "tasks", tmp_path, only=["scene_vqa_seen", "scene_i2t_seen"])
+    assert (result.complete, result.summary) == (False, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report.html", "receipt.json", "cache"}
+    for name in ("results.json", "report.html"):
+        assert "overall" not in (tmp_path / name).read_text()
+
+
+def test_without_out_nothing_is_written(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_job(home / "model", home / "tasks", only=["scene_vqa_seen"]).scores[0].queries
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_serves_jobs_with_other_folders(home, tmp_path):
+    run_job(home / "model", home / "tasks", tmp_path / "one", only=["scene_vqa_seen"], cache=tmp_path / "cache")
+    again = run_job(home / "model", home / "tasks", only=["scene_vqa_seen"], cache=tmp_path / "cache")
+    assert again.receipt["samples_kept"] == again.receipt["samples_distinct"] > 0
+    assert not (tmp_path / "one" / "cache").exists()
+
+
+@pytest.mark.parametrize(("options", "world"), [({"processes": 2}, "1"), ({}, "2"), ({"processes": 0}, "1")])
+def test_processes_without_a_folder_that_they_share_are_refused(home, options, world, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(UsageError, match="E_USAGE_WORKERS"):
+        run_job(home / "model", home / "tasks", **options)
+
+
+def test_a_rank_that_is_not_the_first_helps_and_writes_no_results(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run_job(home / "model", home / "tasks", tmp_path) is None
+    assert {path.name for path in tmp_path.iterdir()} == {"cache"}
+    monkeypatch.setenv("RANK", "0")
+    first = run_job(home / "model", home / "tasks", tmp_path)
+    assert first.receipt["samples_kept"] == first.receipt["samples_distinct"]
+
+
+NOW = Progress(1000, 600, 200, 50_000, 30_000, 10_000, 12, 5, 20.0)
+
+
+def test_what_is_left_is_told_by_tokens_not_by_samples():
+    assert NOW.rate == 20
+    assert NOW.seconds_left == 20
+    assert Progress(10, 2, 2, 100, 20, 20, 1, 0, 0.0).seconds_left is None
+
+
+def test_the_screen_shows_samples_tasks_rate_and_time_left(monkeypatch):
+    screen = io.StringIO()
+    with EvaluationProgress(Console(file=screen, force_terminal=True, width=100)) as progress:
+        progress.pictures(3, 10)
+        progress.embedding(NOW)
+    shown = screen.getvalue()
+    for said in ("600/1,000 samples", "20 s left", "5/12 tasks", "20 samples/s", "200 kept from before"):
+        assert said in shown
+    monkeypatch.setattr("cocoa.evaluation.progress.QUIET_SECONDS", 0)
+    plain = io.StringIO()
+    with EvaluationProgress(Console(file=plain, width=100)) as progress:
+        progress.embedding(NOW)
+    assert plain.getvalue().count("\n") == 1
+    assert "600/1,000 samples" in plain.getvalue()

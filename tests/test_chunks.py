@@ -1,0 +1,45 @@
+"""Chunks: every row once, never over the budget, little padding."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cocoa.chunks import flattened, packed_chunks, padded_chunks
+
+Lengths = st.lists(st.integers(1, 60), max_size=40)
+
+
+@given(Lengths, st.integers(1, 200))
+def test_padded_chunks_hold_every_row_once_within_the_limit(lengths: list[int], limit: int) -> None:
+    chunks = padded_chunks(lengths, limit)
+    assert all(len(line) == 1 for chunk in chunks for line in chunk)
+    assert sorted(place for chunk in chunks for [place] in chunk) == list(range(len(lengths)))
+    for chunk in chunks:
+        assert len(chunk) == 1 or len(chunk) * max(lengths[place] for [place] in chunk) <= limit
+
+
+@given(Lengths, st.integers(60, 400), st.integers(20, 60))
+def test_packed_chunks_hold_every_row_once_in_lines_within_both_limits(
+    lengths: list[int], limit: int, line_tokens: int
+) -> None:
+    chunks = packed_chunks(lengths, limit, line_tokens=line_tokens)
+    assert sorted(place for chunk in chunks for line in chunk for place in line) == list(range(len(lengths)))
+    for chunk in chunks:
+        used = [sum(lengths[place] for place in line) for line in chunk]
+        assert all(total <= line_tokens or len(line) == 1 for total, line in zip(used, chunk, strict=True))
+        assert len(chunk) == 1 or len(chunk) * max(used) <= limit
+
+
+def test_packing_wastes_less_than_padding_where_lengths_differ() -> None:
+    lengths = [10, 50] * 8
+    packed = packed_chunks(lengths, 512, line_tokens=64)
+    assert all(sum(lengths[place] for place in line) == 60 for chunk in packed for line in chunk)
+
+
+@given(Lengths)
+def test_a_flattened_chunk_counts_its_places_in_reading_order(lengths: list[int]) -> None:
+    for chunk in packed_chunks(lengths, 120, line_tokens=60):
+        places, lines = flattened(chunk)
+        assert [place for line in lines for place in line] == list(range(len(places)))
+        assert [[places[number] for number in line] for line in lines] == chunk

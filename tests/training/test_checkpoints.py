@@ -1,0 +1,393 @@
+"""Checkpoints: a run that is killed anywhere, any number of times, ends as one that was never killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from make_golden_losses import save_backbone
+from rank_runner import run_ranks, start_ranks
+
+from cocoa.errors import CocoaError, TrainingError, TrainingStoppedError, UsageError
+from cocoa.failpoints import FAILPOINTS
+from cocoa.files import sha256
+from cocoa.model import EmbeddingModel
+from cocoa.recipe import Recipe, parse_recipe
+from cocoa.training.checkpoints import load_weights, newest_checkpoint
+from cocoa.training.loop import train
+from cocoa.training.setup import open_model
+from cocoa.training.trainee import Trainee
+
+TEXT = """
+name: killed
+seed: 5
+backbone: {{name: "{folder}/backbone"}}
+max_tokens: 64
+machine: {{chunk_tokens: 128, workers: 2, checkpoint_every: 7, keep_checkpoints: 2}}
+stages:
+  - name: warm-up
+    layout: bidirectional
+    objectives: [{{kind: masked_text, rate: 0.2}}, {{kind: masked_patch}}]
+    data: [{{kind: scene_pairs, seed: 1, num_pairs: 30, num_things: 32}}]
+    steps: {steps}
+    batch_size: 4
+    learning_rate: 3e-4
+  - name: bridge
+    layout: eos_bridge
+    objectives: [{{kind: masked_text, rate: 0.7, roles: [target]}}]
+    data: [{{kind: scene_pairs, seed: 1, num_pairs: 30, num_things: 32}}]
+    adapter: {{dropout: 0.1}}
+    steps: {steps}
+    batch_size: 4
+    learning_rate: 3e-4
+    schedule: cosine
+    warmup_steps: 2
+  - name: contrastive
+    layout: bidirectional
+    objectives: [{{kind: contrastive, temperature: 0.2}}]
+    data: [{{kind: mmeb_train, path: "{folder}/train.jsonl"}}]
+    steps: {steps}
+    batch_size: 5
+    learning_rate: 3e-4
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with a backbone and a table of queries with unequal numbers of hard negatives."""
+    folder = tmp_path_factory.mktemp("killed")
+    save_backbone(folder / "backbone")
+    rows = [
+        {
+            "qry": f"what is number {number}",
+            "qry_image_path": "",
+            "pos_text": f"it is {number}",
+            "pos_image_path": "",
+            "neg_text": [f"it is {number + other}" for other in range(1, 1 + number % 3)],
+        }
+        for number in range(17)
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def recipe_of(home: Path, steps: int = 20, **machine) -> Recipe:
+    recipe = parse_recipe(TEXT.format(folder=home, steps=steps))
+    return recipe.model_copy(update={"machine": recipe.machine.model_copy(update=machine)})
+
+
+def train_a_rank(recipe: Recipe, out: Path, resume: bool) -> None:
+    train(recipe, out, resume=resume)
+
+
+def outcome(out: Path) -> tuple[list[dict[str, str]], str]:
+    """Each step's losses to the last bit, and the final weights' digest."""
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [
+        {"stage": record["stage"], "step": str(record["step"])}
+        | {name: float(loss).hex() for name, loss in record["losses"].items()}
+        for record in records
+    ]
+    return losses, sha256(out / "model" / "model.safetensors")
+
+
+def survive(recipe: Recipe, out: Path, kills: int, chance: random.Random) -> int:
+    """Runs two ranks to the end although killed up to `kills` times at random moments; returns how often they were."""
+    killed = 0
+    while not (out / "model").exists():
+        processes, _ = start_ranks(2, train_a_rank, recipe, out, (out / "recipe.yaml").exists())
+        if killed < kills:
+            before = _size(out / "metrics.jsonl")
+            end = time.monotonic() + 60
+            # Mostly while it trains, sometimes while it starts.
+            waits = chance.random() < 0.8
+            while waits and _size(out / "metrics.jsonl") in (0, before) and processes[0].is_alive():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.6))
+            killed += any(process.is_alive() for process in processes)
+            for process in processes:
+                process.kill()
+        for process in processes:
+            process.join(120)
+            assert not process.is_alive()
+    return killed
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def unkilled(home: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("unkilled") / "run"
+    run_ranks(2, train_a_rank, recipe_of(home), out, False)
+    return out
+
+
+def killed_often(home: Path, unkilled: Path, folder: Path, total: int) -> None:
+    expected = outcome(unkilled)
+    assert len(expected[0]) == 60
+    killed = 0
+    for number in range(total):
+        if killed < total:
+            out = folder / f"run-{number}"
+            killed += survive(recipe_of(home), out, total - killed, random.Random(number))
+            assert outcome(out) == expected
+    assert killed >= total
+
+
+def test_twelve_kills_of_two_ranks_change_no_bit(home: Path, unkilled: Path, tmp_path: Path) -> None:
+    killed_often(home, unkilled, tmp_path, 12)
+
+
+@pytest.mark.slow
+def test_soak_a_hundred_kills_change_no_bit(home: Path, unkilled: Path, tmp_path: Path) -> None:
+    killed_often(home, unkilled, tmp_path, 100)
+
+
+@pytest.fixture(scope="module")
+def short_run(home: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("short") / "run"
+    run_ranks(1, train_a_rank, recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=1), out, False)
+    return out
+
+
+@pytest.mark.parametrize("place", FAILPOINTS)
+def test_a_kill_at_each_place_of_the_writing_code_loses_nothing(
+    home: Path, short_run: Path, tmp_path: Path, place: str
+) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=1)
+    out = tmp_path / "run"
+    # The first time may be before there is any checkpoint, the third is after the first one is gone.
+    for number in (1, 3):
+        if (out / "model").exists():
+            shutil.rmtree(out)
+        resume = (out / "recipe.yaml").exists()
+        if out.exists() and not resume:
+            shutil.rmtree(out)
+        processes, _ = start_ranks(
+            1, train_a_rank, recipe, out, resume, environment={"COCOA_FAILPOINT": f"{place}:{number}"}
+        )
+        processes[0].join(60)
+        assert processes[0].exitcode == -signal.SIGKILL, f"{place} was never passed {number} times"
+    if (out / "model").exists():  # killed while the finished model was being made known
+        assert outcome(out) == outcome(short_run)
+        return
+    run_ranks(1, train_a_rank, recipe, out, (out / "recipe.yaml").exists())
+    assert outcome(out) == outcome(short_run)
+    left = [path.name for folder in (out, out / "checkpoints") for path in folder.iterdir() if path.name[0] == "."]
+    assert not left, "half-written files are swept"
+
+
+def test_a_sharded_run_survives_too(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=5, checkpoint_every=2, sharding=True)
+    run_ranks(2, train_a_rank, recipe, tmp_path / "whole", False)
+    assert survive(recipe, tmp_path / "run", 2, random.Random(0)) == 2
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+class PulledPlugError(Exception):
+    """Ends a run between two steps."""
+
+
+def interrupted(recipe: Recipe, out: Path, after: int) -> None:
+    seen = []
+
+    def pull(stage, record) -> None:
+        seen.append(record)
+        if len(seen) == after:
+            raise PulledPlugError
+
+    with pytest.raises(PulledPlugError):
+        train(recipe, out, on_step=pull)
+
+
+def resumed(recipe: Recipe, out: Path) -> list[str]:
+    said: list[str] = []
+    train(recipe, out, resume=True, say=said.append)
+    return said
+
+
+def test_a_resumed_run_goes_on_from_the_newest_checkpoint(home: Path, short_run: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=3)
+    interrupted(recipe, tmp_path / "run", after=7)
+    checkpoint, passed = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert (checkpoint.stage, checkpoint.step, checkpoint.num_steps, passed) == (1, 2, 6, [])
+    assert {path.name for path in checkpoint.folder.iterdir()} == {
+        "weights.safetensors", "optimiser.safetensors", "state.json", "files.json"
+    }  # fmt: skip
+    assert "resuming after step 6" in resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+def test_a_run_in_bfloat16_goes_on_from_between_two_stages(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=3).model_copy(update={"precision": "bfloat16"})
+    train(recipe, tmp_path / "whole")
+    interrupted(recipe, tmp_path / "run", after=5)
+    assert "resuming after step 3" in resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_run_may_go_on_with_another_number_of_ranks(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=2)
+    stages = (recipe.stages[0], recipe.stages[2])  # without dropout, which draws for each rank
+    recipe = recipe.model_copy(update={"stages": stages})
+    train(recipe, tmp_path / "whole")
+    interrupted(recipe, tmp_path / "run", after=3)
+    run_ranks(2, train_a_rank, recipe, tmp_path / "run", True)
+    for one, two in zip(outcome(tmp_path / "whole")[0], outcome(tmp_path / "run")[0], strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() - {"stage", "step"}:
+            assert float.fromhex(two[name]) == pytest.approx(float.fromhex(one[name]), rel=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "remove", "no manifest", "state"])
+def test_a_damaged_checkpoint_is_passed_over_with_the_reason(
+    home: Path, short_run: Path, tmp_path: Path, damage: str
+) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=3)
+    interrupted(recipe, tmp_path / "run", after=7)
+    newest, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    weights = newest.folder / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    match damage:
+        case "cut":
+            weights.write_bytes(content[: len(content) // 2])
+        case "flip":
+            content[len(content) // 2] ^= 1
+            weights.write_bytes(content)
+        case "remove":
+            weights.unlink()
+        case "no manifest":
+            (newest.folder / "files.json").unlink()
+        case "state":
+            (newest.folder / "state.json").write_text("{}")
+    said = resumed(recipe, tmp_path / "run")
+    assert said[0].startswith(f"passed over checkpoint {newest.folder.name} is not complete: ")
+    file = {"no manifest": "files.json", "state": "state.json"}.get(damage, "weights.safetensors")
+    assert file in said[0]
+    assert "resuming after step 4" in said
+    assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+def test_only_the_newest_checkpoints_are_kept(short_run: Path, unkilled: Path) -> None:
+    assert sorted(path.name for path in (short_run / "checkpoints").iterdir()) == ["00000012"]
+    assert sorted(path.name for path in (unkilled / "checkpoints").iterdir()) == ["00000054", "00000060"]
+
+
+def test_another_recipe_is_refused_and_the_options_are_named(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=2)
+    interrupted(recipe, tmp_path / "run", after=3)
+    stage = recipe.stages[1].model_copy(update={"learning_rate": 1e-4})
+    other = recipe.model_copy(update={"seed": 6, "stages": (recipe.stages[0], stage, recipe.stages[2])})
+    with pytest.raises(UsageError) as caught:
+        train(other, tmp_path / "run", resume=True)
+    assert caught.value.code == "E_USAGE_RESUME"
+    assert "seed: 5, not 6" in str(caught.value)
+    assert "stages.1.learning_rate: 0.0003, not 0.0001" in str(caught.value)
+
+
+def test_how_a_run_is_computed_may_change_when_it_is_resumed(home: Path, short_run: Path, tmp_path: Path) -> None:
+    interrupted(recipe_of(home, steps=4, checkpoint_every=2), tmp_path / "run", after=3)
+    resumed(recipe_of(home, steps=4, checkpoint_every=3, workers=0, chunk_tokens=64), tmp_path / "run")
+    found, _ = outcome(tmp_path / "run")
+    expected, _ = outcome(short_run)
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+
+
+@pytest.mark.parametrize("what", ["nothing there", "finished", "not resumed"])
+def test_what_cannot_be_resumed_is_refused(home: Path, short_run: Path, tmp_path: Path, what: str) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=1)
+    out, resume, message = {
+        "nothing there": (tmp_path / "new", True, "no run to resume"),
+        "finished": (short_run, True, "the run is finished"),
+        "not resumed": (short_run, False, "--resume goes on with it"),
+    }[what]
+    with pytest.raises(UsageError, match=message):
+        train(recipe, out, resume=resume)
+
+
+def test_sigterm_leaves_a_checkpoint_of_the_last_step(home: Path, short_run: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=None)
+
+    def ask(stage, record) -> None:
+        if record["step"] == 1 and stage.name == "bridge":
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingStoppedError) as caught:
+        train(recipe, tmp_path / "run", on_step=ask)
+    assert caught.value.exit_code == 0
+    assert signal.getsignal(signal.SIGTERM) == before
+    checkpoint, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert (checkpoint.stage, checkpoint.step) == (1, 3), "the step that was under way is finished"
+    resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+def test_a_wrong_weight_is_refused_by_name(home: Path, short_run: Path) -> None:
+    recipe = recipe_of(home)
+    checkpoint, _ = newest_checkpoint(short_run / "checkpoints")
+    trainee = Trainee(open_model(recipe), recipe.stages[0], [])
+    load_weights(trainee, checkpoint)
+    good = checkpoint.weights()
+    name = "model.backbone.stock.model.language_model.layers.1.mlp.up_proj.weight"
+    for change, message in (
+        ({name: None}, f"the checkpoint lacks {name}"),
+        ({"extra": torch.zeros(1)}, "the checkpoint has unexpected extra"),
+        ({name: torch.zeros(2, 2)}, f"{name} is \\(2, 2\\)"),
+        ({name: good[name].bfloat16()}, f"{name} is .*bfloat16"),
+    ):
+        weights = {key: value for key, value in (good | change).items() if value is not None}
+        fake = type("Fake", (), {"weights": lambda self, weights=weights: weights, "folder": checkpoint.folder})()
+        with pytest.raises(TrainingError, match=message) as caught:
+            load_weights(trainee, fake)
+        assert caught.value.code == "E_TRAINING_CHECKPOINT"
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=6, checkpoint_every=2)
+    stage = recipe.stages[0].model_copy(update={"learning_rate": 1e9, "warmup_steps": 0, "schedule": "constant"})
+    with pytest.raises(TrainingError) as caught:
+        train(recipe.model_copy(update={"stages": (stage,)}), tmp_path / "run")
+    assert caught.value.code == "E_TRAINING_DIVERGED"
+    assert "rows: generated pair" in str(caught.value)
+    assert not (tmp_path / "run" / "model").exists()
+    for path in (tmp_path / "run" / "checkpoints").glob("0*"):
+        for weight in newest_checkpoint(path.parent)[0].weights().values():
+            assert torch.isfinite(weight).all()
+
+
+def train_on_a_full_disk(recipe: Recipe, out: Path) -> str:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        train(recipe, out, resume=True)
+    except (OSError, CocoaError) as error:
+        return type(error).__name__
+    return "no error"
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_can_go_on(
+    home: Path, short_run: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=1)
+    interrupted(recipe, tmp_path / "run", after=3)
+    old, _ = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert run_ranks(1, train_on_a_full_disk, recipe, tmp_path / "run") != ["no error"]
+    now, passed = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert (now.num_steps, passed) == (old.num_steps, [])
+    resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+def test_the_model_of_a_resumed_run_opens(short_run: Path) -> None:
+    assert EmbeddingModel.load(short_run / "model").layout == "bidirectional"

@@ -1,0 +1,187 @@
+"""Ranks: two processes give the numbers of one, in whatever way the weights are kept; and none outlives another."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from make_golden_losses import make_recipe as three_stages
+from make_golden_losses import save_backbone
+from rank_runner import run_ranks, start_ranks
+from stages import (
+    LARGE,
+    SMALL,
+    assert_equal_gradients,
+    calm_backbone,
+    gradients,
+    make_pairs,
+    make_recipe,
+    plain_sample,
+    ready,
+)
+
+from cocoa.data.mixing import Mixture
+from cocoa.data.scene_pairs import ScenePairs
+from cocoa.recipe import MachineOptions
+from cocoa.training.batches import prefetched
+from cocoa.training.loop import train
+from cocoa.training.ranks import Ranks
+
+FIRST = ["warm-up", "bridge", "contrastive"]
+
+
+def step_of_a_rank(name: str, extra: str, top: str, machine: MachineOptions, sharded: bool, base: int):
+    ranks = Ranks.join()
+    setup = ready(calm_backbone(), make_recipe(name, extra, top), sharded=sharded)
+    tally, found = gradients(setup, make_pairs(plain_sample)[base:], machine, ranks)
+    ranks.leave()
+    return tally.losses, tally.num_tokens, found
+
+
+def steps_of_a_rank(cases, sharded: bool):
+    """All cases in one process, because a process takes seconds to start."""
+    ranks = Ranks.join()
+    answers = []
+    for name, extra, top, machine in cases:
+        setup = ready(calm_backbone(), make_recipe(name, extra, top), sharded=sharded)
+        tally, found = gradients(setup, make_pairs(plain_sample), machine, ranks)
+        answers.append((tally.losses, tally.num_tokens, found))
+    ranks.leave()
+    return answers
+
+
+CASES = [
+    *((name, "", "", machine) for name in FIRST for machine in (LARGE, SMALL)),
+    *((name, "adapter: {dropout: 0.0}", "", SMALL) for name in FIRST),
+    ("warm-up", "freeze_vision: true", "", SMALL),
+    ("contrastive", "freeze_vision: true", "", SMALL),
+    ("bridge", "", "machine: {activation_checkpointing: true}", SMALL),
+    ("contrastive", "adapter: {dropout: 0.0}", "precision: bfloat16", SMALL),
+]
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["whole", "sharded"])
+def test_two_ranks_give_the_loss_and_gradients_of_one(sharded: bool) -> None:
+    both = run_ranks(2, steps_of_a_rank, CASES, sharded)
+    for number, (name, extra, top, machine) in enumerate(CASES):
+        setup = ready(calm_backbone(), make_recipe(name, extra, top))
+        tally, expected = gradients(setup, make_pairs(plain_sample), machine)
+        for losses, num_tokens, found in (answers[number] for answers in both):
+            rough = "bfloat16" in top
+            assert losses == pytest.approx(tally.losses, rel=2e-2 if rough else 1e-6), CASES[number]
+            assert num_tokens == tally.num_tokens
+            assert_equal_gradients(expected, found, 5e-2 if rough else 1e-6)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_the_order_of_pairs_depends_on_seed_and_step_alone(ranks: int, workers: int) -> None:
+    backbone = calm_backbone()
+    mixture = Mixture([ScenePairs(seed=1, num_pairs=7)], 3)
+    expected = [[mixture.pair(step * 6 + place).target.text for place in range(6)] for step in range(2, 5)]
+    shares = []
+    for number in range(ranks):
+        batches = prefetched(
+            backbone,
+            mixture,
+            Ranks(number, ranks, torch.device("cpu")),
+            steps=range(2, 5),
+            batch_size=6,
+            workers=workers,
+            fit=lambda pair: 0,
+            skip_bad=False,
+        )
+        shares.append([[backbone.text.words(one.ids.tolist()) for one in pairs.targets] for pairs in batches])
+    found = [[text for share in shares for text in share[step]] for step in range(3)]
+    assert found == expected
+
+
+def train_a_rank(recipe, out: Path):
+    model, log = train(recipe, out)
+    weights = {name: weight.tolist() for name, weight in list(model.state_dict().items())[:6]}
+    return [record["losses"] for record in log.records], weights
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks") / "backbone"
+    save_backbone(folder)
+    return folder
+
+
+@pytest.mark.parametrize("sharding", [False, True])
+def test_a_run_on_two_ranks_is_the_run_of_one(backbone_folder: Path, tmp_path: Path, sharding: bool) -> None:
+    recipe = three_stages(backbone_folder)
+    stages = [stage.model_copy(update={"steps": 3}) for stage in recipe.stages]
+    stages[1] = stages[1].model_copy(
+        update={"adapter": make_recipe("bridge", "adapter: {dropout: 0.0}").stages[0].adapter}
+    )
+    recipe = recipe.model_copy(update={"stages": tuple(stages)})
+    alone, weights = run_ranks(1, train_a_rank, recipe, tmp_path / "one")[0]
+    machine = MachineOptions(sharding=sharding)
+    both = run_ranks(2, train_a_rank, recipe.model_copy(update={"machine": machine}), tmp_path / "two")
+    assert both[0][1] == both[1][1], "the ranks hold the same model"
+    found = [json.loads(line)["losses"] for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert len(found) == len(alone) == 9
+    for one, two in zip(alone, found, strict=True):
+        assert two == pytest.approx(one, rel=2e-5)
+    for name, weight in weights.items():
+        assert torch.allclose(torch.tensor(both[0][1][name]), torch.tensor(weight), atol=2e-4), name
+
+
+def with_a_broken_picture(folder: Path) -> Path:
+    """A table whose row 6 names a picture that is not one."""
+    from making import make_picture
+
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for number in range(8):
+        make_picture(56, 56, number).save(folder / "images" / f"{number}.png")
+        rows.append({"image_path": f"{number}.png", "text": f"a picture of number {number}"})
+    (folder / "images" / "5.png").write_bytes(b"not a picture")
+    table = folder / "pairs.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return table
+
+
+def broken_recipe(backbone_folder: Path, table: Path, steps: int = 4):
+    recipe = three_stages(backbone_folder)
+    source = type(make_recipe("bridge").stages[0].data[0])
+    assert source.__name__ == "ScenePairsSource"
+    from cocoa.data.sources import ImageTextPairsSource
+
+    stage = recipe.stages[1].model_copy(update={"data": (ImageTextPairsSource(path=table),), "steps": steps})
+    return recipe.model_copy(update={"stages": (stage,)})
+
+
+def test_a_bad_row_on_one_rank_ends_all_and_is_named(backbone_folder: Path, tmp_path: Path) -> None:
+    recipe = broken_recipe(backbone_folder, with_a_broken_picture(tmp_path / "data"))
+    processes, folder = start_ranks(2, train_a_rank, recipe, tmp_path / "run")
+    began = time.monotonic()
+    for process in processes:
+        process.join(60)
+    assert all(process.exitcode for process in processes)
+    assert time.monotonic() - began < 60
+    texts = [(folder / f"{rank}").read_bytes().decode(errors="replace") for rank in range(2)]
+    assert any("pairs.jsonl:6" in text and "E_IMAGE_OPEN" in text for text in texts)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_rank_that_dies_ends_the_others(backbone_folder: Path, tmp_path: Path) -> None:
+    recipe = three_stages(backbone_folder)
+    long = recipe.stages[0].model_copy(update={"steps": 5000})
+    processes, _ = start_ranks(2, train_a_rank, recipe.model_copy(update={"stages": (long,)}), tmp_path / "run")
+    log = tmp_path / "run" / "metrics.jsonl"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    began = time.monotonic()
+    processes[0].join(60)
+    assert time.monotonic() - began < 60
+    assert processes[0].exitcode == 1
