@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +14,7 @@ import pytest
 
 from cocoa.data.scene_pairs import ScenePairs
 from cocoa.model import EmbeddingModel
+from forking import Processes
 
 Row = dict[str, Any]
 
@@ -140,46 +136,9 @@ for line in sys.stdin:
 """
 
 
-class Processes:
-    """Runs jobs in processes of their own; each is forked from one that has done its imports and nothing else."""
-
-    def __init__(self) -> None:
-        self._zygote = subprocess.Popen(
-            [sys.executable, "-c", ZYGOTE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def start(self, **job: Any) -> int:
-        """Starts a job; returns its process id."""
-        assert self._zygote.stdin and self._zygote.stdout
-        whole = {"env": {}, "copy": False} | {
-            name: str(value) if isinstance(value, Path) else value for name, value in job.items()
-        }
-        self._zygote.stdin.write(json.dumps(whole) + "\n")
-        self._zygote.stdin.flush()
-        return int(self._zygote.stdout.readline())
-
-    def wait(self) -> int:
-        """Returns the exit code of the job that was started last."""
-        assert self._zygote.stdout
-        return int(self._zygote.stdout.readline())
-
-    def kill(self, process: int) -> int:
-        """Kills the job, if it is still there; returns its exit code."""
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        return self.wait()
-
-    def close(self) -> None:
-        """Ends the first process."""
-        assert self._zygote.stdin and self._zygote.stdout
-        self._zygote.stdin.close()
-        self._zygote.wait()
-        self._zygote.stdout.close()
-
-
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Processes]:
     """Runs jobs that may be killed."""
-    running = Processes()
+    running = Processes(ZYGOTE)
     yield running
     running.close()

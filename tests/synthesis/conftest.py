@@ -6,10 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -23,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from forking import Processes
 
 
 @dataclass
@@ -197,6 +195,7 @@ def usual() -> Callable[[Asked], str]:
 ZYGOTE = """
 import json, os, sys, traceback
 from pathlib import Path
+
 from cocoa.synthesis import Endpoint, synthesize
 assert "torch" not in sys.modules
 for line in sys.stdin:
@@ -217,44 +216,10 @@ for line in sys.stdin:
 """
 
 
-class Processes:
-    """Runs jobs in processes of their own; each is forked from one that has done its imports and nothing else."""
-
-    def __init__(self) -> None:
-        self._zygote = subprocess.Popen(
-            [sys.executable, "-c", ZYGOTE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def start(self, **job: Any) -> int:
-        """Starts a job; returns its process id."""
-        assert self._zygote.stdin and self._zygote.stdout
-        self._zygote.stdin.write(json.dumps({"env": {}, "copy": False, **job}) + "\n")
-        self._zygote.stdin.flush()
-        return int(self._zygote.stdout.readline())
-
-    def wait(self) -> int:
-        """Returns the exit status of the job that was started last, negative for a signal."""
-        assert self._zygote.stdout
-        return int(self._zygote.stdout.readline())
-
-    def kill(self, process: int) -> int:
-        """Kills a job as the kernel would; returns its exit status."""
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        return self.wait()
-
-    def close(self) -> None:
-        """Ends the process behind it."""
-        assert self._zygote.stdin and self._zygote.stdout
-        self._zygote.stdin.close()
-        self._zygote.wait()
-        self._zygote.stdout.close()
-
-
 @pytest.fixture
 def processes() -> Iterator[Processes]:
     """What runs jobs in processes that may be killed."""
-    running = Processes()
+    running = Processes(ZYGOTE)
     yield running
     running.close()
 

@@ -181,3 +181,20 @@ def test_texts_that_are_cut_are_counted(home: Path, tmp_path: Path) -> None:
     assert all(record["cut_texts"] == record["pairs"] for record in log.records), "16 tokens are too few for any"
     _, log = train(recipe_of(home, 0.5, max_tokens=64), tmp_path / "roomy")
     assert all(record["cut_texts"] == 0 for record in log.records)
+
+
+def test_each_stage_counts_its_own_bad_rows(home: Path, tmp_path: Path) -> None:
+    """Nine or ten of 39 rows a stage are within a quarter; those of two stages together would not be."""
+    recipe = recipe_of(home, 0.26)
+    again = recipe.stages[0].model_copy(update={"name": "again"})
+    machine = recipe.machine.model_copy(update={"checkpoint_every": 3})
+    recipe = recipe.model_copy(update={"stages": (recipe.stages[0], again), "machine": machine})
+
+    def pull(stage, record) -> None:
+        if stage.name == "again" and record["step"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", on_step=pull)
+    _, log = train(recipe, tmp_path / "run", resume=True)
+    assert len(log.records) == 16

@@ -24,7 +24,7 @@ class Prices:
 
 
 class Progress:
-    """The counts of a job, earlier sessions included; the rate is this session's, so what was done before has none."""
+    """The counts of a job, earlier runs of it included; the rate is this run's, so what was done before has none."""
 
     def __init__(self, total: int, prices: Prices, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
@@ -35,7 +35,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def resume(self) -> None:
-        """Starts the session's clock: all that was counted until now was done before."""
+        """Starts the clock of this run: all that was counted until now was done before."""
         self._began, self._done_before = self._clock(), self.done
 
     def count(self, outcome: Outcome) -> None:
@@ -58,7 +58,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Pictures a second in this session; 0 before the first."""
+        """Pictures a second in this run; 0 before the first."""
         seconds = self._clock() - self._began
         return (self.done - self._done_before) / seconds if seconds > 0 else 0.0
 

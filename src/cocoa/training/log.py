@@ -54,13 +54,13 @@ class BadRowLog:
         for row in rows:
             append_line(self.path, {"stage": stage, "step": step, **row.to_json()})
 
-    def go_back(self, num_steps: int) -> int:
+    def go_back(self, num_steps: int, stage: str) -> int:
         """Drops the rows of steps from `num_steps` on and those found at opening, which come again; returns how many
-        are left."""
+        are left of a stage."""
         kept = [line for line in _read_lines(self.path) if line["step"] is not None and line["step"] < num_steps]
         if self.path.exists():
             write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        return len(kept)
+        return sum(line["stage"] == stage for line in kept)
 
 
 def append_line(path: Path, content: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ class _Run:
         self.say = say if ranks.is_first else _quiet
         self.log = RunLog(out / "metrics.jsonl" if ranks.is_first else None)
         self.bad_rows = BadRowLog(out / "bad_rows.jsonl")
-        self.num_bad = 0
+        self.num_bad = 0  # rows of the stage under way that could not be read, over all ranks
         self.num_steps = 0
 
     def go(self, resume: bool, model_folder: Path) -> tuple[EmbeddingModel, RunLog]:
@@ -128,7 +128,7 @@ class _Run:
         opened = [open_data(self.recipe, stage, bad) for stage, bad in zip(self.recipe.stages, found, strict=True)]
         data = [(mixture, len(bad.rows)) for mixture, bad in zip(opened, found, strict=True)]
         model = open_model(self.recipe, self.ranks.device)
-        self._begin(resume, found)
+        self._begin(resume, found, checkpoint)
         first = 0
         if checkpoint is not None:
             first = checkpoint.stage
@@ -171,7 +171,7 @@ class _Run:
         self.say(f"resuming after step {self.num_steps}" if checkpoint else "no checkpoint yet: starting again")
         return checkpoint
 
-    def _begin(self, resume: bool, found: list[BadRows]) -> None:
+    def _begin(self, resume: bool, found: list[BadRows], checkpoint: Checkpoint | None) -> None:
         """Makes the folder hold a run up to the checkpoint and nothing of later steps."""
         # Nobody may write before everybody has read.
         self.ranks.wait()
@@ -180,7 +180,8 @@ class _Run:
                 clean_up(self.out)
                 clean_up(self.out / "checkpoints")
                 self.log.go_back(self.num_steps)
-                self.num_bad = self.bad_rows.go_back(self.num_steps)
+                going_on = self.recipe.stages[checkpoint.stage].name if checkpoint and checkpoint.step else ""
+                self.num_bad = self.bad_rows.go_back(self.num_steps, going_on)
             else:
                 self.out.mkdir(parents=True, exist_ok=True)
                 write_file(self.out / "recipe.yaml", self.recipe.to_yaml())
@@ -207,7 +208,9 @@ class _Run:
         # What is drawn from here on (dropout) differs from rank to rank.
         torch.manual_seed(seed + 1 + ranks.number)
         first_step = 0
-        if checkpoint is not None:
+        if checkpoint is None:
+            self.num_bad = 0
+        else:
             first_step = checkpoint.step
             load_weights(trainee, checkpoint)
             load_optimiser(trainee, optimiser, checkpoint.optimiser())
