@@ -2,15 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup quickstart test test-slow soak real-shape check nano-backbone open-sets
+.PHONY: setup browser quickstart test test-slow soak real-shape check nano-backbone open-sets
 
 setup: .venv/ready
 
-# With the constraints pip takes exactly the versions that are tested.
+# With the constraints pip takes exactly the versions that are tested. torchvision stands apart: its wheel cannot be imported
+# beside a CPU build of torch, and would take transformers down with it; the one test that needs it (sentence-transformers)
+# looks for it there.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade \
+		--target .venv/torchvision torchvision
 	touch .venv/ready
+
+# The browser of the tests of reports and of the search page; they are skipped without it.
+browser:
+	apt-get update -qq && apt-get install -y -qq chromium
 
 quickstart: setup
 	$(BIN)/cocoa quickstart --out runs/quickstart

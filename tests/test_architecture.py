@@ -22,7 +22,7 @@ FLOORS = [
     {"training", "evaluation", "embedder", "synthesis"},
     {"planning"},
     {"reconstruction", "corpus", "checking", "mining"},
-    {"quickstart"},
+    {"serving", "quickstart"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,77 @@
+"""The command line: parsing, progress and exit codes; what is done stands elsewhere.
+
+Exit codes: 0 done (or stopped as asked), 1 a failure that the message explains, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cocoa.cli import corpus, data, evaluation, quickstart, training
+from cocoa.cli.console import complain, console, errors, rank
+from cocoa.errors import CocoaError, TrainingStoppedError
+
+app = typer.Typer(
+    help="CoCoA: turn a vision-language model into a multimodal embedding model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
+
+
+@app.callback()
+def _settings(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    _State.debug = debug
+
+
+class _State:
+    debug = False
+
+
+app.command()(quickstart.quickstart)
+app.command()(training.train)
+app.command()(training.plan)
+app.command()(evaluation.evaluate)
+app.command()(data.synthesize)
+app.command("check-data")(data.check_data)
+app.command()(data.mine)
+app.command()(corpus.embed)
+app.command()(corpus.search)
+app.add_typer(recipe_app, name="recipe")
+recipe_app.command("show")(training.show_recipe)
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    try:
+        app()
+    except TrainingStoppedError as stop:
+        # Every rank has stopped; one says so.
+        if rank() in (None, 0):
+            console.print(escape(f"{stop.where}: {stop.message}"), soft_wrap=True, highlight=False)
+        sys.exit(stop.exit_code)
+    except CocoaError as error:
+        if _State.debug:
+            raise
+        complain(str(error))
+        sys.exit(error.exit_code)
+    except RuntimeError as error:
+        if _State.debug or not _lost_a_rank(error):
+            raise
+        complain("another rank is gone; its own message says why")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        sys.exit(130)
+
+
+def _lost_a_rank(error: RuntimeError) -> bool:
+    """Whether this rank failed only because another did: gloo says so in words, nccl by its own type."""
+    return rank() is not None and (type(error).__name__ == "DistBackendError" or "by peer" in str(error))

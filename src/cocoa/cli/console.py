@@ -1,0 +1,39 @@
+"""What the commands write to: the console, the error stream, and tables that several of them show."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cocoa.sample import META_TASKS
+
+console = Console()
+errors = Console(stderr=True)
+SUMMARY = (*META_TASKS, "overall")
+
+
+def summary_table(summaries: dict[str, Any], costs: dict[str, dict[str, str]] | None = None) -> Table:
+    """The means of each meta-task that was scored, and beside them what a variant cost."""
+    columns = [column for column in SUMMARY if column in next(iter(summaries.values()))]
+    # Narrow enough for 80 columns.
+    table = Table("hit@1 in %", *columns, *next(iter((costs or {"": {}}).values())), box=None, padding=(0, 1, 0, 0))
+    for name, summary in summaries.items():
+        cost = (costs or {}).get(name, {}).values()
+        table.add_row(escape(name), *(f"{100 * summary[column]:.1f}" for column in columns), *cost)
+    return table
+
+
+def rank() -> int | None:
+    """The number of this process among several that `torchrun` started; None if it is alone."""
+    return int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+
+
+def complain(text: str) -> None:
+    """Says what went wrong, on the error stream, and which rank says it."""
+    place = "" if rank() is None else f"rank {rank()}: "
+    # In one piece, so that the lines of several ranks do not mix.
+    errors.print(f"{place}[bold red]error:[/] {escape(text)}", soft_wrap=True)

@@ -1,0 +1,70 @@
+"""`cocoa evaluate`: a model and its scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cocoa.cli.console import console, rank, summary_table
+
+_RATES = {"official_hit_at_1": "official", "chance": "chance", "blind": "blind"}
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    tasks: Annotated[str, typer.Option(help="Folder in MMEB's format, folder of such folders, mmeb-v1, or hub id.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for results.json and report.html.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Score this task only (may be repeated).")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where vectors are kept for others; default OUT/cache.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
+) -> None:
+    """Score a model on tasks: hit@1 with ties against the model. Killed and started again, it goes on.
+
+    On several GPUs: --workers 8, or torchrun --nproc-per-node 8 -m cocoa evaluate MODEL --tasks DIR --out DIR
+    """
+    from cocoa.evaluation.job import run_job
+    from cocoa.evaluation.progress import EvaluationProgress
+
+    with EvaluationProgress(console if rank() in (None, 0) else Console(quiet=True)) as progress:
+        result = run_job(
+            model,
+            tasks,
+            out,
+            only=only,
+            cache=cache,
+            processes=workers,
+            on_pictures=progress.pictures,
+            on_progress=progress.embedding,
+        )
+    if result is None:
+        return
+    scored = result.to_dict()["tasks"]
+    # MMEB's own rule says something else only where there are ties.
+    rates = tuple(key for key in _RATES if key != "official_hit_at_1" or any(task["ties"] for task in scored.values()))
+    table = Table("task", "meta-task", "hit@1 (95 %)", *(_RATES[key] for key in rates), "queries", "of", box=None)
+    table.padding, table.caption = (0, 1, 0, 0), "hit@1 in %, of so many candidates"
+    for name, task in scored.items():
+        low, high = (f"{100 * rate:.0f}" for rate in task["ci95"])
+        numbers = (f"{100 * task[key]:.1f}" if task[key] is not None else "" for key in rates)
+        table.add_row(
+            escape(name),
+            task["meta_task"],
+            f"{100 * task['hit_at_1']:.1f} ({low}–{high})",
+            *numbers,
+            str(task["queries"]),
+            str(task["candidates"]),
+        )
+    console.print(table)
+    if result.summary:
+        console.print(summary_table({str(model): result.summary}))
+    else:
+        missing = f" Missing of MMEB-V1: {', '.join(result.missing)}." if result.missing else ""
+        console.print(f"{len(result.tasks)} tasks of a set; no mean over a part of it.{missing}", highlight=False)
+    if out is not None:
+        where, page = escape(str(out / "results.json")), escape(str(out / "report.html"))
+        console.print(f"Results in [bold]{where}[/], with pictures in {page}", soft_wrap=True)
