@@ -94,7 +94,13 @@ class LanceStore:
             table = connecting.lance(draft).create_table(_FIRST_TABLE, schema=row_schema(card))
             table.set_unenforced_primary_key(["id"])
             stream = _Stream(card, batches)
-            table.add(pa.RecordBatchReader.from_batches(row_schema(card), stream))
+            try:
+                table.add(pa.RecordBatchReader.from_batches(row_schema(card), stream))
+            except RuntimeError:
+                # Lance wraps what the rows themselves raised.
+                if stream.error is not None:
+                    raise stream.error from None
+                raise
             approximate = None
             if stream.rows > exact_rows:
                 approximate = build_approximate(table, stream.rows, say=say)
@@ -330,8 +336,16 @@ class _Stream:
         self._card, self._batches = card, batches
         self._seen: set[int] = set()
         self.rows = 0
+        self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._laid_out()
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _laid_out(self) -> Iterator[pa.RecordBatch]:
         for batch in self._batches:
             for name in batch.column("id").to_pylist():
                 if (mark := hash(name)) in self._seen:
