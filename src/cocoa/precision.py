@@ -50,10 +50,8 @@ def quantized(vectors: NDArray[np.float32], precision: Precision) -> NDArray[Any
             return vectors.astype(np.float16)
         case "int8":
             largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
-            scaled: NDArray[np.float32] = np.divide(
-                127 * vectors, largest, out=np.zeros_like(vectors), where=largest > 0
-            )
-            return np.rint(scaled).astype(np.int8)
+            rounded: NDArray[np.int8] = np.rint(127 * vectors / np.where(largest > 0, largest, 1)).astype(np.int8)
+            return rounded
         case "binary":
             bits: NDArray[np.uint8] = np.packbits(vectors > 0, axis=1)
             return bits

@@ -1,4 +1,4 @@
-"""Does whatever serves a model give the model's vectors? Golden vectors against this package, stock code or a server."""
+"""Golden vectors against those of this package, of stock code or of a server: is it still the same model?"""
 
 from cocoa.verification.verify import THRESHOLD, KindResult, Verification, verify
 

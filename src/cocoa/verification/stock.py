@@ -23,18 +23,11 @@ def ask_stock(folder: Path) -> Callable[[Sequence[GoldenInput]], NDArray[np.floa
     """
     try:
         from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise UsageError(
-            "E_USAGE_EXTRA",
-            f"sentence-transformers is missing: pip install 'cocoa-embeddings[sentence-transformers]' ({error})",
-        ) from error
-    try:
+
         model = SentenceTransformer(str(folder), model_kwargs={"dtype": "float32"}, local_files_only=True)
     except ImportError as error:
-        raise UsageError(
-            "E_USAGE_EXTRA",
-            f"sentence-transformers lacks a part: pip install 'cocoa-embeddings[sentence-transformers]' ({error})",
-        ) from error
+        reason, hint = str(error).splitlines()[0], "pip install 'cocoa-embeddings[sentence-transformers]'"
+        raise UsageError("E_USAGE_EXTRA", f"sentence-transformers lacks a part: {hint} ({reason})") from error
     except Exception as error:  # It raises nearly anything on a folder that it cannot open.
         raise ModelError("E_MODEL_STOCK", f"sentence-transformers: {error}", where=str(folder)) from error
     return lambda inputs: np.asarray(

@@ -1,4 +1,4 @@
-"""The golden inputs once more, by whoever is asked, and the smallest cosine with the golden vectors by kind of input."""
+"""The golden inputs once more, by whoever is asked: the smallest cosine with the golden vectors, by kind of input."""
 
 from __future__ import annotations
 
