@@ -292,7 +292,9 @@ PROFILES = [
     ),
     Truth("profile-wide-png", lambda: scene_with("PNG", WIDE), lambda: rgb_meaning(SCENE, WIDE_PRIMARIES, 2.2)),
     Truth(
-        "profile-wide-jpeg", lambda: scene_with("JPEG", WIDE, **FINE), lambda: rgb_meaning(SCENE, WIDE_PRIMARIES, 2.2)
+        "profile-in-a-jpeg",
+        lambda: scene_with("JPEG", rgb_profile(SWAPPED, 2.2), **FINE),
+        lambda: rgb_meaning(SCENE, SWAPPED, 2.2),
     ),
     Truth(
         "profile-wide-webp",
