@@ -11,17 +11,17 @@ SOURCE = Path(cocoa.__file__).parent
 
 # A module may import from its own part and from parts of a lower line.
 FLOORS = [
-    {"errors", "options", "archives", "claims", "failpoints"},
+    {"errors", "options", "archives", "claims", "crew", "failpoints"},
     {"images", "files"},
     {"sample"},
     {"layouts", "backbones", "data", "prompts"},
-    {"adapters", "batch", "chunks"},
+    {"adapters", "batch", "chunks", "items", "precision"},
     {"objectives", "model"},
     {"recipe"},
     {"report"},
     {"training", "evaluation", "embedder", "synthesis"},
     {"planning"},
-    {"reconstruction", "corpus", "checking", "mining"},
+    {"reconstruction", "corpus", "checking", "mining", "exporting", "verification"},
     {"serving", "quickstart"},
     {"cli"},
     {"__main__"},
