@@ -113,6 +113,8 @@ def _text(value: Any, name: str) -> str:
         raise DataError("E_DATA_TEXT", f"the {name} is not UTF-8")
     if not isinstance(value, str):
         raise DataError("E_DATA_TYPE", f"the {name} is a {type(value).__name__}, not a string")
+    if len(value) > LONGEST_ROW:
+        raise DataError("E_DATA_TOO_LONG", f"the {name} has {len(value)} letters, a row at most {LONGEST_ROW} bytes")
     _utf8(value, name, "E_DATA_TEXT")
     return value
 
