@@ -52,7 +52,7 @@ class Forward:
 
         Raises `DataError` or `ImageError`; `E_DATA_TOO_LONG` where a text would be cut, unless `cut` allows it.
         """
-        encoded = self.model.backbone.encode(prompted(sample, side) if side else sample)
+        encoded = self.model.backbone.encode(prompted(sample, side, None, self.model.prompts) if side else sample)
         row = single_row(self.model.backbone, encoded, self.model.max_tokens)
         if not cut and len(encoded) >= self.model.max_tokens:
             raise DataError("E_DATA_TOO_LONG", f"{len(encoded)} tokens, {self.model.max_tokens - 1} are read")

@@ -19,7 +19,7 @@ from cocoa.serving.problems import RequestError
 from cocoa.serving.readiness import Readiness
 from cocoa.serving.settings import ServeSettings
 from cocoa.serving.sources import Sources
-from cocoa.serving.vectors import Embedded, shortened
+from cocoa.serving.vectors import Embedded, first_of
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Service:
         if any(sample.images for sample in samples):
             samples = await self.engine.read(lambda: [self.sources.resolve(sample) for sample in samples])
         embedded = await unless_gone(request, self.engine.embed(samples, side, deadline=deadline, cut=cut))
-        return embedded if dimensions is None else [shortened(item, dimensions) for item in embedded]
+        return embedded if dimensions is None else [first_of(item, dimensions) for item in embedded]
 
     def _check_limits(self, samples: Sequence[Sample]) -> None:
         limits = self.settings.limits

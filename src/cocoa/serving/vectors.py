@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cocoa.errors import ModelError
+from cocoa.precision import quantized, shortened
 from cocoa.serving.problems import RequestError
 
 Packing = Literal["float", "base64", "int8", "uint8", "binary", "ubinary"]
@@ -33,32 +34,26 @@ def checked(vector: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]
     return vector
 
 
-def shortened(item: Embedded, dimensions: int) -> Embedded:
+def first_of(item: Embedded, dimensions: int) -> Embedded:
     """Returns the first numbers of a vector, of unit length again; raises `E_LIMIT_DIMENSIONS` if none is left."""
-    vector = item.vector[:dimensions]
-    norm = float(np.linalg.norm(vector))
-    if norm < 1e-6:
+    vector = shortened(item.vector[None], dimensions)[0]
+    if not vector.any():
         raise RequestError("E_LIMIT_DIMENSIONS", "nothing is left of a vector in so few dimensions", where="dimensions")
-    return replace(item, vector=vector / np.float32(norm))
+    return replace(item, vector=vector)
 
 
 def packed(item: Embedded, packing: Packing) -> Any:
-    """Returns a vector as JSON can hold it.
+    """Returns a vector as JSON can hold it; `int8` and `ubinary` as `cocoa.precision.quantized` makes them.
 
-    `base64` is of little-endian float32; `int8` and `uint8` are 127 times the number, rounded (and 128 more); `ubinary`
-    has a bit for each number, 1 above zero, first number highest; `binary` is the same less 128.
+    `base64` is of little-endian float32, `uint8` is `int8` and 128 more, `binary` is `ubinary` and 128 less.
     """
-    vector = item.vector
+    vectors = item.vector[None]
     match packing:
         case "float":
-            return vector.tolist()
+            return item.vector.tolist()
         case "base64":
-            return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-        case "int8":
-            return np.rint(vector * 127).astype(int).tolist()
-        case "uint8":
-            return (np.rint(vector * 127).astype(int) + 128).tolist()
-        case "ubinary":
-            return np.packbits(vector > 0).tolist()
-        case "binary":
-            return (np.packbits(vector > 0).astype(int) - 128).tolist()
+            return base64.b64encode(item.vector.astype("<f4").tobytes()).decode()
+        case "int8" | "uint8":
+            return (quantized(vectors, "int8")[0].astype(int) + (128 if packing == "uint8" else 0)).tolist()
+        case "binary" | "ubinary":
+            return (quantized(vectors, "binary")[0].astype(int) - (128 if packing == "binary" else 0)).tolist()
