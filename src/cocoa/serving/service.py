@@ -88,7 +88,7 @@ class Service:
                     status=413,
                 )
             if not sample.text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in sample.text):
-                raise RequestError("E_REQUEST_TEXT", "the text has half of a surrogate pair", where=sample.where)
+                raise RequestError("E_DATA_TEXT", "the text has half of a surrogate pair", where=sample.where)
 
 
 def service_of(request: Request) -> Service:
@@ -97,14 +97,21 @@ def service_of(request: Request) -> Service:
     return service
 
 
+class Needs:
+    """What a route asks of a key: that it opens one of these scopes."""
+
+    def __init__(self, *scopes: str) -> None:
+        self.scopes = scopes
+
+    async def __call__(self, request: Request) -> None:
+        """Raises `E_REQUEST_SCOPE` if the key does not."""
+        if not any(request.state.key.opens(scope) for scope in self.scopes):
+            raise RequestError("E_REQUEST_SCOPE", f"this key does not open {' or '.join(self.scopes)}", status=403)
+
+
 def needs(*scopes: str) -> Any:
     """Returns the dependency of a route that only keys of one of these scopes may use."""
-
-    async def check(request: Request) -> None:
-        if not any(request.state.key.opens(scope) for scope in scopes):
-            raise RequestError("E_REQUEST_SCOPE", f"this key does not open {' or '.join(scopes)}", status=403)
-
-    return Depends(check)
+    return Depends(Needs(*scopes))
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
