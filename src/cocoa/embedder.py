@@ -12,9 +12,11 @@ from PIL import Image
 from rich.progress import Progress
 
 from cocoa.errors import ModelError, UsageError
-from cocoa.model import EmbeddingModel, fingerprint
+from cocoa.model import EmbeddingModel, fingerprint, identity_difference, identity_of
 from cocoa.prompts import prompted
 from cocoa.sample import Sample
+
+__all__ = ["Embedder", "Item", "as_sample", "as_samples", "identity_difference"]
 
 Item = str | Mapping[str, Any] | Image.Image | Sample
 """A text, a picture, `{"text": ..., "image": ...}` with either or both, or a `Sample`."""
@@ -43,6 +45,11 @@ class Embedder:
     def dimensions(self) -> int:
         """Length D of a vector."""
         return self.model.backbone.hidden_size
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its vectors depend on besides the input, as JSON can hold it; an index is bound to this."""
+        return identity_of(self.model, self.fingerprint)
 
     def encode(self, items: Sequence[Item], *, progress: bool = False) -> NDArray[np.float32]:
         """Returns float32 (N, D) of unit norm, in the order of the items, their texts taken as they are.

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cocoa.cli import corpus, data, evaluation, quickstart, training
+from cocoa.cli import corpus, data, evaluation, quickstart, serving, training
 from cocoa.cli.console import complain, console, errors, rank
 from cocoa.errors import CocoaError, TrainingStoppedError
 
@@ -44,6 +44,7 @@ app.command("check-data")(data.check_data)
 app.command()(data.mine)
 app.command()(corpus.embed)
 app.command()(corpus.search)
+app.command()(serving.serve)
 app.add_typer(recipe_app, name="recipe")
 recipe_app.command("show")(training.show_recipe)
 

@@ -22,8 +22,9 @@ from cocoa.backbones import Backbone, Encoded, Seen, load_backbone
 from cocoa.batch import Batch, collate, row_length, single_row
 from cocoa.chunks import padded_chunks
 from cocoa.errors import DataError, ModelError
-from cocoa.files import MANIFEST, check_folder, sha256, write_folder
+from cocoa.files import check_folder, write_folder
 from cocoa.layouts import LAYOUTS
+from cocoa.prompts import PROMPTS
 from cocoa.sample import Sample
 
 CARD = "cocoa.json"
@@ -40,6 +41,7 @@ class EmbeddingModel(nn.Module):
         self.backbone = backbone
         self.layout = layout
         self.max_tokens = max_tokens
+        self.prompts = dict(PROMPTS)
 
     def states(self, batch: Batch, allowed: Tensor, seen: Seen | None = None) -> Tensor:
         """Returns the last hidden states [N, S, D] when query positions look where `allowed` [N, 1, S, S] says.
@@ -167,8 +169,3 @@ class EmbeddingModel(nn.Module):
 def best_device() -> torch.device:
     """Returns the first GPU, or the CPU where there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def fingerprint(folder: Path) -> str:
-    """Returns a digest of a model folder's manifest: equal for equal models, whatever their place."""
-    return sha256(folder / MANIFEST)

@@ -1,0 +1,76 @@
+"""What a vector depends on besides the input: an index is bound to it and refuses vectors of another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cocoa
+from cocoa.files import MANIFEST, sha256
+from cocoa.model.embedding_model import EmbeddingModel
+
+_LIBRARIES = ("transformers", "torch", "pillow")
+_WORDS = {
+    "backbone": "backbone family",
+    "layout": "attention layout",
+    "pooling": "pooling",
+    "bridge_token": "bridge token",
+    "dimensions": "number of dimensions",
+    "dtype": "type of the weights",
+    "normalized": "normalisation",
+    "prompts": "prompts",
+    "min_pixels": "smallest picture in pixels",
+    "max_pixels": "largest picture in pixels",
+    "max_tokens": "longest row in tokens",
+    # Last: whatever else differs is told first, because it says more.
+    "fingerprint": "weights or tokenizer (fingerprint)",
+}
+
+
+def fingerprint(folder: Path) -> str:
+    """Returns a digest of a model folder's manifest: equal for equal models, whatever their place."""
+    return sha256(folder / MANIFEST)
+
+
+def identity_of(model: EmbeddingModel, fingerprint: str) -> dict[str, Any]:
+    """Returns what vectors of a model depend on, as JSON can hold it; versions of libraries are told beside it."""
+    grid = model.backbone.grid
+    return {
+        "fingerprint": fingerprint,
+        "backbone": model.backbone.stock.config.model_type,
+        "layout": model.layout,
+        "pooling": "bridge",
+        "bridge_token": model.backbone.text.control.bridge,
+        "dimensions": model.backbone.hidden_size,
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "normalized": True,
+        "prompts": _digest(model.prompts),
+        "min_pixels": grid.min_pixels,
+        "max_pixels": grid.max_pixels,
+        "max_tokens": model.max_tokens,
+        "cocoa": cocoa.__version__,
+        **{library: version(library) for library in _LIBRARIES},
+    }
+
+
+def identity_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Returns in words the first thing that makes vectors of two identities incomparable; None if nothing does.
+
+    Versions alone do not: the same model under another version is told by its golden vectors, not by a number.
+    """
+    for field, words in _WORDS.items():
+        if one.get(field) != other.get(field):
+            return f"{words} differs: {_shown(one.get(field))} and {_shown(other.get(field))}"
+    return None
+
+
+def _digest(prompts: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(prompts), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)[:16]

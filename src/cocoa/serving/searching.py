@@ -1,0 +1,72 @@
+"""`POST /v1/search`: the documents that are nearest to words, a picture, both, or other documents."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from pydantic import Field
+from starlette.responses import Response
+
+from cocoa.options import Options
+from cocoa.sample import Sample
+from cocoa.serving.bodies import StrictRoute
+from cocoa.serving.problems import RequestError
+from cocoa.serving.service import Service, json_reply, needs, service_of
+
+router = APIRouter(route_class=StrictRoute, tags=["search"], dependencies=[needs("search")])
+
+
+class SearchBody(Options):
+    """What is looked for, and how much of it."""
+
+    text: str | None = None
+    image: str | None = Field(None, description="Data URL or base64.")
+    like: list[str] = Field([], description="Ids of documents to be near to.")
+    unlike: list[str] = Field([], description="Ids of documents to be far from.")
+    k: int = Field(10, ge=1)
+    filter: dict[str, Any] | None = None
+    dimensions: int | None = Field(None, ge=1)
+    model: str | None = None
+
+
+@router.post("/v1/search")
+async def search(body: SearchBody, request: Request) -> Response:
+    """Find the nearest documents."""
+    service = service_of(request)
+    start = time.perf_counter()
+    if service.index is None:
+        raise RequestError("E_REQUEST_INDEX", "this server has no index; start it with --index", status=404)
+    if body.k > service.settings.limits.max_k:
+        raise RequestError("E_LIMIT_K", f"k is above {service.settings.limits.max_k} (max_k)", where="k")
+    vector = await query_vector(service, request, body)
+    [hits] = await service.engine.read(lambda: service.index.search_vectors(vector[None], body.k, filter=body.filter))
+    return json_reply(
+        {
+            "hits": [
+                {
+                    "id": hit.id,
+                    "score": hit.score,
+                    "text": hit.text,
+                    "image": f"/v1/documents/{quote(hit.id, safe='')}/image" if hit.image else None,
+                    "columns": hit.columns,
+                }
+                for hit in hits
+            ],
+            "model": service.settings.model_name,
+            "seconds": time.perf_counter() - start,
+        }
+    )
+
+
+async def query_vector(service: Service, request: Request, body: SearchBody) -> NDArray[np.float32]:
+    """Returns the unit vector float32 [D] of a query."""
+    if not body.text and not body.image:
+        raise RequestError("E_REQUEST_QUERY", "give a text, an image, or documents in like")
+    images = (body.image,) if body.image else ()
+    [embedded] = await service.embed(request, [Sample(body.text or "", images, "query")], "query", model=body.model)
+    return embedded.vector

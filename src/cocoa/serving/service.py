@@ -1,0 +1,129 @@
+"""What the routes share: the engine, the index, and the way from what a client wants to vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import Depends, Request
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from cocoa.prompts import Side
+from cocoa.sample import Sample
+from cocoa.serving.engine import Embedded, Engine
+from cocoa.serving.problems import RequestError
+from cocoa.serving.settings import ServeSettings
+from cocoa.serving.sources import Sources
+
+T = TypeVar("T")
+
+
+class Service:
+    """One application's parts; a route finds it at `request.app.state.service`."""
+
+    def __init__(self, settings: ServeSettings, engine: Engine, index: Any) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.index = index
+        self.sources = Sources(settings)
+        self.is_draining = False
+
+    async def embed(
+        self,
+        request: Request,
+        samples: Sequence[Sample],
+        side: Side | None = None,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        cut: bool = False,
+    ) -> list[Embedded]:
+        """Returns the vectors of samples whose pictures are references; raises what the client did wrong."""
+        deadline = time.monotonic() + self.settings.deadline_seconds
+        if self.is_draining:
+            raise RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
+        if model is not None and model != self.settings.model_name:
+            raise RequestError(
+                "E_REQUEST_MODEL", f"the model here is {self.settings.model_name!r}", where="model", status=404
+            )
+        if dimensions is not None and not 1 <= dimensions <= self.engine.dimensions:
+            raise RequestError(
+                "E_LIMIT_DIMENSIONS", f"the model has {self.engine.dimensions} dimensions", where="dimensions"
+            )
+        self._check_limits(samples)
+        if any(sample.images for sample in samples):
+            samples = await self.engine.read(lambda: [self.sources.resolve(sample) for sample in samples])
+        embedded = await unless_gone(request, self.engine.embed(samples, side, deadline=deadline, cut=cut))
+        return embedded if dimensions is None else [shortened(item, dimensions) for item in embedded]
+
+    def _check_limits(self, samples: Sequence[Sample]) -> None:
+        limits = self.settings.limits
+        if len(samples) > limits.max_items:
+            raise RequestError("E_LIMIT_ITEMS", f"more than {limits.max_items} items (max_items)", status=413)
+        if sum(len(sample.images) for sample in samples) > limits.max_images:
+            raise RequestError("E_LIMIT_IMAGES", f"more than {limits.max_images} pictures (max_images)", status=413)
+        for sample in samples:
+            if len(sample.text) > limits.max_characters:
+                raise RequestError(
+                    "E_LIMIT_CHARACTERS",
+                    f"a text has more than {limits.max_characters} characters (max_characters)",
+                    where=sample.where,
+                    status=413,
+                )
+            if not sample.text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in sample.text):
+                raise RequestError("E_REQUEST_TEXT", "the text has half of a surrogate pair", where=sample.where)
+
+
+def service_of(request: Request) -> Service:
+    """Returns the service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def needs(scope: str) -> Any:
+    """Returns the dependency of a route that only keys of a scope may use."""
+
+    def check(request: Request) -> None:
+        if not request.state.key.opens(scope):
+            raise RequestError("E_REQUEST_SCOPE", f"this key does not open {scope!r}", status=403)
+
+    return Depends(check)
+
+
+def shortened(item: Embedded, dimensions: int) -> Embedded:
+    """Returns the first numbers of a vector, of unit length again."""
+    vector = item.vector[:dimensions]
+    norm = float(np.linalg.norm(vector))
+    if norm < 1e-6:
+        raise RequestError("E_LIMIT_DIMENSIONS", "nothing is left of a vector in so few dimensions", where="dimensions")
+    return Embedded(vector / np.float32(norm), item.num_tokens)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Returns what `work` returns, or cancels it when the client goes away first."""
+    working = asyncio.ensure_future(work)
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        working.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        return await working
+    except asyncio.CancelledError:
+        if watching.done():
+            raise RequestError("E_REQUEST_GONE", "the client went away", status=499) from None
+        raise
+    finally:
+        watching.cancel()
+        working.cancel()
+
+
+def json_reply(value: Any) -> Response:
+    """Returns an answer of JSON."""
+    return Response(to_json(value), media_type="application/json")
