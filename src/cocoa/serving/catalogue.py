@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from cocoa.serving.documents import shown
-from cocoa.serving.service import Service, json_reply, needs
+from cocoa.serving.service import Service, json_reply, needs, service_of
 
 router = APIRouter(tags=["search"], dependencies=[needs("search")])
 
@@ -25,6 +25,9 @@ _LEAST_DIMENSIONS = 8
 @router.get("/v1/index")
 async def describe(request: Request) -> Response:
     """How many documents there are, by what columns they can be filtered, and a few of them."""
+    service = service_of(request)
+    if not hasattr(request.app.state, "catalogue"):
+        request.app.state.catalogue = Catalogue(service)
     catalogue: Catalogue = request.app.state.catalogue
     return json_reply(await catalogue.content())
 
@@ -68,16 +71,21 @@ class Catalogue:
 
 def lengths(dimensions: int) -> list[int]:
     """Returns the lengths of vector that the page offers to compare: all, a half, a quarter, down to an eighth."""
-    return [part for part in (dimensions // share for share in (1, 2, 4, 8)) if part >= min(_LEAST_DIMENSIONS, dimensions)]
+    return [
+        part for part in (dimensions // share for share in (1, 2, 4, 8)) if part >= min(_LEAST_DIMENSIONS, dimensions)
+    ]
 
 
 def _facet(index: Any, name: str, kind: str) -> dict[str, Any]:
     """What can be chosen of a column: its commonest values, or the ends of its range."""
+    counts: dict[Any, int] = index.facets(name, NUM_VALUES + 1)
+    is_complete = len(counts) <= NUM_VALUES
     if kind in ("int", "float"):
-        return {"kind": kind, **index.range(name)}
-    counts = index.facets(name, NUM_VALUES + 1)
-    values = [{"value": value, "count": count} for value, count in counts]
-    return {"kind": kind, "values": values[:NUM_VALUES], "complete": len(values) <= NUM_VALUES}
+        # The ends are known where all values are; elsewhere they would cost a look at every row.
+        known = [value for value in counts if value is not None] if is_complete else []
+        return {"kind": kind, "min": min(known, default=None), "max": max(known, default=None)}
+    values = [{"value": value, "count": count} for value, count in list(counts.items())[:NUM_VALUES]]
+    return {"kind": kind, "values": values, "complete": is_complete}
 
 
 def _examples(index: Any, dimensions: int) -> list[dict[str, Any]]:

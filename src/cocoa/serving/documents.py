@@ -6,14 +6,18 @@ import base64
 import binascii
 import hashlib
 import io
+from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from PIL import Image
 from starlette.responses import Response
 
+from cocoa.errors import CocoaError
+from cocoa.images import open_rgb
 from cocoa.serving.problems import RequestError
 from cocoa.serving.service import Service, needs, service_of
+from cocoa.serving.settings import ServeSettings
 
 router = APIRouter(tags=["search"], dependencies=[needs("search")])
 
@@ -32,20 +36,20 @@ def shown(hit: Any) -> dict[str, Any]:
     return {"id": hit.id, "score": hit.score, "text": hit.text, "image": address, "columns": hit.columns}
 
 
-def document_key(id: str) -> str:
+def document_key(name: str) -> str:
     """Returns an id as one safe piece of a path: any text may be an id, `..` and `a/b` too."""
-    return "_" + base64.urlsafe_b64encode(id.encode()).decode().rstrip("=")
+    return "_" + base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
 
 def id_of(key: str) -> str:
     """Returns the id of a key. Raises `E_REQUEST_DOCUMENT` for what `document_key` does not make."""
     try:
-        id = base64.b64decode(key[1:] + "=" * (-len(key[1:]) % 4), altchars=b"-_", validate=True).decode()
+        name = base64.b64decode(key[1:] + "=" * (-len(key[1:]) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        id = ""
-    if document_key(id) != key:
+        raise missing() from None
+    if document_key(name) != key:
         raise missing()
-    return id
+    return name
 
 
 def missing() -> RequestError:
@@ -67,17 +71,31 @@ async def document_image(key: str, request: Request, size: Literal["small", "lar
     return Response(content, media_type="image/webp", headers=headers)
 
 
-async def document_of(service: Service, id: str) -> Any:
-    """Returns the row of a document. Raises `E_REQUEST_DOCUMENT` if there is none."""
+async def document_of(service: Service, name: str) -> Any:
+    """Returns the row of a document by its id. Raises `E_REQUEST_DOCUMENT` if there is none."""
     if service.index is None:
         raise missing()
-    [document] = await service.engine.read(lambda: service.index.get([id]))
+    try:
+        [document] = await service.engine.read(lambda: service.index.get([name]))
+    except CocoaError as error:
+        if error.code != "E_INDEX_ID":
+            raise
+        raise missing() from None
     return document
 
 
 async def picture_of(service: Service, document: Any) -> Image.Image:
     """Returns a document's picture in RGB. Raises `E_REQUEST_DOCUMENT` where there is none that may be shown."""
-    raise NotImplementedError
+    if not document.image:
+        raise missing()
+    return await service.engine.read(lambda: _read(document.image, service.settings))
+
+
+def _read(reference: str, settings: ServeSettings) -> Image.Image:
+    path = Path(reference).resolve()
+    if not any(path.is_relative_to(root.resolve()) for root in settings.roots):
+        raise missing()
+    return open_rgb(path, settings.limits.images)
 
 
 def _drawn(picture: Image.Image, pixels: int) -> bytes:

@@ -14,6 +14,7 @@ from cocoa.prompts import prompted
 from cocoa.sample import Sample
 from cocoa.serving.bodies import StrictRoute
 from cocoa.serving.documents import document_of, picture_of
+from cocoa.serving.nearest import shortened
 from cocoa.serving.problems import RequestError, busy
 from cocoa.serving.searching import SearchBody, query_vector
 from cocoa.serving.service import json_reply, needs, service_of, unless_gone
@@ -37,7 +38,7 @@ async def explain_match(body: ExplainBody, request: Request) -> Response:
     document = await document_of(service, body.id)
     if not document.image:
         raise RequestError("E_DATA_NO_PICTURE", "the document has no picture to explain", where="id")
-    vector = await query_vector(service, request, body)
+    vector = shortened(await query_vector(service, request, body), body.dimensions or service.engine.dimensions)
     sample = Sample(document.text, (await picture_of(service, document),), "id")
     prompted_sample = prompted(sample, "document")
     model = service.engine.forward.model
@@ -46,12 +47,16 @@ async def explain_match(body: ExplainBody, request: Request) -> Response:
         async with asyncio.timeout(service.settings.deadline_seconds):
             return await service.engine.compute(lambda: explain(model, prompted_sample, vector))
 
+    if not hasattr(request.app.state, "explaining"):
+        request.app.state.explaining = Turns()
     turns: Turns = request.app.state.explaining
     with turns:
         try:
             found = await unless_gone(request, explained())
         except TimeoutError:
-            raise RequestError("E_SERVER_DEADLINE", "the answer did not come in time", status=503, retry_after=1) from None
+            raise RequestError(
+                "E_SERVER_DEADLINE", "the answer did not come in time", status=503, retry_after=1
+            ) from None
     rows, columns = found.values.shape
     return json_reply({"rows": rows, "columns": columns, "values": found.values.tolist(), "score": found.score})
 
