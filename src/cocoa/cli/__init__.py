@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cocoa.cli import corpus, data, evaluation, quickstart, serving, training
+from cocoa.cli import corpus, data, evaluation, models, quickstart, serving, training
 from cocoa.cli.console import complain, console, errors, rank
 from cocoa.errors import CocoaError, TrainingStoppedError
 
@@ -45,6 +45,8 @@ app.command()(data.mine)
 app.command()(corpus.embed)
 app.command()(corpus.search)
 app.command()(serving.serve)
+app.command()(models.verify)
+app.command()(models.export)
 app.add_typer(recipe_app, name="recipe")
 recipe_app.command("show")(training.show_recipe)
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 import cocoa
 from cocoa.errors import CocoaError
-from cocoa.serving import embedding, page, probes, searching
+from cocoa.serving import embedding, manual, page, probes, searching
 from cocoa.serving.door import Door
 from cocoa.serving.engine import Engine
 from cocoa.serving.keys import ApiKeys
@@ -32,16 +32,23 @@ def create_app(settings: ServeSettings, engine: Engine, index: Any = None, *, ke
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await engine.start()
         yield
-        await engine.stop()
+        service.has_ended = await engine.stop()
 
-    app = FastAPI(title="CoCoA", version=cocoa.__version__, lifespan=lifespan, redirect_slashes=False, redoc_url=None)
+    app = FastAPI(
+        title="CoCoA",
+        version=cocoa.__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.settings = settings
-    app.state.service = Service(settings, engine, index)
-    for part in (probes, embedding, searching, page):
+    service = app.state.service = Service(settings, engine, index)
+    for part in (probes, manual, embedding, searching, page):
         app.include_router(part.router)
     for kind in (CocoaError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _told)
-    app.add_middleware(Door, settings=settings, keys=keys or ApiKeys(), metrics=engine.metrics)
+    app.add_middleware(Door, service=service, keys=keys or ApiKeys())
     return app
 
 

@@ -12,7 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from cocoa.serving.problems import RequestError
+from cocoa.serving.problems import RequestError, busy
+from cocoa.serving.service import Service
 from cocoa.serving.settings import RequestLimits
 
 _LARGE = 65_536
@@ -21,6 +22,9 @@ _LARGE = 65_536
 
 class StrictRequest(Request):
     """A request whose body is read within `RequestLimits`."""
+
+    held_bytes = 0
+    """What the body takes of the room for all bodies; to be given back when the request is answered."""
 
     async def body(self) -> bytes:
         """Returns the body. Raises `E_LIMIT_BODY`, `E_REQUEST_SLOW`, or `ClientDisconnect`."""
@@ -40,20 +44,26 @@ class StrictRequest(Request):
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > most:
             raise too_large
+        service: Service = self.app.state.service
         parts = bytearray()
         async for part in self.stream():
-            parts += part
-            if len(parts) > most:
+            if len(parts) + len(part) > most:
                 raise too_large
+            if service.body_bytes + len(part) > service.settings.queue.max_body_bytes:
+                raise busy("bytes of bodies")
+            service.body_bytes += len(part)
+            self.held_bytes += len(part)
+            parts += part
         return bytes(parts)
 
     async def json(self) -> Any:
         """Returns the parsed body. Raises `E_REQUEST_JSON` or `E_LIMIT_JSON`."""
-        body = await self.body()
-        limits: RequestLimits = self.app.state.settings.limits
-        if len(body) < _LARGE:
-            return parse(body, limits)
-        return await asyncio.to_thread(parse, body, limits)
+        if not hasattr(self, "_parsed"):
+            body = await self.body()
+            limits: RequestLimits = self.app.state.settings.limits
+            is_small = len(body) < _LARGE
+            self._parsed = parse(body, limits) if is_small else await asyncio.to_thread(parse, body, limits)
+        return self._parsed
 
 
 class StrictRoute(APIRoute):
@@ -70,11 +80,14 @@ class StrictRoute(APIRoute):
                 if kind != "application/json":
                     # A page of another site can send other types without being asked for leave.
                     raise RequestError("E_REQUEST_TYPE", "send content-type: application/json", status=415)
-                try:
+            try:
+                if self.body_field is not None:
                     await request.json()
-                except ClientDisconnect:
-                    return Response(status_code=499)
-            return await handler(request)
+                return await handler(request)
+            except ClientDisconnect:
+                return Response(status_code=499)
+            finally:
+                request.app.state.service.body_bytes -= request.held_bytes
 
         return strict
 

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import secrets
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cocoa.serving.keys import ApiKey, ApiKeys
-from cocoa.serving.metrics import Metrics
 from cocoa.serving.problems import RequestError, failed, log, reply
-from cocoa.serving.settings import LOOPBACK, ServeSettings
+from cocoa.serving.service import Service
+from cocoa.serving.settings import LOOPBACK
 
 PROBES = frozenset({"/livez", "/readyz"})
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 class Door:
     """Gives each request an id, checks headers, host and key, counts the answer, and lets no exception out."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, keys: ApiKeys, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, service: Service, keys: ApiKeys) -> None:
         self.app = app
+        self.service = service
         self.keys = keys
-        self.metrics = metrics
+        settings = service.settings
         self.max_header_bytes = settings.limits.max_header_bytes
         self.hosts = LOOPBACK | {settings.host} | {name.lower() for name in settings.allowed_hosts}
 
@@ -50,7 +53,7 @@ class Door:
                 message = {**message, "headers": [*headers, (b"x-request-id", request_id.encode())]}
             await send(message)
 
-        with self.metrics.request(scope) as outcome:
+        with self.service.under_way(), self.service.engine.metrics.request(scope) as outcome:
             try:
                 key = self._admit(scope)
                 scope.setdefault("state", {}).update(key=key, request_id=request_id)
@@ -85,19 +88,15 @@ class Door:
         key = self.keys.find(_shown(headers.getlist("authorization")))
         if key is None:
             raise RequestError("E_REQUEST_KEY", "a valid API key is needed", status=401)
+        if self.service.is_draining:
+            raise RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
         return key
 
 
 def _host(values: list[str]) -> str | None:
     """The name in a Host header, without port; None where there is not exactly one well-formed name."""
-    if len(values) != 1:
-        return None
-    name, _, port = values[0].lower().rpartition(":") if not values[0].endswith("]") else (values[0].lower(), "", "")
-    if not name:  # No colon at all.
-        name, port = port, ""
-    if port and not (port.isascii() and port.isdecimal()):
-        return None
-    return name.removeprefix("[").removesuffix("]")
+    match = _HOST.fullmatch(values[0].lower()) if len(values) == 1 else None
+    return match[1].strip("[]") if match else None
 
 
 def _shown(values: list[str]) -> str | None:

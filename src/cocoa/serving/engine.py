@@ -1,4 +1,4 @@
-"""From items to vectors: admission, decoding, reading, the line, one computing thread, a check of what comes out."""
+"""From items to vectors: admission, decoding, reading, the line, and the way back."""
 
 from __future__ import annotations
 
@@ -6,45 +6,74 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
+from typing import Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
-from cocoa.errors import CocoaError, ModelError
-from cocoa.images import open_rgb, picture_size
+from cocoa.errors import CocoaError, ImageError
+from cocoa.images import ImageLimits, open_rgb, picture_size
 from cocoa.prompts import Side
 from cocoa.sample import Sample
+from cocoa.serving.cache import VectorCache
 from cocoa.serving.forward import Forward, Ready
 from cocoa.serving.line import Cost, Job, Line
 from cocoa.serving.metrics import Metrics
+from cocoa.serving.passes import Passes
 from cocoa.serving.problems import RequestError
 from cocoa.serving.settings import ServeSettings
+from cocoa.serving.vectors import Embedded
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A unit vector float32 [D], and the tokens that it took."""
+class Decoder(Protocol):
+    """What turns the bytes of pictures into RGB."""
 
-    vector: NDArray[np.float32]
-    num_tokens: int
+    def decode(self, sources: list[bytes]) -> list[Image.Image | ImageError]:
+        """Returns a picture or an error for each."""
+        ...
+
+    def close(self) -> None:
+        """Ends its processes."""
+
+
+class DecodeHere:
+    """Decodes in the thread that asks."""
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self.limits = limits
+
+    def decode(self, sources: list[bytes]) -> list[Image.Image | ImageError]:
+        """Returns a picture or an error for each."""
+        return [self._one(source) for source in sources]
+
+    def close(self) -> None:
+        """Has nothing to end."""
+
+    def _one(self, source: bytes) -> Image.Image | ImageError:
+        try:
+            return open_rgb(source, self.limits)
+        except ImageError as error:
+            return error
 
 
 class Engine:
-    """The model behind its line. Everything but decoding and computing happens on the event loop."""
+    """The model behind its line. The event loop only hands on; decoding, reading and computing stand beside it."""
 
-    def __init__(self, forward: Forward, settings: ServeSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, forward: Forward, settings: ServeSettings, metrics: Metrics, decoder: Decoder | None = None
+    ) -> None:
         self.forward = forward
         self.settings = settings
         self.metrics = metrics
         self.line: Line[Ready] = Line(settings.queue)
-        self._arrived = asyncio.Event()
+        self.passes = Passes(forward, self.line, metrics)
+        self.cache = VectorCache(settings.cache_items, metrics)
+        self._decoder = decoder or DecodeHere(settings.limits.images)
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="cocoa-read")
-        self._computing = ThreadPoolExecutor(1, thread_name_prefix="cocoa-compute")
-        self._passes: asyncio.Task[None] | None = None
+        for what in ("items", "tokens", "pixels"):
+            metrics.held.labels(what).set_function(lambda what=what: getattr(self.line.held, what))  # type: ignore[misc]
 
     @property
     def dimensions(self) -> int:
@@ -53,48 +82,59 @@ class Engine:
 
     async def start(self) -> None:
         """Begins to take jobs from the line."""
-        self._passes = asyncio.create_task(self._run_passes())
+        self.passes.start()
 
-    async def stop(self) -> None:
-        """Ends the threads; whoever still waits is told."""
-        if self._passes is not None:
-            self._passes.cancel()
+    async def stop(self) -> bool:
+        """Ends threads and processes; returns whether that was possible, which it is not if a pass hangs."""
         self._reading.shutdown(wait=False, cancel_futures=True)
-        self._computing.shutdown(wait=True, cancel_futures=True)
+        is_free = self.passes.stop()
+        self._decoder.close()
+        return is_free
 
     async def embed(
-        self, samples: Sequence[Sample], side: Side | None = None, *, deadline: float, cut: bool = False
+        self,
+        samples: Sequence[Sample],
+        side: Side | None = None,
+        *,
+        deadline: float,
+        cut: bool = False,
+        admitted: bool = False,
     ) -> list[Embedded]:
         """Returns the vectors of samples whose pictures are bytes, in the order given.
 
         Raises the first item's error (`where` names it), `E_SERVER_BUSY` at once where there is no room, and
-        `E_SERVER_DEADLINE` when `deadline`, a time of `time.monotonic`, has come.
+        `E_SERVER_DEADLINE` when `deadline`, a time of `time.monotonic`, has come. What is `admitted` already goes
+        through whatever is under way.
         """
+        found = [self.cache.find(sample, side) for sample in samples]
+        missing = [sample for sample, known in zip(samples, found, strict=True) if known is None]
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._embed(samples, side, deadline, cut)
+                made = iter(await self._embed(missing, side, deadline, cut, admitted) if missing else [])
         except TimeoutError:
             raise RequestError(
                 "E_SERVER_DEADLINE", "the answer did not come in time", status=503, retry_after=1
             ) from None
+        return [known or next(made) for known in found]
 
     async def compute(self, work: Callable[[], T]) -> T:
         """Returns what `work` returns; it has the model to itself while it runs."""
-        return await asyncio.get_running_loop().run_in_executor(self._computing, work)
+        return await self.passes.compute(work)
 
     async def read(self, work: Callable[[], T]) -> T:
         """Returns what `work` returns; it runs beside the event loop and the model."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
 
-    async def _embed(self, samples: Sequence[Sample], side: Side | None, deadline: float, cut: bool) -> list[Embedded]:
-        cost = await self._cost(samples)
+    async def _embed(
+        self, samples: Sequence[Sample], side: Side | None, deadline: float, cut: bool, admitted: bool
+    ) -> list[Embedded]:
+        cost = Cost(0, 0) if admitted else await self._cost(samples)
         self.line.admit(cost)
         try:
-            ready = await self.read(lambda: [self._ready(sample, side, cut) for sample in samples])
+            ready = await self._ready(samples, side, cut)
             loop = asyncio.get_running_loop()
             jobs = [Job(item, item.num_tokens, deadline, loop.create_future()) for item in ready]
-            self.line.put(jobs)
-            self._arrived.set()
+            self.passes.add(jobs)
             try:
                 vectors = await asyncio.gather(*(job.vector for job in jobs))
             finally:
@@ -102,71 +142,45 @@ class Engine:
                     job.vector.cancel()
         finally:
             self.line.release(cost)
-        return [Embedded(vector, job.num_tokens) for vector, job in zip(vectors, jobs, strict=True)]
+        made = [Embedded(vector, *item.size) for vector, item in zip(vectors, ready, strict=True)]
+        for sample, embedded in zip(samples, made, strict=True):
+            self.cache.keep(sample, side, embedded)
+        return made
 
     async def _cost(self, samples: Sequence[Sample]) -> Cost:
-        # A token is a byte at least, and three in ordinary text.
+        # Three characters a token: few texts have less.
         tokens = sum(len(sample.text) // 3 + 1 for sample in samples)
         if not any(sample.images for sample in samples):
             return Cost(len(samples), tokens)
-        pixels = await self.read(lambda: [self._pixels(sample) for sample in samples])
-        return Cost(len(samples), tokens + sum(self.forward.num_tokens(n) for n in pixels if n), sum(pixels))
+        pixels = await self.read(lambda: [n for sample in samples for n in self._pixels(sample)])
+        if sum(pixels) > (most := self.settings.limits.max_request_pixels):
+            raise RequestError("E_LIMIT_PIXELS", f"more than {most} pixels (max_request_pixels)", status=413)
+        return Cost(len(samples), tokens + sum(self.forward.num_tokens(n) for n in pixels), sum(pixels))
 
-    def _pixels(self, sample: Sample) -> int:
+    def _pixels(self, sample: Sample) -> list[int]:
+        """Pixels of each picture of a sample, by its header."""
         limits = self.settings.limits.images
         try:
-            return sum(int(np.prod(picture_size(image, limits))) for image in sample.images)
+            sizes = [picture_size(image, limits) for image in sample.images]
         except CocoaError as error:
             raise error.at(sample.where) from None
+        return [width * height for width, height in sizes]
 
-    def _ready(self, sample: Sample, side: Side | None, cut: bool) -> Ready:
-        limits = self.settings.limits.images
+    async def _ready(self, samples: Sequence[Sample], side: Side | None, cut: bool) -> list[Ready]:
+        sources = [image for sample in samples for image in sample.images if isinstance(image, bytes)]
+        decoded = iter(await asyncio.to_thread(self._decoder.decode, sources) if sources else [])
+        with_pictures = [_decoded(sample, [next(decoded) for _ in sample.images]) for sample in samples]
+        return await self.read(lambda: [self._one_ready(sample, side, cut) for sample in with_pictures])
+
+    def _one_ready(self, sample: Sample, side: Side | None, cut: bool) -> Ready:
         try:
-            sample = replace(sample, images=tuple(open_rgb(image, limits) for image in sample.images))
             return self.forward.ready(sample, side, cut=cut)
         except CocoaError as error:
             raise error.at(sample.where) from None
 
-    async def _run_passes(self) -> None:
-        while True:
-            await self._arrived.wait()
-            jobs = self.line.take()
-            if not jobs:
-                self._arrived.clear()
-                continue
-            start = time.monotonic()
-            for job in jobs:
-                self.metrics.waiting_seconds.observe(start - job.since)
-            results = await self.compute(lambda jobs=jobs: self._vectors([job.content for job in jobs]))  # type: ignore[misc]
-            self.metrics.forward_seconds.observe(time.monotonic() - start)
-            self.metrics.batch_items.observe(len(jobs))
-            for job, result in zip(jobs, results, strict=True):
-                if job.vector.done():
-                    continue
-                if isinstance(result, CocoaError):
-                    job.vector.set_exception(result)
-                else:
-                    self.metrics.tokens.inc(job.num_tokens)
-                    job.vector.set_result(result)
 
-    def _vectors(self, items: list[Ready]) -> list[NDArray[np.float32] | CocoaError]:
-        """A vector or an error for each item; if the pass fails, whoever makes it fail is found and left out."""
-        try:
-            return [self._checked(vector) for vector in self.forward.embed(items)]
-        except Exception as error:
-            if len(items) == 1:
-                return [ModelError("E_MODEL_FAILED", f"the pass failed: {error!r}")]
-        alone = [self._vectors([item])[0] for item in items]
-        good = [place for place, result in enumerate(alone) if not isinstance(result, CocoaError)]
-        if good and len(good) < len(items):
-            # Once more together, so that a vector does not depend on who failed beside it.
-            for place, vector in zip(good, self._vectors([items[place] for place in good]), strict=True):
-                alone[place] = vector
-        return alone
-
-    def _checked(self, vector: NDArray[np.float32]) -> NDArray[np.float32] | CocoaError:
-        if vector.shape != (self.dimensions,):
-            return ModelError("E_MODEL_OUTPUT", f"vector of shape {vector.shape}, not ({self.dimensions},)")
-        if not np.isfinite(vector).all() or abs(float(np.linalg.norm(vector)) - 1) > 1e-3:
-            return ModelError("E_MODEL_OUTPUT", "vector is not finite or not of unit length")
-        return vector
+def _decoded(sample: Sample, pictures: Sequence[Image.Image | ImageError]) -> Sample:
+    for picture in pictures:
+        if isinstance(picture, ImageError):
+            raise picture.at(sample.where)
+    return replace(sample, images=tuple(picture for picture in pictures if isinstance(picture, Image.Image)))

@@ -13,6 +13,7 @@ from cocoa.backbones import Encoded
 from cocoa.batch import row_length, single_row
 from cocoa.embedder import Embedder
 from cocoa.errors import DataError
+from cocoa.images import picture_size
 from cocoa.prompts import Side, prompted
 from cocoa.sample import Sample
 
@@ -23,6 +24,12 @@ class Ready:
 
     encoded: Encoded
     num_tokens: int
+    num_pixels: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Tokens, and pixels of its pictures before resizing."""
+        return self.num_tokens, self.num_pixels
 
 
 class Forward:
@@ -45,11 +52,13 @@ class Forward:
 
         Raises `DataError` or `ImageError`; `E_DATA_TOO_LONG` where a text would be cut, unless `cut` allows it.
         """
-        encoded = self.model.backbone.encode(prompted(sample, side) if side else sample)
+        encoded = self.model.backbone.encode(prompted(sample, side, None, self.model.prompts) if side else sample)
         row = single_row(self.model.backbone, encoded, self.model.max_tokens)
         if not cut and len(encoded) >= self.model.max_tokens:
             raise DataError("E_DATA_TOO_LONG", f"{len(encoded)} tokens, {self.model.max_tokens - 1} are read")
-        return Ready(encoded, row_length(row))
+        return Ready(
+            encoded, row_length(row), sum(width * height for width, height in map(picture_size, sample.images))
+        )
 
     def embed(self, items: Sequence[Ready]) -> NDArray[np.float32]:
         """Returns float32 [N, D] in the order given."""

@@ -85,6 +85,12 @@ class Line(Generic[T]):
                 del self._waiting[request]
         return taken
 
+    def clear(self) -> list[Job[T]]:
+        """Returns all that wait, and none do any more."""
+        left = [job for jobs in self._waiting.values() for job in jobs]
+        self._waiting.clear()
+        return left
+
     def __len__(self) -> int:
         return sum(len(jobs) for jobs in self._waiting.values())
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import numpy as np
 from fastapi import Depends, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from cocoa.prompts import Side
 from cocoa.sample import Sample
-from cocoa.serving.engine import Embedded, Engine
+from cocoa.serving.engine import Engine
 from cocoa.serving.problems import RequestError
+from cocoa.serving.readiness import Readiness
 from cocoa.serving.settings import ServeSettings
 from cocoa.serving.sources import Sources
+from cocoa.serving.vectors import Embedded, first_of
 
 T = TypeVar("T")
 
@@ -30,7 +32,20 @@ class Service:
         self.engine = engine
         self.index = index
         self.sources = Sources(settings)
+        self.readiness = Readiness(engine, index, settings.ready_seconds)
         self.is_draining = False
+        self.has_ended = False
+        self.num_under_way = 0
+        self.body_bytes = 0
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Counts a request until it is answered."""
+        self.num_under_way += 1
+        try:
+            yield
+        finally:
+            self.num_under_way -= 1
 
     async def embed(
         self,
@@ -44,8 +59,6 @@ class Service:
     ) -> list[Embedded]:
         """Returns the vectors of samples whose pictures are references; raises what the client did wrong."""
         deadline = time.monotonic() + self.settings.deadline_seconds
-        if self.is_draining:
-            raise RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
         if model is not None and model != self.settings.model_name:
             raise RequestError(
                 "E_REQUEST_MODEL", f"the model here is {self.settings.model_name!r}", where="model", status=404
@@ -58,7 +71,7 @@ class Service:
         if any(sample.images for sample in samples):
             samples = await self.engine.read(lambda: [self.sources.resolve(sample) for sample in samples])
         embedded = await unless_gone(request, self.engine.embed(samples, side, deadline=deadline, cut=cut))
-        return embedded if dimensions is None else [shortened(item, dimensions) for item in embedded]
+        return embedded if dimensions is None else [first_of(item, dimensions) for item in embedded]
 
     def _check_limits(self, samples: Sequence[Sample]) -> None:
         limits = self.settings.limits
@@ -84,23 +97,14 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def needs(scope: str) -> Any:
-    """Returns the dependency of a route that only keys of a scope may use."""
+def needs(*scopes: str) -> Any:
+    """Returns the dependency of a route that only keys of one of these scopes may use."""
 
-    def check(request: Request) -> None:
-        if not request.state.key.opens(scope):
-            raise RequestError("E_REQUEST_SCOPE", f"this key does not open {scope!r}", status=403)
+    async def check(request: Request) -> None:
+        if not any(request.state.key.opens(scope) for scope in scopes):
+            raise RequestError("E_REQUEST_SCOPE", f"this key does not open {' or '.join(scopes)}", status=403)
 
     return Depends(check)
-
-
-def shortened(item: Embedded, dimensions: int) -> Embedded:
-    """Returns the first numbers of a vector, of unit length again."""
-    vector = item.vector[:dimensions]
-    norm = float(np.linalg.norm(vector))
-    if norm < 1e-6:
-        raise RequestError("E_LIMIT_DIMENSIONS", "nothing is left of a vector in so few dimensions", where="dimensions")
-    return Embedded(vector / np.float32(norm), item.num_tokens)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

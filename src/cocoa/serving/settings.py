@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from cocoa.errors import UsageError
 from cocoa.images import ImageLimits
 from cocoa.options import Options
 
@@ -59,6 +62,8 @@ class QueueBounds(Options):
     """Tokens, as estimated before decoding."""
     max_pixels: int = Field(400_000_000, ge=1)
     """Pixels of pictures before resizing."""
+    max_body_bytes: int = Field(512_000_000, ge=1)
+    """Bytes of bodies."""
     max_batch_tokens: int = Field(16_384, ge=1)
     """Tokens of one forward pass, padding included."""
     max_batch_items: int = Field(256, ge=1)
@@ -82,6 +87,12 @@ class ServeSettings(Options):
     """Hosts that picture URLs may name; none: no URL is fetched."""
     decode_workers: int = Field(1, ge=1, le=64)
     """Processes that decode pictures."""
+    max_connections: int = Field(4096, ge=1)
+    """Connections; one more is closed with 503."""
+    header_seconds: float = Field(10.0, gt=0)
+    """Seconds until the whole head of a request must have arrived."""
+    cache_items: int = Field(0, ge=0)
+    """Vectors that are kept for when the same item comes again; 0: none."""
     deadline_seconds: float = Field(30.0, gt=0)
     """Seconds from a request's arrival to its answer; then it is dropped."""
     ready_seconds: float = Field(5.0, gt=0)
@@ -90,3 +101,31 @@ class ServeSettings(Options):
     """Seconds that requests under way may still take after SIGTERM."""
     limits: RequestLimits = RequestLimits()
     queue: QueueBounds = QueueBounds()
+
+
+def settings_from(given: dict[str, Any], changes: Sequence[str]) -> ServeSettings:
+    """Returns settings with changes of the form `key=value`, `limits.key=value` or `queue.key=value`.
+
+    Raises `E_USAGE_SETTING` for a setting that there is not, or a value that it cannot have.
+    """
+    tree: dict[str, Any] = {"limits": {}, "queue": {}} | given
+    for change in changes:
+        dotted, equals, value = change.partition("=")
+        group, dot, key = dotted.rpartition(".")
+        if not equals or (dot and group not in ("limits", "queue")):
+            raise UsageError("E_USAGE_SETTING", f"--set takes key=value, got {change!r}")
+        (tree[group] if dot else tree)[key] = _number(value)
+    try:
+        return ServeSettings.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError("E_USAGE_SETTING", problem["msg"], where=".".join(map(str, problem["loc"]))) from error
+
+
+def _number(value: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -12,8 +11,8 @@ from pydantic_core import PydanticCustomError
 from cocoa.options import Options
 from cocoa.prompts import Side
 from cocoa.sample import Sample
-from cocoa.serving.engine import Embedded
 from cocoa.serving.shapes.items import Part, joined, side_of
+from cocoa.serving.vectors import Embedded, packed
 
 Encoding = Literal["float", "base64"]
 
@@ -111,17 +110,9 @@ class EmbeddingsBody(Options):
         return {
             "object": "list",
             "data": [
-                {"object": "embedding", "index": n, "embedding": encoded(item, encoding)}
+                {"object": "embedding", "index": n, "embedding": packed(item, encoding)}
                 for n, item in enumerate(embedded)
             ],
             "model": self.model,
             "usage": {"prompt_tokens": used, "total_tokens": used},
         }
-
-
-def encoded(item: Embedded, encoding: Encoding) -> list[float] | str:
-    """Returns a vector as numbers, or as base64 of little-endian float32."""
-    if encoding == "base64":
-        return base64.b64encode(item.vector.astype("<f4").tobytes()).decode()
-    numbers: list[float] = item.vector.tolist()
-    return numbers
