@@ -14,7 +14,6 @@ from PIL import Image
 from starlette.responses import Response
 
 from cocoa.errors import CocoaError
-from cocoa.images import open_rgb
 from cocoa.serving.problems import RequestError
 from cocoa.serving.service import Service, needs, service_of
 from cocoa.serving.settings import ServeSettings
@@ -88,14 +87,15 @@ async def picture_of(service: Service, document: Any) -> Image.Image:
     """Returns a document's picture in RGB. Raises `E_REQUEST_DOCUMENT` where there is none that may be shown."""
     if not document.image:
         raise missing()
-    return await service.engine.read(lambda: _read(document.image, service.settings))
+    data = await service.engine.read(lambda: _read(document.image, service.settings))
+    return await service.engine.decode(data)
 
 
-def _read(reference: str, settings: ServeSettings) -> Image.Image:
+def _read(reference: str, settings: ServeSettings) -> bytes:
     path = Path(reference).resolve()
     if not any(path.is_relative_to(root.resolve()) for root in settings.roots):
         raise missing()
-    return open_rgb(path, settings.limits.images)
+    return path.read_bytes()
 
 
 def _drawn(picture: Image.Image, pixels: int) -> bytes:

@@ -10,11 +10,11 @@ from pydantic import Field
 from starlette.responses import Response
 
 from cocoa.explanation import explain
+from cocoa.precision import shortened
 from cocoa.prompts import prompted
 from cocoa.sample import Sample
 from cocoa.serving.bodies import StrictRoute
 from cocoa.serving.documents import document_of, picture_of
-from cocoa.serving.nearest import shortened
 from cocoa.serving.problems import RequestError, busy
 from cocoa.serving.searching import SearchBody, query_vector
 from cocoa.serving.service import json_reply, needs, service_of, unless_gone
@@ -38,14 +38,15 @@ async def explain_match(body: ExplainBody, request: Request) -> Response:
     document = await document_of(service, body.id)
     if not document.image:
         raise RequestError("E_DATA_NO_PICTURE", "the document has no picture to explain", where="id")
-    vector = shortened(await query_vector(service, request, body), body.dimensions or service.engine.dimensions)
+    vector = await query_vector(service, request, body)
+    query = shortened(vector[None], body.dimensions or len(vector))[0]
     sample = Sample(document.text, (await picture_of(service, document),), "id")
-    prompted_sample = prompted(sample, "document")
     model = service.engine.forward.model
+    worded = prompted(sample, "document", None, model.prompts)
 
     async def explained() -> Any:
         async with asyncio.timeout(service.settings.deadline_seconds):
-            return await service.engine.compute(lambda: explain(model, prompted_sample, vector))
+            return await service.engine.compute(lambda: explain(model, worded, query))
 
     if not hasattr(request.app.state, "explaining"):
         request.app.state.explaining = Turns()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cocoa.precision import shortened
 from cocoa.serving.problems import RequestError
 
 _UNLIKE = 0.5
@@ -37,13 +38,6 @@ def combined(
     return result
 
 
-def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
-    """Returns the first `dimensions` numbers of vectors [..., D], of unit length again."""
-    part = vectors[..., :dimensions]
-    result: NDArray[np.float32] = part / np.maximum(np.linalg.norm(part, axis=-1, keepdims=True), 1e-6)
-    return result
-
-
 def nearest(
     index: Any, vector: NDArray[np.float32], k: int, *, filter_by: Any, dimensions: int | None
 ) -> Sequence[Any]:
@@ -55,7 +49,7 @@ def nearest(
     if dimensions is None or dimensions == len(vector):
         hits: Sequence[Any] = index.search_vectors(vector[None], k, filter=filter_by)[0]
         return hits
-    query = shortened(vector, dimensions)
+    query = shortened(vector[None], dimensions)[0]
     padded = np.zeros_like(vector)
     padded[:dimensions] = query
     [candidates] = index.search_vectors(padded[None], _CANDIDATES * k + 100, filter=filter_by)
