@@ -7,6 +7,8 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
+from cocoa.backbones.nano import new_nano
+from cocoa.backbones.tokens import TextTokens
 from cocoa.model import EmbeddingModel
 from cocoa.model.stock_files import stock_prompts
 from cocoa.prompts import PROMPTS, prompted, worded
@@ -75,6 +77,17 @@ def test_in_the_words_of_a_side_or_task(model, sample, name):
 def test_in_words_of_ones_own(model, sample, prompt):
     model, tokenizer = model
     assert rendered(tokenizer, sample, prompt) == ours(model, worded(sample, prompt))
+
+
+def test_with_the_real_tokenizer_which_brings_a_template_of_its_own(real_qwen, tmp_path):
+    text = TextTokens.load(str(real_qwen / "tokenizer"))
+    EmbeddingModel(new_nano(text, hidden_size=32, num_layers=1, num_vision_layers=1)).save(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    model = EmbeddingModel.load(tmp_path / "model")
+    for sample in INPUTS:
+        assert rendered(tokenizer, sample) == ours(model, sample)
+        asked = prompted(sample, "query", None, PROMPTS)
+        assert rendered(tokenizer, sample, "cocoa:query") == ours(model, asked)
 
 
 def test_a_message_may_be_a_string(model):
