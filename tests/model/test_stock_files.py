@@ -7,10 +7,9 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from cocoa.backbones.nano import new_nano
 from cocoa.backbones.tokens import TextTokens
 from cocoa.model import EmbeddingModel
-from cocoa.model.stock_files import stock_prompts
+from cocoa.model.stock_files import chat_template, stock_prompts
 from cocoa.prompts import PROMPTS, prompted, worded
 from cocoa.sample import Sample
 from making import make_picture
@@ -79,15 +78,17 @@ def test_in_words_of_ones_own(model, sample, prompt):
     assert rendered(tokenizer, sample, prompt) == ours(model, worded(sample, prompt))
 
 
-def test_with_the_real_tokenizer_which_brings_a_template_of_its_own(real_qwen, tmp_path):
+def test_with_the_real_tokenizer(real_qwen):
     text = TextTokens.load(str(real_qwen / "tokenizer"))
-    EmbeddingModel(new_nano(text, hidden_size=32, num_layers=1, num_vision_layers=1)).save(tmp_path / "model")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    model = EmbeddingModel.load(tmp_path / "model")
+    text.stock.chat_template = chat_template(ODD)
+    control = text.control
     for sample in INPUTS:
-        assert rendered(tokenizer, sample) == ours(model, sample)
-        asked = prompted(sample, "query", None, PROMPTS)
-        assert rendered(tokenizer, sample, "cocoa:query") == ours(model, asked)
+        for prompt, asked in ((None, sample), ("cocoa:query", prompted(sample, "query", None, ODD))):
+            expected = []
+            for piece in text.split(asked.text, len(asked.images)):
+                picture = [control.vision_start, control.image, control.vision_end]
+                expected += text.ids(piece) if isinstance(piece, str) else picture
+            assert rendered(text.stock, sample, prompt) == [*expected, control.bridge]
 
 
 def test_a_message_may_be_a_string(model):
