@@ -104,6 +104,14 @@ def test_a_bomb_that_its_header_does_not_give_away_meets_the_limit_of_memory() -
         assert pool.num_replaced == 0
 
 
+def test_the_bomb_is_refused_by_its_header_in_10_megabytes() -> None:
+    with DecodePool(1, memory_bytes=10_000_000) as pool:
+        (result,) = pool.decode([bombs.real_169_million()])
+        assert isinstance(result, ImageError)
+        assert "13000 x 13000" in result.message
+        assert pool.num_replaced == 0
+
+
 def test_bad_pictures_have_the_codes_of_the_decoder(pool: DecodePool) -> None:
     cases = [case for case in of_kind("image") if case.code is not None]
     for case, result in zip(cases, pool.decode([case.make(Path()) for case in cases]), strict=True):
