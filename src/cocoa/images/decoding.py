@@ -66,6 +66,8 @@ def open_rgb(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS, where: s
     turn = _TURNS.get(orientation(image))
     try:
         rgb, passed_over = to_rgb(image)
+    except MemoryError as error:
+        raise fail("E_IMAGE_TOO_LARGE", "does not fit in memory") from error
     except (ValueError, OSError) as error:
         raise fail("E_IMAGE_FORMAT", f"has {image.mode} colours, which are not read; save it as RGB") from error
     # What is upright and sRGB already must not carry a note that would turn or tint it again.
@@ -111,6 +113,8 @@ def _open(data: bytes, limits: ImageLimits, fail: Fail) -> tuple[Image.Image, He
         raise fail("E_IMAGE_TRUNCATED", "is cut short; get the file again")
     try:
         return Image.open(io.BytesIO(data), formats=(kind,)), header
+    except MemoryError as error:
+        raise fail("E_IMAGE_TOO_LARGE", "does not fit in memory") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise fail("E_IMAGE_TOO_LARGE", f"has more than {limits.max_pixels} pixels; make it smaller") from error
     except UnidentifiedImageError as error:
