@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-FAILPOINTS = (
+_WRITES = (
     "file-written",
     "file-synced",
     "file-renamed",
@@ -17,11 +17,11 @@ FAILPOINTS = (
     "folder-synced",
     "folder-ready",
     "folder-renamed",
-    "folder-doomed",
-    "folder-removed",
-    "checkpoint-kept",
 )
-"""Every place, each before or after a write, sync, rename or removal."""
+FAILPOINTS = (*_WRITES, "folder-doomed", "folder-removed", "checkpoint-kept")
+"""Every place of training, each before or after a write, sync, rename or removal."""
+EMBEDDING_FAILPOINTS = (*_WRITES, "shard-claimed", "shard-embedded", "shard-committed")
+"""Every place of an embedding job."""
 
 _passed: dict[str, int] = {}
 
@@ -31,7 +31,7 @@ def failpoint(name: str) -> None:
     wanted = os.environ.get("COCOA_FAILPOINT")
     if wanted is None:
         return
-    assert name in FAILPOINTS, name
+    assert name in FAILPOINTS or name in EMBEDDING_FAILPOINTS, name
     _passed[name] = _passed.get(name, 0) + 1
     if wanted == f"{name}:{_passed[name]}":
         os.kill(os.getpid(), signal.SIGKILL)
