@@ -95,7 +95,10 @@ def _read(reference: str, settings: ServeSettings) -> bytes:
     path = Path(reference).resolve()
     if not any(path.is_relative_to(root.resolve()) for root in settings.roots):
         raise missing()
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise missing() from None
 
 
 def _drawn(picture: Image.Image, pixels: int) -> bytes:
