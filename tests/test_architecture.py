@@ -19,7 +19,7 @@ FLOORS = [
     {"objectives", "model"},
     {"recipe"},
     {"report"},
-    {"training", "evaluation", "embedder", "synthesis"},
+    {"training", "evaluation", "embedder", "explanation", "synthesis"},
     {"planning"},
     {"reconstruction", "corpus", "checking", "mining", "exporting", "verification"},
     {"serving", "quickstart"},

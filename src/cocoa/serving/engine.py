@@ -125,6 +125,13 @@ class Engine:
         """Returns what `work` returns; it runs beside the event loop and the model."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
 
+    async def decode(self, data: bytes) -> Image.Image:
+        """Returns the picture of a file's bytes in RGB, decoded where that can do no harm; raises `ImageError`."""
+        [picture] = await asyncio.to_thread(self._decoder.decode, [data])
+        if isinstance(picture, ImageError):
+            raise picture
+        return picture
+
     async def _embed(
         self, samples: Sequence[Sample], side: Side | None, deadline: float, cut: bool, admitted: bool
     ) -> list[Embedded]:

@@ -54,6 +54,8 @@ def public(error: CocoaError) -> RequestError:
     """Returns what a client may know of an error."""
     if isinstance(error, RequestError):
         return error
+    if error.code == "E_INDEX_ID":
+        return RequestError(error.code, "there is no such document", status=404)
     if error.code.startswith(("E_IMAGE_", "E_DATA_")):
         sentence = _SENTENCES.get(error.code, "the item cannot be used")
         return RequestError(error.code, sentence, where=error.where)

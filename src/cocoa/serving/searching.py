@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -15,6 +14,8 @@ from starlette.responses import Response
 from cocoa.options import Options
 from cocoa.sample import Sample
 from cocoa.serving.bodies import StrictRoute
+from cocoa.serving.documents import shown
+from cocoa.serving.nearest import combined, nearest
 from cocoa.serving.problems import RequestError
 from cocoa.serving.service import Service, json_reply, needs, service_of
 
@@ -44,19 +45,12 @@ async def search(body: SearchBody, request: Request) -> Response:
     if body.k > service.settings.limits.max_k:
         raise RequestError("E_LIMIT_K", f"k is above {service.settings.limits.max_k} (max_k)", where="k")
     vector = await query_vector(service, request, body)
-    [hits] = await service.engine.read(lambda: service.index.search_vectors(vector[None], body.k, filter=body.filter))
+    hits = await service.engine.read(
+        lambda: nearest(service.index, vector, body.k, filter_by=body.filter, dimensions=body.dimensions)
+    )
     return json_reply(
         {
-            "hits": [
-                {
-                    "id": hit.id,
-                    "score": hit.score,
-                    "text": hit.text,
-                    "image": f"/v1/documents/{quote(hit.id, safe='')}/image" if hit.image else None,
-                    "columns": hit.columns,
-                }
-                for hit in hits
-            ],
+            "hits": [shown(hit) for hit in hits],
             "model": service.settings.model_name,
             "seconds": time.perf_counter() - start,
         }
@@ -65,8 +59,25 @@ async def search(body: SearchBody, request: Request) -> Response:
 
 async def query_vector(service: Service, request: Request, body: SearchBody) -> NDArray[np.float32]:
     """Returns the unit vector float32 [D] of a query."""
-    if not body.text and not body.image:
-        raise RequestError("E_REQUEST_QUERY", "give a text, an image, or documents in like")
-    images = (body.image,) if body.image else ()
-    [embedded] = await service.embed(request, [Sample(body.text or "", images, "query")], "query", model=body.model)
-    return embedded.vector
+    for name, ids in (("like", body.like), ("unlike", body.unlike)):
+        if len(ids) > service.settings.limits.max_likes:
+            raise RequestError(
+                "E_LIMIT_LIKES", f"more than {service.settings.limits.max_likes} documents (max_likes)", where=name
+            )
+    if body.dimensions is not None and body.dimensions > service.engine.dimensions:
+        raise RequestError(
+            "E_LIMIT_DIMENSIONS", f"the model has {service.engine.dimensions} dimensions", where="dimensions"
+        )
+    asked = None
+    if body.text or body.image:
+        images = (body.image,) if body.image else ()
+        [embedded] = await service.embed(request, [Sample(body.text or "", images, "query")], "query", model=body.model)
+        asked = embedded.vector
+    like = await service.engine.read(lambda: _vectors(service, body.like))
+    unlike = await service.engine.read(lambda: _vectors(service, body.unlike))
+    return combined(asked, like, unlike)
+
+
+def _vectors(service: Service, ids: list[str]) -> NDArray[np.float32]:
+    rows = service.index.get(ids) if ids else []
+    return np.array([row.vector for row in rows], np.float32).reshape(len(rows), service.engine.dimensions)
