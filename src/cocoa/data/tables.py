@@ -154,7 +154,9 @@ def _find(name: str, archive: Path, names: frozenset[str], roots: Sequence[Path]
 def check_link(path: Path, root: Path) -> None:
     """Raises `E_DATA_PATH` if a path in a folder, given resolved, is or goes through a link that leads out of it."""
     if not any(path.resolve().is_relative_to(home) for home in (root, *_hub_cache(root))):
-        raise DataError("E_DATA_PATH", f"image {str(path.relative_to(root))!r} is a link out of the folder; copy the file")
+        raise DataError(
+            "E_DATA_PATH", f"image {str(path.relative_to(root))!r} is a link out of the folder; copy the file"
+        )
 
 
 def _hub_cache(root: Path) -> list[Path]:
