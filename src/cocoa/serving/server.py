@@ -35,12 +35,7 @@ def serve(model: Path, index: str | None, settings: ServeSettings) -> None:
 
     Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
     """
-    app = open_app(model, index, settings)
-    DrainingServer(app).run()
-    if not app.state.service.has_ended:
-        # A pass that hangs would keep the process for ever.
-        log.error("the model does not answer; ending without it")
-        os._exit(1)
+    run(DrainingServer(open_app(model, index, settings)))
 
 
 def open_app(model: Path, index: str | None, settings: ServeSettings) -> FastAPI:
@@ -56,6 +51,15 @@ def open_app(model: Path, index: str | None, settings: ServeSettings) -> FastAPI
         opened.check_identity(embedder.identity, str(model))
     forward = Forward(embedder, max_batch_tokens=settings.queue.max_batch_tokens)
     return create_app(settings, Engine(forward, settings, Metrics()), opened, keys=keys)
+
+
+def run(server: DrainingServer) -> None:
+    """Runs a server until it has stopped."""
+    server.run()
+    if not server.service.has_ended:
+        # A pass that hangs would keep the process for ever.
+        log.error("the model does not answer; ending without it")
+        os._exit(1)
 
 
 class DrainingServer(uvicorn.Server):
