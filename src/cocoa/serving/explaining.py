@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request
+from numpy.typing import NDArray
 from pydantic import Field
 from starlette.responses import Response
 
-from cocoa.explanation import explain
-from cocoa.precision import shortened
+from cocoa.explanation import Explanation, explain
 from cocoa.prompts import prompted
 from cocoa.sample import Sample
 from cocoa.serving.bodies import StrictRoute
 from cocoa.serving.documents import document_of, picture_of
 from cocoa.serving.problems import RequestError, busy
 from cocoa.serving.searching import SearchBody, query_vector
-from cocoa.serving.service import json_reply, needs, service_of, unless_gone
+from cocoa.serving.service import Service, json_reply, needs, service_of, unless_gone
 
 router = APIRouter(route_class=StrictRoute, tags=["search"], dependencies=[needs("search")])
 
@@ -38,28 +38,30 @@ async def explain_match(body: ExplainBody, request: Request) -> Response:
     document = await document_of(service, body.id)
     if not document.image:
         raise RequestError("E_DATA_NO_PICTURE", "the document has no picture to explain", where="id")
-    vector = await query_vector(service, request, body)
-    query = shortened(vector[None], body.dimensions or len(vector))[0]
-    sample = Sample(document.text, (await picture_of(service, document),), "id")
-    model = service.engine.forward.model
-    worded = prompted(sample, "document", None, model.prompts)
-
-    async def explained() -> Any:
-        async with asyncio.timeout(service.settings.deadline_seconds):
-            return await service.engine.compute(lambda: explain(model, worded, query))
-
     if not hasattr(request.app.state, "explaining"):
         request.app.state.explaining = Turns()
     turns: Turns = request.app.state.explaining
     with turns:
+        picture = await picture_of(service, document)
+        vector = await query_vector(service, request, body)
         try:
-            found = await unless_gone(request, explained())
+            found = await unless_gone(
+                request,
+                _explained(service, Sample(document.text, (picture,), "id"), vector[: body.dimensions or len(vector)]),
+            )
         except TimeoutError:
             raise RequestError(
                 "E_SERVER_DEADLINE", "the answer did not come in time", status=503, retry_after=1
             ) from None
     rows, columns = found.values.shape
     return json_reply({"rows": rows, "columns": columns, "values": found.values.tolist(), "score": found.score})
+
+
+async def _explained(service: Service, document: Sample, query: NDArray[np.float32]) -> Explanation:
+    model = service.engine.forward.model
+    worded = prompted(document, "document", None, model.prompts)
+    async with asyncio.timeout(service.settings.deadline_seconds):
+        return await service.engine.compute(lambda: explain(model, worded, query))
 
 
 class Turns:

@@ -22,7 +22,6 @@ from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
 from cocoa.serving.keys import ApiKeys
 from cocoa.serving.metrics import Metrics
-from cocoa.serving.plain_index import PlainIndex
 from cocoa.serving.problems import RequestError
 from cocoa.serving.service import Service
 from cocoa.serving.settings import LOOPBACK, ServeSettings
@@ -36,12 +35,7 @@ def serve(model: Path, index: str | None, settings: ServeSettings) -> None:
 
     Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
     """
-    app = open_app(model, index, settings)
-    DrainingServer(app).run()
-    if not app.state.service.has_ended:
-        # A pass that hangs would keep the process for ever.
-        log.error("the model does not answer; ending without it")
-        os._exit(1)
+    run(DrainingServer(open_app(model, index, settings)))
 
 
 def open_app(model: Path, index: str | None, settings: ServeSettings) -> FastAPI:
@@ -51,9 +45,21 @@ def open_app(model: Path, index: str | None, settings: ServeSettings) -> FastAPI
         raise UsageError(
             "E_USAGE_KEYS", f"on {settings.host} others can reach the server: give it keys", where="--keys"
         )
-    forward = Forward(Embedder.load(model), max_batch_tokens=settings.queue.max_batch_tokens)
-    opened = PlainIndex(Index.open(index)) if index else None
+    embedder = Embedder.load(model)
+    opened = Index.open(index) if index else None
+    if opened is not None:
+        opened.check_identity(embedder.identity, str(model))
+    forward = Forward(embedder, max_batch_tokens=settings.queue.max_batch_tokens)
     return create_app(settings, Engine(forward, settings, Metrics()), opened, keys=keys)
+
+
+def run(server: DrainingServer) -> None:
+    """Runs a server until it has stopped."""
+    server.run()
+    if not server.service.has_ended:
+        # A pass that hangs would keep the process for ever.
+        log.error("the model does not answer; ending without it")
+        os._exit(1)
 
 
 class DrainingServer(uvicorn.Server):

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from cocoa.prompts import Side
 from cocoa.sample import Sample
 from cocoa.serving.engine import Engine
-from cocoa.serving.problems import RequestError
+from cocoa.serving.problems import RequestError, late
 from cocoa.serving.readiness import Readiness
 from cocoa.serving.settings import ServeSettings
 from cocoa.serving.sources import Sources
@@ -69,7 +69,11 @@ class Service:
             )
         self._check_limits(samples)
         if any(sample.images for sample in samples):
-            samples = await self.engine.read(lambda: [self.sources.resolve(sample) for sample in samples])
+            try:
+                async with asyncio.timeout(self.settings.deadline_seconds):
+                    samples = await asyncio.gather(*(self.sources.resolve(sample) for sample in samples))
+            except TimeoutError:
+                raise late() from None
         embedded = await unless_gone(request, self.engine.embed(samples, side, deadline=deadline, cut=cut))
         return embedded if dimensions is None else [first_of(item, dimensions) for item in embedded]
 
