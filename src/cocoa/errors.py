@@ -58,3 +58,7 @@ class TrainingStoppedError(TrainingError):
     """A run was asked to stop and has left a checkpoint (`E_TRAINING_STOPPED`); nothing is wrong."""
 
     exit_code = 0
+
+
+class IndexingError(CocoaError):
+    """An index cannot be used, or refuses what it is given (`E_INDEX_*`)."""

@@ -20,6 +20,10 @@ FAILPOINTS = (
     "folder-doomed",
     "folder-removed",
     "checkpoint-kept",
+    "index-begun",
+    "index-changed",
+    "index-synced",
+    "index-acknowledged",
 )
 """Every place, each before or after a write, sync, rename or removal."""
 

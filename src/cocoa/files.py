@@ -36,14 +36,15 @@ def write_file(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 @contextmanager
-def write_folder(folder: Path) -> Iterator[Path]:
+def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     """Gives a new folder to fill; when the block ends well it becomes `folder`, with a manifest of its files.
 
-    On an error nothing is left behind and what stood at `folder` before stays.
+    On an error nothing is left behind and what stood at `folder` before stays. Without `manifest` it has none: for a
+    folder that goes on changing and keeps a record of its own.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=_DRAFT))
@@ -53,14 +54,10 @@ def write_folder(folder: Path) -> Iterator[Path]:
         for path in sorted(temporary.rglob("*")):
             if path.is_file():
                 path.chmod(0o644)  # some libraries write for the owner alone
-                _sync_file(path)
+                sync(path)
         failpoint("folder-synced")
-        files = {
-            str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-            for path in sorted(temporary.rglob("*"))
-            if path.is_file()
-        }
-        write_file(temporary / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
+        if manifest:
+            _write_manifest(temporary)
         temporary.chmod(0o755)
         previous = None
         if folder.exists():
@@ -74,12 +71,21 @@ def write_folder(folder: Path) -> Iterator[Path]:
                 previous.rename(folder)
             raise
         failpoint("folder-renamed")
-        _sync_folder(folder.parent)
+        sync(folder.parent)
         if previous:
             shutil.rmtree(previous)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    write_file(folder / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
 
 
 def remove_folder(folder: Path) -> None:
@@ -136,13 +142,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Returns when the file's content, or the folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -15,6 +15,8 @@ import httpx2
 import numpy as np
 from fastapi import FastAPI
 
+from cocoa.errors import ImageError
+from cocoa.images import open_rgb
 from cocoa.sample import Sample
 from cocoa.serving.app import create_app
 from cocoa.serving.engine import Engine
@@ -85,12 +87,28 @@ def of_text(text: str, side: str | None = None, dimensions: int = 8) -> np.ndarr
     return vector_of(f"{side}:{Sample(text).key}", dimensions)
 
 
+class DecodeHere:
+    """Decodes in this process, so that a server is there at once."""
+
+    async def adecode(self, sources: Sequence[bytes]) -> list[Any]:
+        found = []
+        for source in sources:
+            try:
+                found.append(open_rgb(source))
+            except ImageError as error:
+                found.append(error)
+        return found
+
+    def close(self) -> None:
+        """Has nothing to end."""
+
+
 def stub_app(
     forward: StubForward | None = None, index: Any = None, keys: ApiKeys | None = None, **settings: Any
 ) -> FastAPI:
     """An application over a stub."""
     told = ServeSettings(port=0, **settings)
-    return create_app(told, Engine(forward or StubForward(), told, Metrics()), index, keys=keys)
+    return create_app(told, Engine(forward or StubForward(), told, Metrics(), DecodeHere()), index, keys=keys)
 
 
 class Running:

@@ -124,8 +124,8 @@ class Golden:
         """Returns the cosine [N] of each vector with its golden one; one that is not finite or zero has -1."""
         ours, theirs = self.vectors.astype(np.float64), np.asarray(vectors, np.float64)
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-        products = (ours * theirs).sum(1)
-        usable = np.isfinite(products) & (norms > 0)
+        usable = np.isfinite(norms) & (norms > 0)
+        products = (ours * np.where(usable[:, None], theirs, 0)).sum(1)
         return np.where(usable, products / np.where(usable, norms, 1), -1.0)
 
 

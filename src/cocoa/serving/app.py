@@ -32,6 +32,7 @@ def create_app(settings: ServeSettings, engine: Engine, index: Any = None, *, ke
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await engine.start()
         yield
+        service.sources.close()
         service.has_ended = await engine.stop()
 
     app = FastAPI(

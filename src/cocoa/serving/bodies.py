@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from cocoa.serving.problems import RequestError, busy
-from cocoa.serving.service import Service
+from cocoa.serving.service import Needs, Service
 from cocoa.serving.settings import RequestLimits
 
 _LARGE = 65_536
@@ -75,6 +75,9 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             request = StrictRequest(request.scope, request.receive)
+            for dependency in self.dependencies:
+                if isinstance(dependency.dependency, Needs):  # Before a body is read that nobody may send.
+                    await dependency.dependency(request)
             if self.body_field is not None:
                 kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
                 if kind != "application/json":

@@ -6,17 +6,15 @@ import base64
 import binascii
 import hashlib
 import io
-from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from PIL import Image
 from starlette.responses import Response
 
-from cocoa.errors import CocoaError
+from cocoa.errors import CocoaError, ImageError
 from cocoa.serving.problems import RequestError
 from cocoa.serving.service import Service, needs, service_of
-from cocoa.serving.settings import ServeSettings
 
 router = APIRouter(tags=["search"], dependencies=[needs("search")])
 
@@ -87,17 +85,14 @@ async def picture_of(service: Service, document: Any) -> Image.Image:
     """Returns a document's picture in RGB. Raises `E_REQUEST_DOCUMENT` where there is none that may be shown."""
     if not document.image:
         raise missing()
-    data = await service.engine.read(lambda: _read(document.image, service.settings))
+    data = await service.engine.read(lambda: _read(service, document.image))
     return await service.engine.decode(data)
 
 
-def _read(reference: str, settings: ServeSettings) -> bytes:
-    path = Path(reference).resolve()
-    if not any(path.is_relative_to(root.resolve()) for root in settings.roots):
-        raise missing()
+def _read(service: Service, reference: str) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError:
+        return service.sources.roots.read(reference, service.settings.limits.max_image_bytes)
+    except ImageError:
         raise missing() from None
 
 

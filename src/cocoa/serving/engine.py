@@ -12,15 +12,16 @@ from typing import Protocol, TypeVar
 from PIL import Image
 
 from cocoa.errors import CocoaError, ImageError
-from cocoa.images import ImageLimits, open_rgb, picture_size
+from cocoa.images import picture_size
 from cocoa.prompts import Side
 from cocoa.sample import Sample
 from cocoa.serving.cache import VectorCache
+from cocoa.serving.decoding import DecodePool
 from cocoa.serving.forward import Forward, Ready
 from cocoa.serving.line import Cost, Job, Line
 from cocoa.serving.metrics import Metrics
 from cocoa.serving.passes import Passes
-from cocoa.serving.problems import RequestError
+from cocoa.serving.problems import RequestError, late
 from cocoa.serving.settings import ServeSettings
 from cocoa.serving.vectors import Embedded
 
@@ -28,34 +29,14 @@ T = TypeVar("T")
 
 
 class Decoder(Protocol):
-    """What turns the bytes of pictures into RGB."""
+    """What turns the bytes of pictures into RGB, somewhere else than here."""
 
-    def decode(self, sources: list[bytes]) -> list[Image.Image | ImageError]:
+    async def adecode(self, sources: Sequence[bytes]) -> list[Image.Image | ImageError]:
         """Returns a picture or an error for each."""
         ...
 
     def close(self) -> None:
         """Ends its processes."""
-
-
-class DecodeHere:
-    """Decodes in the thread that asks."""
-
-    def __init__(self, limits: ImageLimits) -> None:
-        self.limits = limits
-
-    def decode(self, sources: list[bytes]) -> list[Image.Image | ImageError]:
-        """Returns a picture or an error for each."""
-        return [self._one(source) for source in sources]
-
-    def close(self) -> None:
-        """Has nothing to end."""
-
-    def _one(self, source: bytes) -> Image.Image | ImageError:
-        try:
-            return open_rgb(source, self.limits)
-        except ImageError as error:
-            return error
 
 
 class Engine:
@@ -70,7 +51,7 @@ class Engine:
         self.line: Line[Ready] = Line(settings.queue)
         self.passes = Passes(forward, self.line, metrics)
         self.cache = VectorCache(settings.cache_items, metrics)
-        self._decoder = decoder or DecodeHere(settings.limits.images)
+        self._decoder = decoder
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="cocoa-read")
         for what in ("items", "tokens", "pixels"):
             metrics.held.labels(what).set_function(lambda what=what: getattr(self.line.held, what))  # type: ignore[misc]
@@ -82,13 +63,16 @@ class Engine:
 
     async def start(self) -> None:
         """Begins to take jobs from the line."""
+        if self._decoder is None:
+            self._decoder = DecodePool(self.settings.decode_workers, self.settings.limits.images)
         self.passes.start()
 
     async def stop(self) -> bool:
         """Ends threads and processes; returns whether that was possible, which it is not if a pass hangs."""
         self._reading.shutdown(wait=False, cancel_futures=True)
         is_free = self.passes.stop()
-        self._decoder.close()
+        if self._decoder is not None:
+            await asyncio.to_thread(self._decoder.close)
         return is_free
 
     async def embed(
@@ -112,9 +96,7 @@ class Engine:
             async with asyncio.timeout(deadline - time.monotonic()):
                 made = iter(await self._embed(missing, side, deadline, cut, admitted) if missing else [])
         except TimeoutError:
-            raise RequestError(
-                "E_SERVER_DEADLINE", "the answer did not come in time", status=503, retry_after=1
-            ) from None
+            raise late() from None
         return [known or next(made) for known in found]
 
     async def compute(self, work: Callable[[], T]) -> T:
@@ -127,7 +109,7 @@ class Engine:
 
     async def decode(self, data: bytes) -> Image.Image:
         """Returns the picture of a file's bytes in RGB, decoded where that can do no harm; raises `ImageError`."""
-        [picture] = await asyncio.to_thread(self._decoder.decode, [data])
+        [picture] = await self._decode([data])
         if isinstance(picture, ImageError):
             raise picture
         return picture
@@ -175,9 +157,13 @@ class Engine:
 
     async def _ready(self, samples: Sequence[Sample], side: Side | None, cut: bool) -> list[Ready]:
         sources = [image for sample in samples for image in sample.images if isinstance(image, bytes)]
-        decoded = iter(await asyncio.to_thread(self._decoder.decode, sources) if sources else [])
+        decoded = iter(await self._decode(sources) if sources else [])
         with_pictures = [_decoded(sample, [next(decoded) for _ in sample.images]) for sample in samples]
         return await self.read(lambda: [self._one_ready(sample, side, cut) for sample in with_pictures])
+
+    async def _decode(self, sources: Sequence[bytes]) -> list[Image.Image | ImageError]:
+        assert self._decoder is not None, "the engine has started"
+        return await self._decoder.adecode(sources)
 
     def _one_ready(self, sample: Sample, side: Side | None, cut: bool) -> Ready:
         try:

@@ -35,6 +35,11 @@ def busy(what: str) -> RequestError:
     return RequestError("E_SERVER_BUSY", f"too many {what} are under way", status=429, retry_after=1)
 
 
+def late() -> RequestError:
+    """Returns what is said when a request's time is over."""
+    return RequestError("E_SERVER_DEADLINE", "the answer did not come in time", status=503, retry_after=1)
+
+
 # What is said of errors that come from inside: their own messages name files and libraries.
 _SENTENCES = {
     "E_IMAGE_OPEN": "the picture cannot be read",
@@ -43,6 +48,10 @@ _SENTENCES = {
     "E_IMAGE_TRUNCATED": "the picture is cut short or damaged",
     "E_IMAGE_TOO_LARGE": "the picture has too many bytes or pixels",
     "E_IMAGE_RATIO": "the picture is too long for its width; crop it",
+    "E_IMAGE_TIMEOUT": "the picture takes too long to fetch or decode",
+    "E_IMAGE_DECODER": "the picture could not be decoded",
+    "E_IMAGE_URL": "the URL of the picture is none that this server fetches",
+    "E_IMAGE_FETCH": "the picture could not be fetched",
     "E_DATA_EMPTY": "there is neither text nor picture",
     "E_DATA_PLACEHOLDER": "the text names a picture that is not there, or one twice",
     "E_DATA_TOO_LONG": "the item has more tokens than the model reads",
@@ -54,6 +63,8 @@ def public(error: CocoaError) -> RequestError:
     """Returns what a client may know of an error."""
     if isinstance(error, RequestError):
         return error
+    if error.code == "E_USAGE_FILTER":  # Said of what the client wrote, and of nothing else.
+        return RequestError(error.code, error.message, where=error.where)
     if error.code == "E_INDEX_ID":
         return RequestError(error.code, "there is no such document", status=404)
     if error.code.startswith(("E_IMAGE_", "E_DATA_")):

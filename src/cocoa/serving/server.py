@@ -22,7 +22,6 @@ from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
 from cocoa.serving.keys import ApiKeys
 from cocoa.serving.metrics import Metrics
-from cocoa.serving.plain_index import PlainIndex
 from cocoa.serving.problems import RequestError
 from cocoa.serving.service import Service
 from cocoa.serving.settings import LOOPBACK, ServeSettings
@@ -51,8 +50,11 @@ def open_app(model: Path, index: str | None, settings: ServeSettings) -> FastAPI
         raise UsageError(
             "E_USAGE_KEYS", f"on {settings.host} others can reach the server: give it keys", where="--keys"
         )
-    forward = Forward(Embedder.load(model), max_batch_tokens=settings.queue.max_batch_tokens)
-    opened = PlainIndex(Index.open(index)) if index else None
+    embedder = Embedder.load(model)
+    opened = Index.open(index) if index else None
+    if opened is not None:
+        opened.check_identity(embedder.identity, str(model))
+    forward = Forward(embedder, max_batch_tokens=settings.queue.max_batch_tokens)
     return create_app(settings, Engine(forward, settings, Metrics()), opened, keys=keys)
 
 

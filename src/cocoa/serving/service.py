@@ -15,7 +15,7 @@ from starlette.responses import Response
 from cocoa.prompts import Side
 from cocoa.sample import Sample
 from cocoa.serving.engine import Engine
-from cocoa.serving.problems import RequestError
+from cocoa.serving.problems import RequestError, late
 from cocoa.serving.readiness import Readiness
 from cocoa.serving.settings import ServeSettings
 from cocoa.serving.sources import Sources
@@ -69,7 +69,11 @@ class Service:
             )
         self._check_limits(samples)
         if any(sample.images for sample in samples):
-            samples = await self.engine.read(lambda: [self.sources.resolve(sample) for sample in samples])
+            try:
+                async with asyncio.timeout(self.settings.deadline_seconds):
+                    samples = await asyncio.gather(*(self.sources.resolve(sample) for sample in samples))
+            except TimeoutError:
+                raise late() from None
         embedded = await unless_gone(request, self.engine.embed(samples, side, deadline=deadline, cut=cut))
         return embedded if dimensions is None else [first_of(item, dimensions) for item in embedded]
 
@@ -88,7 +92,7 @@ class Service:
                     status=413,
                 )
             if not sample.text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in sample.text):
-                raise RequestError("E_REQUEST_TEXT", "the text has half of a surrogate pair", where=sample.where)
+                raise RequestError("E_DATA_TEXT", "the text has half of a surrogate pair", where=sample.where)
 
 
 def service_of(request: Request) -> Service:
@@ -97,14 +101,21 @@ def service_of(request: Request) -> Service:
     return service
 
 
+class Needs:
+    """What a route asks of a key: that it opens one of these scopes."""
+
+    def __init__(self, *scopes: str) -> None:
+        self.scopes = scopes
+
+    async def __call__(self, request: Request) -> None:
+        """Raises `E_REQUEST_SCOPE` if the key does not."""
+        if not any(request.state.key.opens(scope) for scope in self.scopes):
+            raise RequestError("E_REQUEST_SCOPE", f"this key does not open {' or '.join(self.scopes)}", status=403)
+
+
 def needs(*scopes: str) -> Any:
     """Returns the dependency of a route that only keys of one of these scopes may use."""
-
-    async def check(request: Request) -> None:
-        if not any(request.state.key.opens(scope) for scope in scopes):
-            raise RequestError("E_REQUEST_SCOPE", f"this key does not open {' or '.join(scopes)}", status=403)
-
-    return Depends(check)
+    return Depends(Needs(*scopes))
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

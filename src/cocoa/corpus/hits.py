@@ -1,0 +1,65 @@
+"""Which candidates are the best: scored again exactly, and equal scores told in the order of the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cocoa.corpus.stores.rows import Card, shown, table_vectors
+
+SLACK = 16
+"""Candidates beyond k, so that scores which a store rounds otherwise still come in."""
+_TIE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document that was found; `score` is the cosine with the query, in [-1, 1]; `columns` are those kept."""
+
+    id: str
+    score: float
+    text: str
+    image: str
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+def best_hits(
+    query: NDArray[np.float32], k: int, card: Card, rows: pa.Table, more: Callable[[int], pa.Table], *, most: int | None
+) -> list[Hit]:
+    """Returns the `k` best of the candidates `rows`, which are the nearest k + 16, best first; equal scores by place.
+
+    If so many came and the last of them still ties with the k-th, there may be others: `more(limit)` is asked for four
+    times as many, at most `most`.
+    """
+    limit = k + SLACK
+    while True:
+        scores = exact_scores(table_vectors(rows), query)
+        order = np.lexsort((rows["place"].to_numpy(), -scores))
+        tied = len(rows) >= limit and scores[order[k - 1]] - scores[order[-1]] <= _TIE
+        if not tied or limit == most:
+            break
+        limit = limit * 4 if most is None else min(limit * 4, most)
+        rows = more(limit)
+    order = order[:k]
+    told = shown(rows.take(pa.array(order)), card)
+    return [hit_of(row, float(scores[number])) for number, row in zip(order, told, strict=True)]
+
+
+def hit_of(row: dict[str, Any], score: float) -> Hit:
+    """Returns the hit of a row that a store told."""
+    columns = {name: value for name, value in row.items() if name not in ("id", "text", "image")}
+    return Hit(row["id"], score, row["text"], row["image"], columns)
+
+
+def exact_scores(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns float32 [N]: the dot product of each row with the query.
+
+    Row by row in double precision: a matrix product may give equal rows scores that differ in the last digit.
+    """
+    scores: NDArray[np.float32] = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1).astype(np.float32)
+    return scores

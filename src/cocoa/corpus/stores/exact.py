@@ -1,0 +1,91 @@
+"""A folder of embeddings, searched exactly in memory; nothing can be written to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cocoa.corpus.embeddings import Embeddings
+from cocoa.corpus.filters import Filter, columns_of, matches
+from cocoa.corpus.stores.rows import Card, laid_out, row_schema, shown, table_vectors
+from cocoa.corpus.stores.store import Verification
+from cocoa.errors import CocoaError, UsageError
+
+
+class ExactStore:
+    """All rows of a folder of embeddings; its shards were checked against their digests when they were read."""
+
+    most: int | None = None
+    notice: str | None = None
+    approximate: dict[str, Any] | None = None
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        self._embeddings = embeddings
+        self.uri = str(embeddings.folder)
+        self.card = Card(embeddings.identity, embeddings.model, embeddings.columns)
+        parts, place = [], 0
+        for batch in embeddings.batches():
+            parts.append(laid_out(batch, self.card, np.arange(place, place + len(batch))))
+            place += len(batch)
+        self._rows = pa.concat_tables(parts).combine_chunks() if parts else row_schema(self.card).empty_table()
+        self._vectors = table_vectors(self._rows)
+
+    def count(self, condition: Filter | None) -> int:
+        """Returns how many rows pass."""
+        return len(self._rows) if condition is None else len(self._passing(condition))
+
+    def nearest(self, queries: NDArray[np.float32], limit: int, condition: Filter | None) -> list[pa.Table]:
+        """Returns for each query the `limit` nearest rows that pass."""
+        places = None if condition is None else self._passing(condition)
+        scores = queries @ (self._vectors if places is None else self._vectors[places]).T  # (queries, rows)
+        found = []
+        for row in scores:
+            best = np.argpartition(-row, limit - 1)[:limit] if limit < len(row) else np.arange(len(row))
+            found.append(self._rows.take(pa.array(best if places is None else places[best])))
+        return found
+
+    def take(self, ids: Sequence[str]) -> pa.Table:
+        """Returns the rows of these ids."""
+        return self._rows.take(pa.array([self._places[name] for name in ids if name in self._places], pa.int64()))
+
+    def scan(self, fields: Sequence[str], condition: Filter | None = None) -> Iterator[pa.RecordBatch]:
+        """Yields the fields of all rows that pass."""
+        rows = self._rows if condition is None else self._rows.take(pa.array(self._passing(condition)))
+        yield from rows.select(list(fields)).to_batches(max_chunksize=8192)
+
+    def put(self, batch: pa.RecordBatch, *, replace: bool) -> NoReturn:
+        """Refuses."""
+        raise self._read_only()
+
+    def delete(self, ids: Sequence[str]) -> NoReturn:
+        """Refuses."""
+        raise self._read_only()
+
+    def verify(self) -> Verification:
+        """Reads all shards again and says what is not as it was written."""
+        try:
+            again = Embeddings.open(self._embeddings.folder)
+            return Verification(sum(len(batch) for batch in again.batches()))
+        except CocoaError as error:
+            return Verification(0, [str(error)])
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self._rows["id"].to_pylist())}
+
+    def _passing(self, condition: Filter) -> NDArray[np.int64]:
+        fields = self.card.fields
+        rows = shown(self._rows.select([fields[name] for name in sorted(columns_of(condition))]), self.card)
+        return np.flatnonzero([matches(condition, row) for row in rows])
+
+    def _read_only(self) -> UsageError:
+        what = "a folder of embeddings is only read; make an index of it: `cocoa index EMBEDDINGS --out URI`"
+        return UsageError("E_USAGE_READ_ONLY", what, where=self.uri)

@@ -1,0 +1,342 @@
+"""The embedded index: a LanceDB table in a folder, made durable and single-writer by the records of `commits`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cocoa.corpus.filters import Filter, OneOf
+from cocoa.corpus.stores import connecting
+from cocoa.corpus.stores.approximate import EXACT_ROWS, Effort, build_approximate
+from cocoa.corpus.stores.commits import CARD, COMMITS, Commit, Commits
+from cocoa.corpus.stores.compaction import MAX_FILES, compact
+from cocoa.corpus.stores.connecting import Table
+from cocoa.corpus.stores.expressions import to_sql
+from cocoa.corpus.stores.rows import Card, check_repeats, check_seals, laid_out, numbered, row_schema
+from cocoa.corpus.stores.store import Verification
+from cocoa.errors import IndexingError
+from cocoa.failpoints import failpoint
+from cocoa.files import write_file, write_folder
+
+T = TypeVar("T")
+FORMAT = 1
+DAMAGE = "damage.json"
+_FIRST_TABLE = "rows-0000000001"
+_TRIES = 20
+_log = logging.getLogger(__name__)
+
+
+class LanceStore:
+    """An index folder, opened; sees at each call the newest acknowledged version."""
+
+    most: int | None = None
+
+    def __init__(self, root: Path, card: Card) -> None:
+        self.root = root
+        self.uri = str(root)
+        self.card = card
+        self.notice: str | None = None
+        self._commits = Commits(root)
+        self._lock = Lock()
+        self._table: Table | None = None
+        self._name = ""
+        self._commit = Commit(0, "")
+        self._refreshed()
+
+    @classmethod
+    def open(cls, root: Path) -> LanceStore:
+        """Returns the store of a folder.
+
+        Raises `E_INDEX_FILE` if it is no index, `E_INDEX_DAMAGED` if no commit of it can be opened.
+        """
+        try:
+            card = json.loads((root / CARD).read_text())
+            if card["format"] != FORMAT:
+                what = f"an index of format {card['format']}, this version reads {FORMAT}: build it again"
+                raise IndexingError("E_INDEX_FILE", what, where=str(root))
+            return cls(root, Card(card["identity"], card["model"], card["columns"]))
+        except FileNotFoundError as error:
+            if not (root / CARD).is_file():
+                raise IndexingError("E_INDEX_FILE", f"not an index: no {CARD}", where=str(root)) from error
+            raise
+        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise IndexingError("E_INDEX_DAMAGED", f"{CARD} cannot be read: build it again", where=str(root)) from error
+
+    @staticmethod
+    def is_one(root: Path) -> bool:
+        """Returns whether a folder is an index, whole or damaged."""
+        return (root / CARD).is_file() or (root / COMMITS).is_dir()
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        card: Card,
+        batches: Iterator[pa.RecordBatch],
+        *,
+        exact_rows: int = EXACT_ROWS,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Writes an index folder of given rows, all of it or nothing; what stood there before is replaced."""
+        with write_folder(root, manifest=False) as draft:
+            (draft / COMMITS).mkdir()
+            write_file(draft / CARD, json.dumps({"format": FORMAT, **asdict(card)}, indent=1) + "\n")
+            table = connecting.lance(draft).create_table(_FIRST_TABLE, schema=row_schema(card))
+            table.set_unenforced_primary_key(["id"])
+            stream = _Stream(card, batches)
+            table.add(pa.RecordBatchReader.from_batches(row_schema(card), stream))
+            approximate = None
+            if stream.rows > exact_rows:
+                approximate = build_approximate(table, stream.rows, say=say)
+            Commits(draft).acknowledge(
+                Commit(0, _FIRST_TABLE),
+                version=table.version,
+                rows=stream.rows,
+                next_place=stream.rows,
+                approximate=approximate,
+            )
+
+    @property
+    def approximate(self) -> dict[str, Any] | None:
+        """The approximate index, its settings and its measured recall@10; None while search is exact."""
+        self._refreshed()
+        return self._commit.approximate
+
+    def count(self, condition: Filter | None) -> int:
+        """Returns how many rows pass."""
+        return self._reading(lambda table: int(table.count_rows(self._sql(condition))))
+
+    def nearest(self, queries: NDArray[np.float32], limit: int, condition: Filter | None) -> list[pa.Table]:
+        """Returns for each query about the `limit` nearest rows that pass, by the approximate index if there is one."""
+        where = self._sql(condition)
+
+        def ask(table: Table) -> list[pa.Table]:
+            made = self._commit.approximate
+            # Few rows that pass are looked at one by one: the approximate index would miss some of them.
+            few = made is None or (where is not None and table.count_rows(where) <= EXACT_ROWS)
+            effort = None if few or made is None else Effort(**made["effort"])
+            return [self._ask(table, query, limit, where, effort) for query in queries]
+
+        found = self._reading(ask)
+        for rows in found:
+            check_seals(rows, self.uri)
+        return found
+
+    def take(self, ids: Sequence[str]) -> pa.Table:
+        """Returns the rows of these ids."""
+        if not ids:
+            return row_schema(self.card).empty_table()
+        where = to_sql(OneOf("id", "string", tuple(ids)), self.card.fields)
+        rows = self._reading(lambda table: table.search(None).where(where).limit(len(ids)).to_arrow())
+        check_seals(rows, self.uri)
+        return rows
+
+    def scan(self, fields: Sequence[str], condition: Filter | None = None) -> Iterator[pa.RecordBatch]:
+        """Yields the fields of all rows that pass."""
+        where = self._sql(condition)
+
+        def read(table: Table) -> pa.Table:
+            query = table.search(None).select(list(fields)).limit(max(1, table.count_rows()))
+            return (query.where(where) if where else query).to_arrow()
+
+        yield from self._reading(read).to_batches(max_chunksize=8192)
+
+    def put(self, batch: pa.RecordBatch, *, replace: bool) -> None:
+        """Writes given rows in one commit; on return they are durable."""
+        names = batch.column("id").to_pylist()
+        check_repeats(names)
+        with self._writing() as (table, commit):
+            held = self._held(table, names)
+            if held and not replace:
+                what = f"id {next(iter(held))!r} is in the index already ({len(held)} of these are); upsert replaces"
+                raise IndexingError("E_INDEX_ID", what, where=self.uri)
+            rows, next_place = numbered(batch, self.card, held, commit.next_place)
+            if held:
+                merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+                merge.execute(rows)
+            else:
+                table.add(rows)
+            failpoint("index-changed")
+            self._acknowledge(table, commit, next_place=next_place)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Removes rows in one commit and returns how many there were."""
+        if not ids:
+            return 0
+        with self._writing() as (table, commit):
+            before = commit.rows
+            table.delete(to_sql(OneOf("id", "string", tuple(ids)), self.card.fields))
+            failpoint("index-changed")
+            return before - self._acknowledge(table, commit).rows
+
+    def optimize(
+        self, *, exact_rows: int = EXACT_ROWS, say: Callable[[str], None] = lambda _: None
+    ) -> dict[str, Any] | None:
+        """Rewrites the table without what is dead, and makes the approximate index anew if there are enough rows."""
+        with self._writing() as (_, commit):
+            self._compact(commit, exact_rows=exact_rows, say=say)
+        return self.approximate
+
+    def verify(self) -> Verification:
+        """Reads every file and says what is not as it was written; until a good one the index answers nothing."""
+        with self._commits.writing():
+            checked, damages = self._commits.damages()
+            if damages:
+                write_file(self.root / DAMAGE, json.dumps({"damages": damages}, indent=1) + "\n")
+            else:
+                (self.root / DAMAGE).unlink(missing_ok=True)
+        return Verification(checked, damages)
+
+    def repair(self) -> str:
+        """Goes back to the newest commit whose files are all as they were written, and says in words what that cost.
+
+        Raises `E_INDEX_DAMAGED` if there is none.
+        """
+        with self._commits.writing():
+            commit, skipped = self._commits.newest(thorough=True)
+            if skipped:
+                self._commits.set_aside(commit)
+                self._commits.drop_newer(commit)
+                self._commits.sweep(commit)
+                self._commits.acknowledge(commit, repairs=commit.repairs + 1)
+            (self.root / DAMAGE).unlink(missing_ok=True)
+        if not skipped:
+            return "nothing to repair"
+        return f"went back to commit {commit.number} of {commit.rows:,} rows; given up: {'; '.join(skipped)}"
+
+    def close(self) -> None:
+        """Gives back the table."""
+        self._table = None
+
+    def _sql(self, condition: Filter | None) -> str | None:
+        return None if condition is None else to_sql(condition, self.card.fields)
+
+    def _ask(
+        self, table: Table, query: NDArray[np.float32], limit: int, where: str | None, effort: Effort | None
+    ) -> pa.Table:
+        fields = row_schema(self.card).names
+        asked = table.search(query, vector_column_name="vector").distance_type("dot").limit(limit)
+        asked = asked.select([*fields, "_distance"])
+        if where is not None:
+            asked = asked.where(where, prefilter=True)
+        asked = asked.bypass_vector_index() if effort is None else effort.applied(asked)
+        return asked.to_arrow().select(fields)
+
+    def _reading(self, read: Callable[[Table], T]) -> T:
+        """Returns what `read` makes of the newest version; again if a writer took it away meanwhile."""
+        for number in range(_TRIES):
+            table = self._refreshed()
+            name = self._name
+            try:
+                return read(table)
+            except (RuntimeError, OSError, ValueError) as error:
+                if isinstance(error, IndexingError):
+                    raise
+                if number == _TRIES - 1 or self._commits.newest_name() == name:
+                    what = f"the table cannot be read ({type(error).__name__}); run `cocoa index --verify`"
+                    raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri) from error
+        raise AssertionError("unreachable")
+
+    def _refreshed(self) -> Table:
+        if (self.root / DAMAGE).is_file():
+            what = "a verification found damage: `cocoa index --repair` goes back to a whole version, or build it again"
+            raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri)
+        with self._lock:
+            name = self._commits.newest_name()
+            if self._table is None or name != self._name:
+                commit, skipped = self._commits.newest()
+                same = (commit.table, commit.repairs) == (self._commit.table, self._commit.repairs)
+                if self._table is None or not same or skipped:
+                    self._table, commit = self._opened(commit)
+                else:
+                    self._table.checkout(commit.version)
+                self._commit, self._name = commit, name
+                self.notice = None
+                if skipped:
+                    self.notice = f"fell back to commit {commit.number} of {commit.rows:,} rows: {'; '.join(skipped)}"
+                    _log.warning("%s: %s", self.uri, self.notice)
+            return self._table
+
+    def _opened(self, commit: Commit) -> tuple[Table, Commit]:
+        try:
+            return self._at(commit), commit
+        except (RuntimeError, OSError, ValueError):
+            # Lance reads the newest manifest first: it may be half of a dead writer's, or damaged. Or a writer was
+            # quicker, so the newest commit is asked for again, now that nobody writes.
+            with self._commits.writing():
+                commit, skipped = self._commits.newest()
+                if skipped:
+                    self._commits.set_aside(commit)
+                else:
+                    self._commits.sweep(commit)
+                return self._at(commit), commit
+
+    def _at(self, commit: Commit) -> Table:
+        table = connecting.lance(self.root).open_table(commit.table)
+        table.checkout(commit.version)
+        return table
+
+    def _held(self, table: Table, names: Sequence[str]) -> dict[str, int]:
+        where = to_sql(OneOf("id", "string", tuple(names)), self.card.fields)
+        rows = table.search(None).where(where).select(["id", "place"]).limit(len(names)).to_arrow()
+        return dict(zip(rows["id"].to_pylist(), rows["place"].to_pylist(), strict=True))
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[Table, Commit]]:
+        """Gives the table at its newest commit, freed of what dead writers left, to the only writer."""
+        with self._commits.writing():
+            if (self.root / DAMAGE).is_file():
+                raise IndexingError("E_INDEX_DAMAGED", "a verification found damage: repair it first", where=self.uri)
+            commit, skipped = self._commits.newest()
+            if skipped:
+                what = f"a newer commit is damaged ({'; '.join(skipped)}); `cocoa index --repair` gives it up"
+                raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri)
+            self._commits.sweep(commit)
+            failpoint("index-begun")
+            yield connecting.lance(self.root).open_table(commit.table), commit
+
+    def _acknowledge(self, table: Table, commit: Commit, **facts: Any) -> Commit:
+        after = self._commits.acknowledge(commit, version=table.version, rows=table.count_rows(), **facts)
+        if len(after.files) > MAX_FILES:
+            after = self._compact(after)
+        return after
+
+    def _compact(
+        self, commit: Commit, *, exact_rows: int | None = None, say: Callable[[str], None] = lambda _: None
+    ) -> Commit:
+        name = compact(self.root, commit)
+        table = connecting.lance(self.root).open_table(name)
+        approximate = commit.approximate
+        if exact_rows is not None:
+            enough = commit.rows > exact_rows
+            approximate = build_approximate(table, commit.rows, say=say) if enough else None
+        return self._commits.acknowledge(commit, table=name, version=table.version, approximate=approximate)
+
+
+class _Stream:
+    """Given rows on their way into a new table: checked, numbered, counted; an id that comes twice is refused."""
+
+    def __init__(self, card: Card, batches: Iterator[pa.RecordBatch]) -> None:
+        self._card, self._batches = card, batches
+        self._seen: set[int] = set()
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._batches:
+            for name in batch.column("id").to_pylist():
+                if (mark := hash(name)) in self._seen:
+                    raise IndexingError("E_INDEX_ID", f"id {name!r} stands twice in what is to be indexed")
+                self._seen.add(mark)
+            places = np.arange(self.rows, self.rows + len(batch))
+            self.rows += len(batch)
+            yield from laid_out(batch, self._card, places).to_batches()
