@@ -15,9 +15,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from gallery import MARKUP, Gallery, make_gallery
+from gallery import MARKUP, index_of, scenes
 from PIL import Image
-from running import running
+from running import DecodeHere, running
 from seeing import CONTRASTS, DROP, FOCUS, FOCUS_IS_SEEN, NAMELESS, PASTE, SMALL
 
 from cocoa.serving.app import create_app
@@ -47,8 +47,8 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def gallery(embedder, pictures):
-    return make_gallery(embedder, pictures)
+def gallery(embedder, pictures, tmp_path_factory):
+    return index_of(embedder, scenes(pictures), tmp_path_factory.mktemp("index") / "embeddings")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def serve(embedder, pictures):
 
     def serving(index, keys=None, **changes):
         settings = ServeSettings(**{"port": 0, "roots": (pictures,)} | changes)
-        engine = Engine(Forward(embedder, max_batch_tokens=2048), settings, Metrics())
+        engine = Engine(Forward(embedder, max_batch_tokens=2048), settings, Metrics(), DecodeHere())
         return running(create_app(settings, engine, index, keys=keys))
 
     return serving
@@ -131,7 +131,7 @@ def expect_ids(page, ids):
 def test_before_anything_is_asked_there_is_something_to_start_from(visit, server, gallery):
     page = visit()
     expect(page.get_by_role("heading", name="What are you looking for?")).to_be_visible()
-    expect(page.locator("#count")).to_have_text(f"{len(gallery.rows)} documents")
+    expect(page.locator("#count")).to_have_text(f"{len(gallery)} documents")
     names = [hit["id"] for hit in server.client.get("/v1/index").json()["examples"]]
     expect_ids(page, names)
     expect(page.locator("#side")).to_be_hidden()
@@ -155,7 +155,7 @@ def test_words_show_what_the_index_finds_best_first_with_scores(visit, server):
 @pytest.mark.parametrize("way", ["choose", "drop", "paste"])
 def test_a_picture_can_be_chosen_dropped_or_pasted(visit, server, gallery, way):
     page = visit()
-    path = gallery.rows[6].image
+    path = gallery.get(["scene-6"])[0].image
     content = Path(path).read_bytes()
     if way == "choose":
         page.locator("#file").set_input_files(path)
@@ -171,7 +171,7 @@ def test_a_picture_can_be_chosen_dropped_or_pasted(visit, server, gallery, way):
 
 def test_words_and_a_picture_go_together(visit, server, gallery):
     page = visit()
-    page.locator("#file").set_input_files(gallery.rows[6].image)
+    page.locator("#file").set_input_files(gallery.get(["scene-6"])[0].image)
     expect(page.locator(".summary")).to_be_visible()
     with page.expect_request("**/v1/search") as sent:
         page.get_by_label("Words to search for").fill("on a red ground")
@@ -470,8 +470,8 @@ def test_a_key_opens_the_page_as_a_password(visit, serve, gallery):
         assert len(shown(page)) == 24
 
 
-def test_an_empty_index_and_none_at_all_say_what_to_do(visit, serve):
-    with serve(Gallery([])) as here:
+def test_an_empty_index_and_none_at_all_say_what_to_do(visit, serve, embedder, tmp_path):
+    with serve(index_of(embedder, [], tmp_path / "empty")) as here:
         expect(visit(at=here).get_by_text("The index is empty")).to_be_visible()
     with serve(None) as here:
         page = visit("/?text=owl", at=here)
@@ -480,7 +480,7 @@ def test_an_empty_index_and_none_at_all_say_what_to_do(visit, serve):
 
 def test_a_picture_does_not_outlive_a_reload_and_the_page_says_so(visit, gallery):
     page = visit()
-    page.locator("#file").set_input_files(gallery.rows[6].image)
+    page.locator("#file").set_input_files(gallery.get(["scene-6"])[0].image)
     expect(page.locator(".summary")).to_be_visible()
     page.reload()
     expect(page.get_by_text("The picture of this search was not kept")).to_be_visible()
