@@ -60,7 +60,7 @@ def page(
         *_tasks(runs),
         "",
         "*chance*: a random guess. *blind*: the most frequent training answer to the same question, picture unseen;",
-        "both as the sets themselves say. A score at or below *blind* says that the pictures of that task did not help.",
+        "both as the sets say. A score at or below *blind* says that the pictures of that task did not help.",
         "",
         "## What the scorer gives to models that learned nothing",
         "",
