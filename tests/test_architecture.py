@@ -16,6 +16,7 @@ FLOORS = [
     {"sample"},
     {"layouts", "backbones", "data", "prompts"},
     {"adapters", "batch", "chunks"},
+    {"pooling"},
     {"objectives", "model"},
     {"recipe"},
     {"report"},

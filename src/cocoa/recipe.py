@@ -18,6 +18,7 @@ from cocoa.errors import RecipeError
 from cocoa.layouts import LAYOUTS, LayoutName
 from cocoa.objectives import ObjectiveOptions
 from cocoa.options import Options
+from cocoa.pooling import Pooling
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -94,12 +95,14 @@ class Stage(Options):
         kinds = [objective.kind for objective in self.objectives]
         if len(set(kinds)) < len(kinds):
             raise ValueError("an objective is listed twice")
-        if len({objective.rows for objective in self.objectives} - {"single"}) > 1:
+        rows = {objective.rows for objective in self.objectives}
+        if len(rows - {"single"}) > 1:
             raise ValueError(f"objectives {', '.join(kinds)} need different rows and cannot share a stage")
         if "next_token" in kinds and self.layout != "causal":
             raise ValueError("next_token needs layout causal: under any other the answer is in sight")
-        if LAYOUTS[self.layout].bridged and kinds == ["contrastive"]:
-            raise ValueError(f"layout {self.layout} has no effect on contrastive, which has no target text in its rows")
+        if LAYOUTS[self.layout].bridged and rows <= {"single", "apart"}:
+            named = " and ".join(kinds)
+            raise ValueError(f"layout {self.layout} has no effect on {named}, with no target text in the rows")
         if self.adapter is not None and self.freeze_vision:
             raise ValueError("freeze_vision has no effect with an adapter; say adapter.vision: false")
         if self.sub_batch is not None and self.batch_size % self.sub_batch:
@@ -117,6 +120,8 @@ class Recipe(Options):
     backbone: BackboneOptions
     max_tokens: Annotated[int, Field(ge=16)] = 4096
     """Longest row; texts are cut to it, pictures never are."""
+    pooling: Pooling = Pooling()
+    """What the embedding is made of, in every stage and in the model folder."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: frozen weights and matrix products in bfloat16; trained weights, norms and losses in float32."""
     max_bad_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -298,5 +303,5 @@ def _known_keys(loc: Sequence[int | str]) -> set[str]:
     return {name for model in models for name in model.model_fields}
 
 
-_GROUPS = ("machine", "adapter")
+_GROUPS = ("machine", "adapter", "pooling")
 _KINDS = {model.model_fields["kind"].default for model in [*_models(ObjectiveOptions), *_models(Source)]}

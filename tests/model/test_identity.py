@@ -10,8 +10,8 @@ from cocoa import Embedder
 from cocoa.embedder import identity_difference
 from cocoa.model import EmbeddingModel
 
-FIELDS = """fingerprint backbone layout pooling bridge_token dimensions dtype normalized prompts min_pixels max_pixels
-max_tokens cocoa transformers torch pillow""".split()
+FIELDS = """fingerprint backbone layout pooling bridge_tokens bridge_token dimensions dtype normalized prompts
+min_pixels max_pixels max_tokens cocoa transformers torch pillow""".split()
 
 
 @pytest.fixture

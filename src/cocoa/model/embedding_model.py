@@ -19,11 +19,12 @@ from torch.nn import functional
 
 import cocoa
 from cocoa.backbones import Backbone, Encoded, Seen, load_backbone
-from cocoa.batch import Batch, collate, row_length, single_row
+from cocoa.batch import Batch, Row, collate, row_length, single_row
 from cocoa.chunks import padded_chunks
 from cocoa.errors import DataError, ModelError
 from cocoa.files import check_folder, write_folder
 from cocoa.layouts import LAYOUTS
+from cocoa.pooling import BRIDGE, Pooling
 from cocoa.prompts import PROMPTS
 from cocoa.sample import Sample
 
@@ -36,11 +37,14 @@ _WINDOW = 512
 class EmbeddingModel(nn.Module):
     """One unit vector for a text, an image, or both: the last state of e, appended to the input."""
 
-    def __init__(self, backbone: Backbone, *, layout: str = "bidirectional", max_tokens: int = 4096) -> None:
+    def __init__(
+        self, backbone: Backbone, *, layout: str = "bidirectional", max_tokens: int = 4096, pooling: Pooling = BRIDGE
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.layout = layout
         self.max_tokens = max_tokens
+        self.pooling = pooling
         self.prompts = dict(PROMPTS)
 
     def states(self, batch: Batch, allowed: Tensor, seen: Seen | None = None) -> Tensor:
@@ -58,17 +62,21 @@ class EmbeddingModel(nn.Module):
             seen=seen,
         )
 
+    def row(self, sample: Encoded) -> Row:
+        """Returns a sample as it is embedded: with its bridge tokens behind it, its text cut to fit."""
+        return single_row(self.backbone, sample, self.max_tokens, self.pooling.tokens)
+
     def embed(self, batch: Batch, seen: Seen | None = None) -> Tensor:
         """Returns float32 [M, D] of unit length: each sample's e."""
         states = self.states(batch, LAYOUTS[self.layout].allowed(batch.roles, batch.samples), seen)
-        return functional.normalize(states.flatten(0, 1)[batch.bridge].float(), dim=-1)
+        return functional.normalize(self.pooling.pool(states, batch).float(), dim=-1)
 
     def embed_all(self, samples: Sequence[Encoded], *, max_batch_tokens: int = 16_384) -> Tensor:
         """Returns float32 [len(samples), D] in the order given.
 
         Rows of like length share a forward pass of at most `max_batch_tokens` padded tokens: little is padding.
         """
-        rows = [single_row(self.backbone, sample, self.max_tokens) for sample in samples]
+        rows = [self.row(sample) for sample in samples]
         vectors: list[Tensor] = []
         places: list[int] = []
         for chunk in padded_chunks([row_length(row) for row in rows], max_batch_tokens):
@@ -127,7 +135,8 @@ class EmbeddingModel(nn.Module):
             "cocoa": cocoa.__version__,
             "backbone": self.backbone.stock.config.model_type,
             "layout": self.layout,
-            "pooling": "bridge",
+            "pooling": self.pooling.kind,
+            "bridge_tokens": self.pooling.tokens,
             "bridge_token": self.backbone.text.control.bridge,
             "dimensions": self.backbone.hidden_size,
             "min_pixels": self.backbone.grid.min_pixels,
@@ -158,12 +167,13 @@ class EmbeddingModel(nn.Module):
             if card["format"] != FORMAT:
                 raise ModelError("E_MODEL_FORMAT", f"format {card['format']}, this version reads {FORMAT}")
             layout, max_tokens, bridge = card["layout"], int(card["max_tokens"]), card["bridge_token"]
+            pooling = Pooling(kind=card["pooling"], tokens=card.get("bridge_tokens", 1))
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError("E_MODEL_FORMAT", f"{CARD} cannot be read: {error}", where=str(folder)) from error
         backbone = load_backbone(str(folder), attention=attention)
         if layout not in LAYOUTS or bridge != backbone.text.control.bridge:
             raise ModelError("E_MODEL_FORMAT", f"unknown layout {layout!r} or bridge token {bridge}", where=str(folder))
-        return cls(backbone, layout=layout, max_tokens=max_tokens).to(best_device())
+        return cls(backbone, layout=layout, max_tokens=max_tokens, pooling=pooling).to(best_device())
 
 
 def best_device() -> torch.device:
