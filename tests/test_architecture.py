@@ -23,6 +23,8 @@ FLOORS = [
     {"training", "evaluation", "embedder", "synthesis"},
     {"planning"},
     {"reconstruction", "corpus", "checking", "mining"},
+    {"probing"},
+    {"ablation"},
     {"serving", "quickstart"},
     {"cli"},
     {"__main__"},
