@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import threading
-import time
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from cocoa.errors import ImageError
-from cocoa.images import ArchivedImage, ImageLimits, ImageSource, image_key, open_rgb
+from cocoa.images import ArchivedImage, ImageLimits, ImageSource, image_key, open_rgb, picture_size
+from picture_files import NOISE, chunk, encode, png
+from profiles import WIDE_PRIMARIES, rgb_profile
 
 SCENE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
-
-
-def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
-    """A PNG file, byte by byte, so that its header can lie."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def shown(source: ImageSource) -> np.ndarray:
@@ -97,7 +80,6 @@ PIXELS: dict[str, tuple[Callable[[], ImageSource], list[tuple[int, int, int]]]] 
     "int-16": (lambda: deep("I", [0, 32896, 65535], "int32"), [BLACK, (128,) * 3, WHITE]),
     "int-any": (lambda: deep("I", [-(2**30), 0, 2**30], "int32"), [BLACK, (128,) * 3, WHITE]),
     "one-bit": (lambda: png(2, 1, 1, 0, b"\0\x40"), [BLACK, WHITE]),
-    "cmyk": (lambda: encode(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), [(255, 0, 0)]),
     "png-named-nothing": (lambda: encode(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG") + b"junk" * 999, [(1, 2, 3)]),
 }  # fmt: skip
 
@@ -145,63 +127,24 @@ def test_a_source_is_not_changed() -> None:
     assert image.getpixel((0, 0)) == (255, 0, 0)
 
 
-NOISE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-
-
-def half(kind: str) -> bytes:
-    data = encode(NOISE, kind)
-    return data[: len(data) // 2]
-
-
-BIG_ZIP = zlib.compress(bytes(40_000_000))
 BAD: dict[str, tuple[Callable[[], object], str]] = {
-    "empty": (lambda: b"", "E_IMAGE_OPEN"),
-    "one-byte": (lambda: b"x", "E_IMAGE_OPEN"),
-    "html": (lambda: b"<!doctype html><html><body>404</body></html>", "E_IMAGE_OPEN"),
-    "json": (lambda: b'{"error": "not found"}', "E_IMAGE_OPEN"),
-    "jpeg-start-only": (lambda: b"\xff\xd8\xff", "E_IMAGE_OPEN"),
-    "no-pixels": (lambda: png(0, 0, 8, 0, b""), "E_IMAGE_OPEN"),
     "no-pixels-pil": (lambda: Image.new("RGB", (0, 3)), "E_IMAGE_OPEN"),
     "none": (lambda: None, "E_IMAGE_OPEN"),
-    "list": (lambda: [1, 2], "E_IMAGE_OPEN"),
-    "nul-in-path": (lambda: "a\0b.png", "E_IMAGE_OPEN"),
-    "device": (lambda: "/dev/zero", "E_IMAGE_OPEN"),
-    "text-bomb": (lambda: png(1, 1, 8, 0, b"\0\0", chunk(b"zTXt", b"a\0\0" + BIG_ZIP)), "E_IMAGE_OPEN"),
-    "missing": (lambda: "no/such.png", "E_IMAGE_MISSING"),
+    "relative": (lambda: "no/such.png", "E_IMAGE_MISSING"),
     "file-as-folder": (lambda: Path(__file__) / "a.png", "E_IMAGE_MISSING"),
-    "jpeg-half": (lambda: half("JPEG"), "E_IMAGE_TRUNCATED"),
-    "jpeg-without-end": (lambda: encode(NOISE, "JPEG")[:-2], "E_IMAGE_TRUNCATED"),
-    "png-half": (lambda: half("PNG"), "E_IMAGE_TRUNCATED"),
-    "webp-half": (lambda: half("WEBP"), "E_IMAGE_TRUNCATED"),
-    "gif-half": (lambda: half("GIF"), "E_IMAGE_TRUNCATED"),
-    "bmp-half": (lambda: half("BMP"), "E_IMAGE_TRUNCATED"),
-    "tiff-half": (lambda: half("TIFF"), "E_IMAGE_TRUNCATED"),
-    "declared-30000": (lambda: png(30000, 30000, 8, 2, b""), "E_IMAGE_TOO_LARGE"),
-    "declared-8000": (lambda: png(8000, 8000, 8, 2, b""), "E_IMAGE_TOO_LARGE"),
-    "declared-most": (lambda: png(2**31 - 1, 2**31 - 1, 8, 2, b""), "E_IMAGE_TOO_LARGE"),
-    "real-bomb": (lambda: png(13000, 13000, 1, 0, bytes(13000 * 1626)), "E_IMAGE_TOO_LARGE"),
     "ratio": (lambda: Image.new("L", (201, 1)), "E_IMAGE_RATIO"),
-    "ratio-high": (lambda: png(20, 4020, 8, 0, bytes(21 * 4020)), "E_IMAGE_RATIO"),
-    "svg": (lambda: b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "E_IMAGE_FORMAT"),
-    "pdf": (lambda: b"%PDF-1.7", "E_IMAGE_FORMAT"),
-    "eps": (lambda: encode(NOISE, "EPS"), "E_IMAGE_FORMAT"),
     "eps-lazy-pil": (lambda: Image.open(io.BytesIO(encode(NOISE, "EPS"))), "E_IMAGE_FORMAT"),
-    "ico": (lambda: encode(NOISE, "ICO"), "E_IMAGE_FORMAT"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_picture_has_its_code_and_place_at_once(case: str) -> None:
+def test_what_is_no_file_of_a_picture_has_its_code_and_place(case: str) -> None:
     make, code = BAD[case]
     source = make()
-    start = time.perf_counter()
     with pytest.raises(ImageError) as caught:
         open_rgb(source, where="cats.jsonl:7")  # type: ignore[arg-type]
-    assert time.perf_counter() - start < 1.0
     assert caught.value.code == code
     assert str(caught.value).startswith("cats.jsonl:7: image ")
-    for leak in ("0x", "BytesIO", "Traceback", "site-packages"):
-        assert leak not in caught.value.message
     if isinstance(source, str | Path):
         assert repr(str(source)) in caught.value.message
 
@@ -231,13 +174,6 @@ def test_limits_hold_at_the_edge(tmp_path: Path) -> None:
             with pytest.raises(ImageError) as caught:
                 open_rgb(source, limits)
             assert caught.value.code == code
-
-
-def test_folder_and_pipe_are_refused_without_waiting(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    for path in (tmp_path, tmp_path / "pipe.png"):
-        with pytest.raises(ImageError, match="E_IMAGE_OPEN"):
-            open_rgb(path)
 
 
 def test_archive_members(tmp_path: Path) -> None:
@@ -285,17 +221,32 @@ def test_key_is_equal_for_equal_content_only(tmp_path: Path) -> None:
     assert image_key("\udcff.png").encode()
 
 
-def test_damaged_bytes_give_only_typed_errors() -> None:
-    random = np.random.default_rng(2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
-            whole = encode(NOISE, kind)
-            for _ in range(150):
-                data = bytearray(whole)
-                for _ in range(3):
-                    data[random.integers(min(len(data), 300))] = random.integers(256)
-                try:
-                    open_rgb(bytes(data[: random.integers(1, len(data) + 1)]))
-                except ImageError:
-                    continue
+def test_a_profile_is_part_of_what_a_picture_is() -> None:
+    plain, tinted = Image.new("RGB", (2, 2), "teal"), Image.new("RGB", (2, 2), "teal")
+    tinted.info["icc_profile"] = rgb_profile(WIDE_PRIMARIES, 2.2)
+    assert image_key(plain) != image_key(tinted)
+    once = open_rgb(tinted)
+    assert once.getpixel((0, 0)) != open_rgb(plain).getpixel((0, 0))
+    assert open_rgb(once).getpixel((0, 0)) == once.getpixel((0, 0))
+
+
+def test_sizes_come_from_headers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = {
+        kind: [encode(NOISE.crop((0, 0, 40, 30)), kind), encode(NOISE.crop((0, 0, 40, 30)), kind, exif=exif)]
+        for kind in ("PNG", "JPEG", "WEBP")
+    }
+
+    def load(self: Image.Image) -> None:
+        raise AssertionError("a pixel was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    for upright, turned in files.values():
+        assert (picture_size(upright), picture_size(turned)) == ((40, 30), (30, 40))
+    monkeypatch.undo()
+    # A note behind the pixels of a PNG turns it too, and is found.
+    plain = encode(NOISE.crop((0, 0, 40, 30)), "PNG")
+    note = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    late = plain.replace(chunk(b"IEND", b""), note + chunk(b"IEND", b""))
+    assert picture_size(late) == open_rgb(late).size == (30, 40)

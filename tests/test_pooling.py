@@ -79,6 +79,20 @@ def test_vectors_of_other_poolings_are_not_comparable(tiny, tmp_path):
         assert "differs" in (identity_difference(own, identity_of(model, own["fingerprint"])) or "")
 
 
+def test_a_pooling_has_one_name_that_gives_it_back():
+    assert [pooling.name for pooling in POOLINGS] == ["bridge", "mean", "bridge-4"]
+    assert [Pooling.named(pooling.name) for pooling in POOLINGS] == POOLINGS
+    for name in ("middle", "bridge-1", "bridge-04", "bridge-", "mean-2", "bridge-x", ""):
+        with pytest.raises(ValueError):
+            Pooling.named(name)
+
+
+def test_stock_code_is_not_told_how_to_open_what_it_would_pool_wrongly(tiny, tmp_path):
+    for pooling in POOLINGS:
+        EmbeddingModel(tiny(), max_tokens=128, pooling=pooling).save(tmp_path / pooling.name)
+        assert (tmp_path / pooling.name / "modules.json").exists() == (pooling == Pooling())
+
+
 def test_a_pooling_that_says_two_things_is_refused(tiny, tmp_path):
     with pytest.raises(ValidationError, match="averages all tokens"):
         Pooling(kind="mean", tokens=2)

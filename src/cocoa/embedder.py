@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import Progress
 
-from cocoa.errors import ModelError, UsageError
-from cocoa.model import EmbeddingModel, fingerprint, identity_difference, identity_of
-from cocoa.prompts import prompted
+from cocoa.errors import UsageError
+from cocoa.items import Item, as_sample, as_samples
+from cocoa.model import EmbeddingModel, fingerprint, identity_difference, identity_of, local_folder
+from cocoa.precision import PRECISIONS, Precision, quantized, shortened
+from cocoa.prompts import Side, prompted, worded
 from cocoa.sample import Sample
 
 __all__ = ["Embedder", "Item", "as_sample", "as_samples", "identity_difference"]
 
-Item = str | Mapping[str, Any] | Image.Image | Sample
-"""A text, a picture, `{"text": ..., "image": ...}` with either or both, or a `Sample`."""
+_log = logging.getLogger(__name__)
 
 
 class Embedder:
@@ -29,17 +30,37 @@ class Embedder:
         self.model = model
         self.folder = folder
         self.fingerprint = fingerprint(folder)
+        self._warned: set[int] = set()
 
     @classmethod
-    def load(cls, folder: str | Path) -> Embedder:
-        """Returns the embedder of a model folder that `cocoa train` wrote.
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        self_test: bool = True,
+        revision: str | None = None,
+    ) -> Embedder:
+        """Returns the embedder of a model folder that `cocoa train` wrote, or of one on the hub.
 
-        Raises `ModelError` if there is none, or if it is not the model that was saved.
+        Args:
+            folder: a folder, or `OWNER/NAME` of a model on the hub (with `revision`, that one of its versions).
+            device: where it computes; None: a GPU if there is one.
+            dtype: type of the weights, `float32` or `bfloat16`; vectors are float32 in any case.
+            self_test: recompute the golden vectors before anything else; a model that gives others is refused.
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            ModelError: if there is no such model, or if it is not the model that was saved (see `EmbeddingModel.load`).
+            UsageError: E_USAGE_DTYPE for another type of weights.
         """
-        path = Path(folder)
-        if not path.is_dir():
-            raise ModelError("E_MODEL_MISSING", "no such model folder", where=str(folder))
-        return cls(EmbeddingModel.load(path), path)
+        types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        name = str(dtype).removeprefix("torch.")
+        if name not in types:
+            raise UsageError("E_USAGE_DTYPE", f"dtype is {name!r}; use {' or '.join(types)}")
+        path = local_folder(folder, revision=revision)
+        return cls(EmbeddingModel.load(path, dtype=types[name], device=device, self_test=self_test), path)
 
     @property
     def dimensions(self) -> int:
@@ -51,48 +72,86 @@ class Embedder:
         """What its vectors depend on besides the input, as JSON can hold it; an index is bound to this."""
         return identity_of(self.model, self.fingerprint)
 
-    def encode(self, items: Sequence[Item], *, progress: bool = False) -> NDArray[np.float32]:
-        """Returns float32 (N, D) of unit norm, in the order of the items, their texts taken as they are.
+    def encode(
+        self,
+        items: Sequence[Item],
+        *,
+        prompt: str | None = None,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+        progress: bool = False,
+    ) -> NDArray[Any]:
+        """Returns vectors (N, D) of unit norm, in the order of the items, their texts taken as they are.
 
-        Raises `UsageError` for an item of another type, `DataError` or `ImageError` for one that cannot be read; all
-        name the item.
+        Args:
+            items: texts, pictures or both, see `Item`; a `str` alone is a text.
+            prompt: words around every item: its text stands at `{text}`, or behind words that do not say where; its
+                pictures at `<|image_1|>`, or in front.
+            dimensions: keep so many of the first dimensions, and make unit vectors of them. A length that the model
+                was not trained for (`model.matryoshka`) costs quality, which is logged once.
+            precision: `float32`, `float16`, `int8` or `binary`, see `cocoa.precision.quantized`.
+            progress: show a bar.
+
+        Raises:
+            UsageError: for an item, length or precision that there is not; all name the item.
+            DataError, ImageError: for an item that cannot be read.
+            ModelError: E_MODEL_OUTPUT rather than return a vector that is not finite.
         """
-        return self._encode(as_samples(items), progress)
+        samples = as_samples(items)
+        if prompt is not None:
+            samples = [worded(sample, prompt) for sample in samples]
+        return self._encode(samples, dimensions, precision, progress)
 
-    def encode_query(self, items: Sequence[Item], *, progress: bool = False) -> NDArray[np.float32]:
-        """Returns float32 (N, D): the items as things to search for, in the words the model was trained with."""
-        return self._encode([prompted(sample, "query") for sample in as_samples(items)], progress)
+    def encode_query(
+        self,
+        items: Sequence[Item],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+        progress: bool = False,
+    ) -> NDArray[Any]:
+        """Returns vectors (N, D): the items as things to search for, in the words the model was trained with.
 
-    def encode_document(self, items: Sequence[Item], *, progress: bool = False) -> NDArray[np.float32]:
-        """Returns float32 (N, D): the items as things to be found, in the words the model was trained with."""
-        return self._encode([prompted(sample, "document") for sample in as_samples(items)], progress)
+        `task` chooses the words of a task of training, such as `vqa`; the rest as in `encode`.
+        """
+        return self._encode(self._prompted(items, "query", task), dimensions, precision, progress)
 
-    def _encode(self, samples: list[Sample], progress: bool) -> NDArray[np.float32]:
+    def encode_document(
+        self,
+        items: Sequence[Item],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+        progress: bool = False,
+    ) -> NDArray[Any]:
+        """Returns vectors (N, D): the items as things to be found, in the words the model was trained with.
+
+        `task` chooses the words of a task of training, such as `grounding`; the rest as in `encode`.
+        """
+        return self._encode(self._prompted(items, "document", task), dimensions, precision, progress)
+
+    def _prompted(self, items: Sequence[Item], side: Side, task: str | None) -> list[Sample]:
+        return [prompted(sample, side, task, self.model.prompts) for sample in as_samples(items)]
+
+    def _encode(
+        self, samples: list[Sample], dimensions: int | None, precision: Precision, progress: bool
+    ) -> NDArray[Any]:
+        # Before hours are spent on vectors that cannot be given back.
+        self._check(self.dimensions if dimensions is None else dimensions, precision)
         with Progress(disable=not progress) as bar:
             task = bar.add_task("embedding", total=len(samples))
-            return self.model.encode(samples, on_progress=lambda done: bar.update(task, completed=done))
+            vectors = self.model.encode(samples, on_progress=lambda done: bar.update(task, completed=done))
+        return quantized(vectors if dimensions is None else shortened(vectors, dimensions), precision)
 
-
-def as_samples(items: Sequence[Item]) -> list[Sample]:
-    """Returns the samples of items that a person gave."""
-    if isinstance(items, str | Mapping):
-        raise UsageError("E_USAGE_ITEM", f"encode takes a list of items, not one {type(items).__name__}")
-    return [as_sample(item, number) for number, item in enumerate(items)]
-
-
-def as_sample(item: Item, number: int) -> Sample:
-    """Returns the sample of an item that a person gave; `number` names it in errors."""
-    where = f"item {number}"
-    match item:
-        case Sample():
-            return item
-        case str():
-            return Sample(item, where=where)
-        case Image.Image():
-            return Sample(images=(item,), where=where)
-        case Mapping():
-            if unknown := sorted(set(item) - {"text", "image"}):
-                raise UsageError("E_USAGE_ITEM", f"unknown key {unknown[0]!r}; known: text, image", where=where)
-            image = item.get("image")
-            return Sample(str(item.get("text") or ""), () if image is None else (image,), where)
-    raise UsageError("E_USAGE_ITEM", f"a {type(item).__name__} is not a text, a picture or a mapping", where=where)
+    def _check(self, dimensions: int, precision: str) -> None:
+        if not 1 <= dimensions <= self.dimensions:
+            raise UsageError("E_USAGE_DIMENSIONS", f"dimensions is {dimensions}; this model has 1 to {self.dimensions}")
+        if precision not in PRECISIONS:
+            raise UsageError("E_USAGE_PRECISION", f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
+        trained = (*self.model.matryoshka, self.dimensions)
+        if dimensions not in trained and dimensions not in self._warned:
+            self._warned.add(dimensions)
+            listed = ", ".join(str(size) for size in trained)
+            _log.warning("%d dimensions cost quality: this model was trained for %s", dimensions, listed)

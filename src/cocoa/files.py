@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cocoa.errors import DataError
 from cocoa.failpoints import failpoint
@@ -99,15 +100,25 @@ def sweep(folder: Path) -> None:
             path.unlink()
 
 
-def check_folder(folder: Path, *, hashes: bool = False) -> None:
-    """Raises `E_DATA_INCOMPLETE` if a file that the folder's manifest names is missing or of another size (or hash)."""
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns `bytes` and `sha256` of each file of a complete folder, by name; raises `E_DATA_INCOMPLETE`."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {str(name): {"bytes": entry["bytes"], "sha256": entry["sha256"]} for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             "E_DATA_INCOMPLETE", f"no readable {MANIFEST}: not a complete folder", where=str(folder)
         ) from error
-    for name, entry in files.items():
+
+
+def check_folder(folder: Path, *, hashes: bool | int = False, free: Collection[str] = ()) -> None:
+    """Raises `E_DATA_INCOMPLETE` if a file that the folder's manifest names is missing or of another size (or hash).
+
+    A number for `hashes` compares those of files of at most so many bytes. Files in `free` may have changed.
+    """
+    for name, entry in read_manifest(folder).items():
+        if name in free:
+            continue
         path = folder / name
         if not path.is_file():
             raise DataError("E_DATA_INCOMPLETE", f"{name} is missing", where=str(folder))
@@ -115,7 +126,7 @@ def check_folder(folder: Path, *, hashes: bool = False) -> None:
             raise DataError(
                 "E_DATA_INCOMPLETE", f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}", where=str(folder)
             )
-        if hashes and sha256(path) != entry["sha256"]:
+        if (hashes is True or (hashes and entry["bytes"] <= hashes)) and sha256(path) != entry["sha256"]:
             raise DataError("E_DATA_INCOMPLETE", f"{name} is not the file that was written", where=str(folder))
 
 

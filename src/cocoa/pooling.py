@@ -30,6 +30,20 @@ class Pooling(Options):
             raise ValueError("pooling mean averages all tokens; several bridge tokens are for kind bridge")
         return self
 
+    @property
+    def name(self) -> str:
+        """The one word that a model folder says: `bridge`, `mean`, or `bridge-4` for four bridge tokens."""
+        return self.kind if self.tokens == 1 else f"{self.kind}-{self.tokens}"
+
+    @classmethod
+    def named(cls, name: str) -> Pooling:
+        """Returns the pooling of a name. Raises `ValueError` for one that is none's."""
+        kind, _, tokens = name.partition("-")
+        found = cls.model_validate({"kind": kind, "tokens": int(tokens or 1)})
+        if found.name != name:
+            raise ValueError(f"pooling {name!r} is not known")
+        return found
+
     def pool(self, states: Tensor, batch: Batch) -> Tensor:
         """Returns [M, D]: one vector, of any length, for each sample of states [N, S, D]."""
         if self.kind == "bridge" and self.tokens == 1:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+from cocoa.errors import UsageError
 from cocoa.sample import IMAGE_PLACEHOLDER, Sample
 
 Side = Literal["query", "document"]
@@ -17,10 +19,44 @@ PROMPTS: dict[str, str] = {
     "document/text": "{text}",
     "document/image": f"{IMAGE_PLACEHOLDER}\nRepresent the given image.\n",
     "document/both": f"{IMAGE_PLACEHOLDER}\nRepresent the given image with related text information: {{text}}\n",
+    "classification/query/image": f"{IMAGE_PLACEHOLDER}\nRepresent the given image for classification\n",
+    "classification/query/both": f"{IMAGE_PLACEHOLDER}\nRepresent the given image with the following caption for "
+    "classification: {text}\n",
+    "vqa/query/both": f"{IMAGE_PLACEHOLDER}\nRepresent the given image with the following question: {{text}}\n",
+    "grounding/query/both": f"{IMAGE_PLACEHOLDER}\nSelect the portion of the image that follows the language "
+    'expressions. "{text}"\n',
+    "grounding/document/image": f"{IMAGE_PLACEHOLDER}\nRepresent the given cropped image of the object\n",
 }
+"""By side and kind of input (`query/both`), or by task, side and kind where a task has words of its own."""
 
 
-def prompted(sample: Sample, side: Side) -> Sample:
-    """Returns the sample in the words of its side; what its text says is never read as part of the prompt."""
+def prompted(sample: Sample, side: Side, task: str | None = None, prompts: Mapping[str, str] | None = None) -> Sample:
+    """Returns the sample in the words of its side; what its text says is never read as part of the prompt.
+
+    `task` chooses the words of a task, where it has any for this kind of input. Raises `E_USAGE_TASK` for an unknown
+    one.
+    """
+    prompts = PROMPTS if prompts is None else prompts
+    if task is not None and task not in tasks_of(prompts):
+        raise UsageError("E_USAGE_TASK", f"no prompts for task {task!r}; known: {', '.join(tasks_of(prompts))}")
     kind = "both" if sample.text and sample.images else "image" if sample.images else "text"
-    return replace(sample, text=PROMPTS[f"{side}/{kind}"].replace("{text}", sample.text))
+    plain = f"{side}/{kind}"
+    return worded(sample, prompts.get(f"{task}/{plain}", prompts[plain]))
+
+
+def worded(sample: Sample, prompt: str) -> Sample:
+    """Returns the sample with its text at `{text}` in the prompt, or behind a prompt that does not say where.
+
+    All its pictures stand where the prompt says `<|image_1|>`, otherwise in front.
+    """
+    if "{text}" not in prompt:
+        prompt += "{text}"
+    pictures = "".join(f"<|image_{number}|>" for number in range(1, len(sample.images) + 1))
+    before, here, after = prompt.partition(IMAGE_PLACEHOLDER)
+    prompt = before + (pictures if here else "") + after
+    return replace(sample, text=prompt.replace("{text}", sample.text))
+
+
+def tasks_of(prompts: Mapping[str, str]) -> list[str]:
+    """Returns the tasks that have words of their own."""
+    return sorted({key.split("/")[0] for key in prompts if key.count("/") == 2})

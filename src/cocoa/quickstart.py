@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from cocoa.backbones import Encoded
-from cocoa.corpus.embeddings import embed_documents
+from cocoa.corpus.documents import Document
 from cocoa.corpus.index import Index
-from cocoa.corpus.inputs import Document
+from cocoa.corpus.shards import embed_documents
 from cocoa.data.emoji_sheet import things
 from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.scene_pairs import ScenePairs
@@ -201,7 +201,7 @@ def _search(out: Path) -> list[Search]:
         captions[path.name] = pair.target.text
         documents.append(Document(path.name, Sample(images=(path,)), pair.target.text, str(path.resolve())))
     embedder = Embedder.load(out / "cocoa")
-    embed_documents(embedder, documents).save(out / "index")
+    embed_documents(embedder, documents, out / "index")
     index = Index.open(out / "index")
     by_words = [captions["000.png"], captions["001.png"], captions["002.png"], _a_thing(captions["003.png"])]
     example = Image.open(out / "pictures" / "004.png")

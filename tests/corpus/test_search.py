@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cocoa import CocoaError, Embedder, Index
-from cocoa.corpus.embeddings import Embeddings, embed_path
+from cocoa.corpus.embeddings import Embeddings
 from cocoa.corpus.inputs import read_documents
+from cocoa.corpus.shards import embed_path
 from cocoa.model import EmbeddingModel
 
 
@@ -34,10 +35,10 @@ def pictures(tmp_path, picture):
 
 def test_a_folder_of_pictures_comes_back_whole_and_in_order(embedder, pictures, tmp_path):
     embeddings = embed_path(embedder, pictures, tmp_path / "out")
-    assert embeddings.ids == ["0.png", "1.png", "2.png", "3.png", "4.png", "more/last.webp"]
-    again = Embeddings.load(tmp_path / "out")
-    assert again.ids == embeddings.ids
-    np.testing.assert_array_equal(again.vectors, embeddings.vectors)
+    assert embeddings.table()["id"].to_pylist() == ["0.png", "1.png", "2.png", "3.png", "4.png", "more/last.webp"]
+    again = Embeddings.open(tmp_path / "out")
+    assert again.table() == embeddings.table()
+    np.testing.assert_array_equal(again.vectors(), embeddings.vectors())
 
 
 def test_search_ranks_as_a_plain_loop_over_cosines_does(embedder, pictures, tmp_path):
@@ -46,10 +47,9 @@ def test_search_ranks_as_a_plain_loop_over_cosines_does(embedder, pictures, tmp_
     queries = ["a red apple", "an owl in the middle"]
     found = index.search(embedder, queries, k=4)
     asked = embedder.encode_query(queries)
+    ids = index.embeddings.table()["id"].to_pylist()
     for vector, hits in zip(asked, found, strict=True):
-        cosines = {
-            name: float(vector @ row) for name, row in zip(index.embeddings.ids, index.embeddings.vectors, strict=True)
-        }
+        cosines = {name: float(vector @ row) for name, row in zip(ids, index.embeddings.vectors(), strict=True)}
         best = sorted(cosines, key=cosines.get, reverse=True)[:4]
         assert [hit.id for hit in hits] == best
         np.testing.assert_allclose([hit.score for hit in hits], [cosines[name] for name in best], atol=1e-6)
@@ -64,8 +64,8 @@ def test_a_table_keeps_its_ids_and_texts(embedder, pictures, tmp_path):
     ]
     table.write_text("\n".join(json.dumps({"text": "", "image": ""} | row) for row in rows))
     embeddings = embed_path(embedder, table, tmp_path / "out")
-    assert embeddings.ids == ["a", "b", "c"]
-    assert embeddings.texts == ["an owl", "", "x"]
+    assert embeddings.table()["id"].to_pylist() == ["a", "b", "c"]
+    assert embeddings.table()["text"].to_pylist() == ["an owl", "", "x"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_vectors_of_another_model_are_refused(embedder, pictures, tiny, tmp_path
 
 def test_a_truncated_folder_of_embeddings_is_refused(embedder, pictures, tmp_path):
     embed_path(embedder, pictures, tmp_path / "out")
-    table = tmp_path / "out" / "embeddings.parquet"
+    [table] = (tmp_path / "out" / "shards").glob("*/vectors.parquet")
     table.write_bytes(table.read_bytes()[:-10])
     with pytest.raises(CocoaError) as caught:
         Index.open(tmp_path / "out")

@@ -23,11 +23,11 @@ from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.errors import DataError, RecipeError, UsageError
 from cocoa.evaluation.runner import Evaluation, evaluate
 from cocoa.files import sweep, write_file
-from cocoa.model import EmbeddingModel
+from cocoa.model import EmbeddingModel, library_versions
 from cocoa.probing import probe
 from cocoa.recipe import Recipe
 from cocoa.sample import Task
-from cocoa.training.loop import StepHook, versions
+from cocoa.training.loop import StepHook
 
 STUDY = "study.json"
 
@@ -166,14 +166,14 @@ class Job:
             "cost": added([cost for cost in costs if cost["counted"]]),
             "links": costs,
             "recipe": recipe.model_dump(mode="json"),
-            "versions": versions(),
+            "versions": library_versions(),
         }
         write_file(path, json.dumps(record, indent=1) + "\n")
 
     def _scored(self, link: Link, recipe: Recipe, kind: Literal["tests", "validation"]) -> dict[str, Any]:
         """What a link's model reaches; trained and looked at once, whichever arms and budgets end in it."""
         pooling = recipe.pooling
-        path = self.out / "scores" / kind / f"{link.address}-{pooling.kind}-{pooling.tokens}.json"
+        path = self.out / "scores" / kind / f"{link.address}-{pooling.name}.json"
         if not path.is_file():
             for each in link.chain:
                 model_folder = train_link(each, self.links, on_step=self.on_step, say=self.say)

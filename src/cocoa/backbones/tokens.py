@@ -95,8 +95,13 @@ class TextTokens:
         """Returns text pieces and image numbers (from 0) in reading order.
 
         Pictures that no placeholder names stand in front. A placeholder for a picture that is not there is an error
-        (`E_DATA_PLACEHOLDER`); in a sample with no picture at all, its spelling is ordinary text.
+        (`E_DATA_PLACEHOLDER`); in a sample with no picture at all, its spelling is ordinary text. Half a character
+        (a lone surrogate) is `E_DATA_TEXT`.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError("E_DATA_TEXT", "text holds half a character (a lone surrogate)", where=where) from error
         if num_images == 0:
             return [text]
         pieces: list[str | int] = []

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cocoa.cli import ablation, corpus, data, evaluation, quickstart, training
+from cocoa.cli import ablation, corpus, data, evaluation, models, quickstart, serving, training
 from cocoa.cli.console import complain, console, errors, rank
 from cocoa.errors import CocoaError, TrainingStoppedError
 
@@ -46,6 +46,9 @@ app.command("check-data")(data.check_data)
 app.command()(data.mine)
 app.command()(corpus.embed)
 app.command()(corpus.search)
+app.command()(serving.serve)
+app.command()(models.verify)
+app.command()(models.export)
 app.add_typer(recipe_app, name="recipe")
 recipe_app.command("show")(training.show_recipe)
 

@@ -19,11 +19,11 @@ def embed(
     out: Annotated[Path, typer.Option(help="Folder for the embeddings.")],
 ) -> None:
     """Embed pictures or rows, ready to be searched."""
-    from cocoa.corpus.embeddings import embed_path
+    from cocoa.corpus.shards import embed_path
     from cocoa.embedder import Embedder
 
-    embeddings = embed_path(Embedder.load(model), documents, out, progress=True)
-    console.print(f"{len(embeddings.ids)} vectors of {embeddings.vectors.shape[1]} dimensions in {escape(str(out))}")
+    embeddings = embed_path(Embedder.load(model), documents, out)
+    console.print(f"{len(embeddings)} vectors of {embeddings.dimensions} dimensions in {escape(str(out))}")
 
 
 def search(

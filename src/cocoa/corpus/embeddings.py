@@ -1,89 +1,215 @@
-"""A folder of embeddings: ids, vectors, what a result shows of each, and which model made them."""
+"""A folder of embeddings: shards of ids, vectors and what a result shows of each row, and a card that binds them.
+
+```
+embeddings.json                    the card: whose vectors these are, the columns, the shards and their digests
+shards/NAME/vectors.parquet        id, vector, text, image and the columns kept; beside it the shard's bad rows
+bad_rows.jsonl                     rows that could not be embedded: where, id, code, message
+```
+
+The card is written last: a folder without it is not finished. Shapes: N rows, D dimensions.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cocoa.corpus.inputs import Document, read_documents
-from cocoa.embedder import Embedder
 from cocoa.errors import DataError
-from cocoa.files import check_folder, write_folder
+from cocoa.files import check_folder, sha256, write_file
 
-TABLE = "embeddings.parquet"
 CARD = "embeddings.json"
+SHARDS = "shards"
+TABLE = "vectors.parquet"
+BAD_ROWS = "bad_rows.jsonl"
+FORMAT = 2
+
+COLUMN_TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+"""What a kept column may hold, by the name that the card gives it."""
+RESERVED = ("id", "vector", "text", "image")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """A committed shard as the card lists it: `rows` good and `bad_rows` bad ones, and the digest of its table."""
+
+    name: str
+    rows: int
+    bad_rows: int
+    sha256: str
+
+
 class Embeddings:
-    """Vectors float32 [N, D] of unit norm beside ids, texts and picture paths; the model's folder and fingerprint."""
+    """Vectors of unit norm beside ids, texts, pictures and columns, on the disk; `card` says what made them."""
 
-    ids: list[str]
-    vectors: NDArray[np.float32]
-    texts: list[str]
-    images: list[str]
-    model: str
-    fingerprint: str
-
-    def save(self, folder: Path) -> None:
-        """Writes the folder; all of it or nothing."""
-        values = pa.array(self.vectors.ravel(), pa.float32())
-        table = pa.table(
-            {
-                "id": self.ids,
-                "vector": pa.FixedSizeListArray.from_arrays(values, self.vectors.shape[1]),
-                "text": self.texts,
-                "image": self.images,
-            }
-        )
-        card = {"model": self.model, "fingerprint": self.fingerprint, "dimensions": self.vectors.shape[1]}
-        with write_folder(folder) as draft:
-            pq.write_table(table, draft / TABLE)
-            (draft / CARD).write_text(json.dumps(card, indent=2) + "\n")
+    def __init__(self, folder: Path, card: dict[str, Any], shards: Sequence[ShardEntry]) -> None:
+        self.folder = folder
+        self.card = card
+        self._shards = shards
 
     @classmethod
-    def load(cls, folder: Path) -> Embeddings:
-        """Returns the embeddings of a folder that `save` wrote; raises `E_DATA_INCOMPLETE` or `E_DATA_READ`."""
-        if not (folder / CARD).is_file():
-            raise DataError("E_DATA_FILE", f"not a folder of embeddings: no {CARD}", where=str(folder))
-        check_folder(folder)
+    def open(cls, folder: str | Path) -> Embeddings:
+        """Returns the embeddings of a finished folder.
+
+        Raises:
+            DataError: E_DATA_FILE if it is no such folder, E_DATA_INCOMPLETE if it is unfinished or a file is missing
+                or of another size, E_DATA_READ if the card cannot be read.
+        """
+        path = Path(folder)
+        if not (path / CARD).is_file():
+            if (path / SHARDS).is_dir():
+                what = "embeddings are not finished: run the same `cocoa embed` again, it goes on where it stopped"
+                raise DataError("E_DATA_INCOMPLETE", what, where=str(path))
+            raise DataError("E_DATA_FILE", f"not a folder of embeddings: no {CARD}", where=str(path))
         try:
-            card = json.loads((folder / CARD).read_text())
-            table = pq.read_table(folder / TABLE)
-            vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), card["dimensions"])
-            return cls(
-                ids=table["id"].to_pylist(),
-                vectors=vectors,
-                texts=table["text"].to_pylist(),
-                images=table["image"].to_pylist(),
-                model=card["model"],
-                fingerprint=card["fingerprint"],
-            )
-        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            raise DataError("E_DATA_READ", "embeddings cannot be read", where=str(folder)) from error
+            card = json.loads((path / CARD).read_text())
+            if card.get("format") != FORMAT:
+                what = f"embeddings of format {card.get('format')}, this version reads {FORMAT}: embed again"
+                raise DataError("E_DATA_READ", what, where=str(path))
+            shards = [ShardEntry(**entry) for entry in card["shards"]]
+            _ = card["identity"]["fingerprint"], card["model"], int(card["dimensions"]), len(card["columns"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError("E_DATA_READ", f"{CARD} cannot be read", where=str(path)) from error
+        for shard in shards:
+            check_folder(path / SHARDS / shard.name)
+        return cls(path, card, shards)
+
+    def __len__(self) -> int:
+        return sum(shard.rows for shard in self._shards)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The identity of the embedder that made the vectors."""
+        return dict(self.card["identity"])
+
+    @property
+    def model(self) -> str:
+        """Where the model folder was."""
+        return str(self.card["model"])
+
+    @property
+    def dimensions(self) -> int:
+        """Length D of a vector."""
+        return int(self.card["dimensions"])
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns kept, each with its type: string, int, float or bool."""
+        return dict(self.card["columns"])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """What `batches` yields, without the vector."""
+        whole = shard_schema(self.dimensions, self.columns)
+        return whole.remove(whole.get_field_index("vector"))
+
+    def batches(self, size: int = 8192) -> Iterator[pa.RecordBatch]:
+        """Yields all rows in the order of the input, `size` at a time (the last batch may be shorter).
+
+        Columns: id, vector, text, image, then those kept. Raises `E_DATA_INCOMPLETE` for a shard that is not as it was
+        written, before any row of it is given out.
+        """
+        schema = shard_schema(self.dimensions, self.columns)
+        held = schema.empty_table()
+        for shard in self._shards:
+            held = pa.concat_tables([held, self._read(shard, schema)])
+            whole = len(held) - len(held) % size
+            if whole:
+                yield from held.slice(0, whole).combine_chunks().to_batches(max_chunksize=size)
+                held = held.slice(whole)
+        if len(held):
+            yield from held.combine_chunks().to_batches(max_chunksize=size)
+
+    def table(self) -> pa.Table:
+        """Returns all rows at once, for those that fit into memory."""
+        return pa.Table.from_batches(self.batches(), shard_schema(self.dimensions, self.columns))
+
+    def vectors(self) -> NDArray[np.float32]:
+        """Returns float32 [N, D], in the order of the rows, for those that fit into memory."""
+        parts = [vectors_of(batch) for batch in self.batches()]
+        return np.concatenate(parts) if parts else np.zeros((0, self.dimensions), np.float32)
+
+    def _read(self, shard: ShardEntry, schema: pa.Schema) -> pa.Table:
+        path = self.folder / SHARDS / shard.name / TABLE
+        try:
+            table = read_shard(path, shard.sha256)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError("E_DATA_INCOMPLETE", "the shard cannot be read", where=str(path)) from error
+        if table.schema != schema or len(table) != shard.rows:
+            raise DataError("E_DATA_INCOMPLETE", "the shard is not what the card says", where=str(path))
+        return table
 
 
-def embed_documents(embedder: Embedder, documents: list[Document], *, progress: bool = False) -> Embeddings:
-    """Returns the embeddings of documents, in their order."""
-    vectors = embedder.encode_document([document.sample for document in documents], progress=progress)
-    return Embeddings(
-        ids=[document.id for document in documents],
-        vectors=vectors,
-        texts=[document.text for document in documents],
-        images=[document.image for document in documents],
-        model=str(embedder.folder.resolve()),
-        fingerprint=embedder.fingerprint,
+def vectors_of(batch: pa.RecordBatch) -> NDArray[np.float32]:
+    """Returns the vectors float32 [rows, D] of a batch of rows."""
+    column = batch.column("vector")
+    flat: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(batch), column.type.list_size)
+
+
+def read_shard(path: Path, digest: str) -> pa.Table:
+    """Returns the table of a shard, in one chunk. Raises `E_DATA_INCOMPLETE` if it is not the file that was written."""
+    if sha256(path) != digest:
+        raise DataError("E_DATA_INCOMPLETE", "the shard is not the file that was written", where=str(path))
+    # Not through a memory map: what has been checked must not change under its reader.
+    return pq.read_table(path, use_threads=False).combine_chunks()
+
+
+def shard_schema(dimensions: int, columns: Mapping[str, str]) -> pa.Schema:
+    """Returns the schema of a shard's table for vectors of this length and kept columns of these types."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("vector", pa.list_(pa.float32(), dimensions)),
+            pa.field("text", pa.string()),
+            pa.field("image", pa.string()),
+            *(pa.field(name, COLUMN_TYPES[kind]) for name, kind in columns.items()),
+        ]
     )
 
 
-def embed_path(embedder: Embedder, path: Path, out: Path, *, progress: bool = False) -> Embeddings:
-    """Returns the embeddings of a folder of pictures or a table, after writing them to `out`."""
-    embeddings = embed_documents(embedder, read_documents(path), progress=progress)
-    embeddings.save(out)
-    return embeddings
+def write_table(path: Path, rows: Mapping[str, Sequence[Any]], vectors: NDArray[np.float32], schema: pa.Schema) -> None:
+    """Writes the table of a shard: `rows` has the values of every column but the vector, which is float32 [N, D]."""
+    values = pa.array(np.ascontiguousarray(vectors).ravel(), pa.float32())
+    arrays = [
+        pa.FixedSizeListArray.from_arrays(values, type=field.type)
+        if field.name == "vector"
+        else pa.array(rows[field.name], field.type)
+        for field in schema
+    ]
+    # Vectors hardly shrink, and reading them back is what an index does most.
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="none", use_dictionary=["image"])
+
+
+def write_card(
+    folder: Path,
+    *,
+    identity: Mapping[str, Any],
+    model: str,
+    dimensions: int,
+    columns: Mapping[str, str],
+    source: Mapping[str, Any],
+    shards: Sequence[ShardEntry],
+) -> None:
+    """Writes the card, which makes the folder a finished one."""
+    card = {
+        "format": FORMAT,
+        "identity": dict(identity),
+        "model": model,
+        "dimensions": dimensions,
+        "rows": sum(shard.rows for shard in shards),
+        "bad_rows": sum(shard.bad_rows for shard in shards),
+        "columns": dict(columns),
+        "input": dict(source),
+        "shards": [asdict(shard) for shard in shards],
+    }
+    write_file(folder / CARD, json.dumps(card, indent=1) + "\n")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cocoa.corpus.embeddings import Embeddings
-from cocoa.embedder import Embedder, Item
+from cocoa.embedder import Embedder, Item, identity_difference
 from cocoa.errors import ModelError, UsageError
 
 
@@ -29,14 +29,17 @@ class Index:
 
     def __init__(self, embeddings: Embeddings) -> None:
         self.embeddings = embeddings
+        self._vectors = embeddings.vectors()
+        rows = embeddings.table().select(["id", "text", "image"])
+        self._rows = list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
     @classmethod
     def open(cls, folder: str | Path) -> Index:
         """Returns the index of a folder that `cocoa embed` wrote."""
-        return cls(Embeddings.load(Path(folder)))
+        return cls(Embeddings.open(folder))
 
     def __len__(self) -> int:
-        return len(self.embeddings.ids)
+        return len(self._rows)
 
     def search(self, embedder: Embedder, queries: Sequence[Item], k: int = 10) -> list[list[Hit]]:
         """Returns for each query the `k` nearest documents, best first; equal scores keep the documents' order.
@@ -45,16 +48,16 @@ class Index:
         """
         if k < 1:
             raise UsageError("E_USAGE_K", f"k is {k}; use 1 or more")
-        if embedder.fingerprint != self.embeddings.fingerprint:
-            raise ModelError(
-                "E_MODEL_OTHER",
-                f"the index was made by {self.embeddings.model} ({self.embeddings.fingerprint[:12]}), "
-                f"not by {embedder.folder} ({embedder.fingerprint[:12]})",
-            )
-        scores = embedder.encode_query(queries) @ self.embeddings.vectors.T  # (queries, documents)
+        if difference := identity_difference(self.embeddings.identity, embedder.identity):
+            what = f"the index was made by {self.embeddings.model}, not by {embedder.folder}: {difference}"
+            raise ModelError("E_MODEL_OTHER", what)
+        scores = embedder.encode_query(queries) @ self._vectors.T  # (queries, documents)
         return [self._best(row, k) for row in scores]
 
     def _best(self, scores: NDArray[np.float32], k: int) -> list[Hit]:
         order = np.argsort(-scores, kind="stable")[:k]
-        rows = self.embeddings
-        return [Hit(rows.ids[n], float(scores[n]), rows.texts[n], rows.images[n]) for n in order]
+        hits = []
+        for number in order:
+            name, text, image = self._rows[number]
+            hits.append(Hit(name, float(scores[number]), text, image))
+        return hits

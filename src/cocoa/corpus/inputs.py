@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cocoa.corpus.documents import Document
 from cocoa.data.tables import TABLE_SUFFIXES, find_images, read_rows
 from cocoa.errors import DataError
 from cocoa.images import ImageSource
 from cocoa.sample import Sample
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A thing to embed, under a name of its own; `text` and `image` are what a result shows of it."""
-
-    id: str
-    sample: Sample
-    text: str = ""
-    image: str = ""
 
 
 def read_documents(path: Path) -> list[Document]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from zipfile import BadZipFile
 
 import pyarrow as pa
@@ -22,6 +23,8 @@ TABLE_SUFFIXES = (".parquet", ".jsonl", ".json")
 # Said about tables: our manifests, and what the hub's older data sets carry.
 _NO_TABLES = frozenset({"manifest.json", "files.json", "dataset_infos.json"})
 _LONGEST_LINE = 10_000_000
+_REMEMBERED = 1 << 16
+"""Image paths whose place is remembered: tables may name millions."""
 
 Made = TypeVar("Made")
 
@@ -129,12 +132,10 @@ def find_images(folder: Path) -> Callable[[str], ImageSource]:
         except (OSError, BadZipFile) as error:
             raise ImageError("E_IMAGE_OPEN", "the archive is not a readable zip file", where=str(archive)) from error
     roots = [root.resolve() for root in (folder / "images", folder) if root.is_dir()]
-    found: dict[str, ImageSource] = {}
 
+    @lru_cache(_REMEMBERED)
     def resolve(name: str) -> ImageSource:
-        if name not in found:
-            found[name] = _find(_inside(name), archive, names, roots)
-        return found[name]
+        return _find(inside(name), archive, names, roots)
 
     return resolve
 
@@ -145,11 +146,15 @@ def _find(name: str, archive: Path, names: frozenset[str], roots: Sequence[Path]
     for root in roots:
         path = root / name
         if _is_file(path) and not is_mac_note(name):
-            # A link may lead out of the folder although its own name does not.
-            if not any(path.resolve().is_relative_to(home) for home in (root, *_hub_cache(root))):
-                raise DataError("E_DATA_PATH", f"image {name!r} is a link out of the folder; copy the file")
+            check_link(path, root)
             return path
     raise ImageError("E_IMAGE_MISSING", f"image {name!r} is not in images.zip, images/ or {archive.parent}")
+
+
+def check_link(path: Path, root: Path) -> None:
+    """Raises `E_DATA_PATH` if a path in a folder, given resolved, is or goes through a link that leads out of it."""
+    if not any(path.resolve().is_relative_to(home) for home in (root, *_hub_cache(root))):
+        raise DataError("E_DATA_PATH", f"image {str(path.relative_to(root))!r} is a link out of the folder; copy the file")
 
 
 def _hub_cache(root: Path) -> list[Path]:
@@ -164,8 +169,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _inside(name: str) -> str:
-    """The path in its plain form, if it cannot leave the folder on any system."""
+def inside(name: str) -> str:
+    """Returns a relative path in its plain form. Raises `E_DATA_PATH` if it could leave its folder on any system."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or ".." in parts or parts[0].startswith("/") or PureWindowsPath(name).anchor or "\0" in name:
         raise DataError("E_DATA_PATH", f"image path {name!r} must be relative and stay inside the folder")
@@ -195,27 +200,35 @@ def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _read_jsonl(path: Path, on_bad: OnBad) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as file:
-        for number in count(1):
-            where = f"{path}:{number}"
-            line = file.readline(_LONGEST_LINE + 1)
-            if not line:
-                return
-            if len(line) > _LONGEST_LINE and not line.endswith(b"\n"):
-                # The rest is passed over in pieces, so that no line, however long, fills the memory.
-                while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
-                    pass
-                message = f"the line is longer than {_LONGEST_LINE} bytes"
-                on_bad(DataError("E_DATA_LINE_TOO_LONG", message, where=where))
-                continue
-            if not line.strip():
-                continue
-            try:
-                content = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except (ValueError, RecursionError) as error:
-                what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "valid JSON"
-                on_bad(DataError("E_DATA_READ", f"the line is not {what}", where=where))
+        for number, _, content in read_lines(file, path):
+            if isinstance(content, DataError):
+                on_bad(content)
             else:
                 yield number, content
+
+
+def read_lines(file: BinaryIO, path: Path, number: int = 1) -> Iterator[tuple[int, int, Any]]:
+    """Yields of each line that is not blank its number, the byte that it begins at, and its JSON, or the DataError
+    that says why it has none. The file stands at line `number` of `path`; no line, however long, fills the memory."""
+    for line_number in count(number):
+        where, offset = f"{path}:{line_number}", file.tell()
+        line = file.readline(_LONGEST_LINE + 1)
+        if not line:
+            return
+        if len(line) > _LONGEST_LINE and not line.endswith(b"\n"):
+            while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
+                pass
+            message = f"the line is longer than {_LONGEST_LINE} bytes"
+            yield line_number, offset, DataError("E_DATA_LINE_TOO_LONG", message, where=where)
+            continue
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line.decode("utf-8-sig" if line_number == 1 else "utf-8"))
+        except (ValueError, RecursionError) as error:
+            what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "valid JSON"
+            content = DataError("E_DATA_READ", f"the line is not {what}", where=where)
+        yield line_number, offset, content
 
 
 def _pick(

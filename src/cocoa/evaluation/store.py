@@ -7,7 +7,6 @@ Shapes: N keys of a shard, D dimensions.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from cocoa.claims import Claims
 from cocoa.errors import CocoaError, DataError
 from cocoa.files import check_folder, write_folder
 
@@ -58,14 +58,12 @@ class Store:
     """Facts by key, and the vectors that some have; for `with`, whose end gives back what this process has claimed."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.facts: dict[str, Any] = {}
         self.vectors: dict[str, NDArray[np.float32]] = {}
         self._read: set[str] = set()
         self._given_up: set[str] = set()
-        # One file for all claims: a claim is a lock on one byte of it, and it stays empty.
-        self._claims = (folder / ".claims").open("ab")
+        self._claims = Claims(folder)
 
     def __enter__(self) -> Store:
         try:
@@ -97,44 +95,39 @@ class Store:
         Every process must be given the same pieces; each takes the next that nobody has, and what it has taken it
         commits as one shard. `on_progress` is called whenever more is known.
         """
-        waiting: deque[_Claim] = deque(_Claim(piece) for piece in pieces if self.unknown(piece))
-        ahead: deque[tuple[_Claim, list[str], Begun]] = deque()
+        waiting: deque[Sequence[str]] = deque(piece for piece in pieces if self.unknown(piece))
+        ahead: deque[tuple[Sequence[str], list[str], Begun]] = deque()
         while waiting or ahead:
-            claim = self._take(waiting) if len(ahead) <= _AHEAD else None
-            if claim is not None:
-                keys = self.unknown(claim.keys)
+            piece = self._take(waiting) if len(ahead) <= _AHEAD else None
+            if piece is not None:
+                keys = self.unknown(piece)
                 self._remove_drafts(_name(keys))
-                ahead.append((claim, keys, work.begin(keys)))
+                ahead.append((piece, keys, work.begin(keys)))
             elif ahead:
-                claim, keys, begun = ahead.popleft()
+                piece, keys, begun = ahead.popleft()
                 self._add(keys, work.finish(begun))
-                self._release(claim)
+                self._claims.release(_name(piece))
             else:
                 time.sleep(_PATIENCE)
                 self.refresh()
             if on_progress is not None:
                 on_progress()
 
-    def _take(self, waiting: deque[_Claim]) -> _Claim | None:
+    def _take(self, waiting: deque[Sequence[str]]) -> Sequence[str] | None:
         """The next piece that nobody has, claimed; None if others have all that is left."""
         for _ in range(len(waiting)):
-            claim = waiting.popleft()
-            if not self.unknown(claim.keys):
+            piece = waiting.popleft()
+            if not self.unknown(piece):
                 continue
-            try:
-                fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, claim.offset)
-            except OSError:
-                waiting.append(claim)
+            if not self._claims.take(_name(piece)):
+                waiting.append(piece)
                 continue
             # Whoever had it may have committed it since the last look.
             self.refresh()
-            if self.unknown(claim.keys):
-                return claim
-            self._release(claim)
+            if self.unknown(piece):
+                return piece
+            self._claims.release(_name(piece))
         return None
-
-    def _release(self, claim: _Claim) -> None:
-        fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, claim.offset)
 
     def _remove_drafts(self, name: str) -> None:
         """Removes what killed writers of a shard left; only who has claimed it may call this."""
@@ -174,14 +167,6 @@ class Store:
                 self.facts[key] = fact
                 if vectors is not None:
                     self.vectors[key] = vectors[place]
-
-
-class _Claim:
-    """A piece of the work, and the byte that stands for it."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self.keys = keys
-        self.offset = int(_name(keys)[:14], 16)
 
 
 def _name(keys: Sequence[str]) -> str:

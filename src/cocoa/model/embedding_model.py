@@ -5,8 +5,7 @@ Shapes: M samples, N lines, S sequence, D hidden.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,35 +16,48 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-import cocoa
-from cocoa.backbones import Backbone, Encoded, Seen, load_backbone
+from cocoa.backbones import Backbone, Encoded, Seen
 from cocoa.batch import Batch, Row, collate, row_length, single_row
 from cocoa.chunks import padded_chunks
-from cocoa.errors import DataError, ModelError
-from cocoa.files import check_folder, write_folder
+from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
 from cocoa.pooling import BRIDGE, Pooling
 from cocoa.prompts import PROMPTS
 from cocoa.sample import Sample
 
-CARD = "cocoa.json"
-FORMAT = 1
 _WINDOW = 512
 """Samples that are decoded and sorted together: enough for even batches, few enough to hold in memory."""
 
 
 class EmbeddingModel(nn.Module):
-    """One unit vector for a text, an image, or both: the last state of e, appended to the input."""
+    """One unit vector for a text, an image, or both: the last state of e, appended to the input.
+
+    `prompts` are the words that it was trained with (see `cocoa.prompts`), `matryoshka` the lengths below D whose first
+    dimensions alone were trained to be a vector.
+    """
 
     def __init__(
-        self, backbone: Backbone, *, layout: str = "bidirectional", max_tokens: int = 4096, pooling: Pooling = BRIDGE
+        self,
+        backbone: Backbone,
+        *,
+        layout: str = "bidirectional",
+        max_tokens: int = 4096,
+        prompts: Mapping[str, str] = PROMPTS,
+        matryoshka: Sequence[int] = (),
+        pooling: Pooling = BRIDGE,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.layout = layout
         self.max_tokens = max_tokens
+        self.prompts = dict(prompts)
+        self.matryoshka = tuple(sorted(matryoshka))
         self.pooling = pooling
-        self.prompts = dict(PROMPTS)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return next(self.parameters()).dtype
 
     def states(self, batch: Batch, allowed: Tensor, seen: Seen | None = None) -> Tensor:
         """Returns the last hidden states [N, S, D] when query positions look where `allowed` [N, 1, S, S] says.
@@ -128,52 +140,30 @@ class EmbeddingModel(nn.Module):
 
     def save(self, folder: Path, *, receipt: dict[str, Any] | None = None) -> None:
         """Writes a model folder that describes itself; all of it or nothing."""
-        # Stock code then reads the folder with the attention that the model was trained with.
-        self.backbone.stock.config.text_config.is_causal = LAYOUTS[self.layout].causal
-        card = {
-            "format": FORMAT,
-            "cocoa": cocoa.__version__,
-            "backbone": self.backbone.stock.config.model_type,
-            "layout": self.layout,
-            "pooling": self.pooling.kind,
-            "bridge_tokens": self.pooling.tokens,
-            "bridge_token": self.backbone.text.control.bridge,
-            "dimensions": self.backbone.hidden_size,
-            "min_pixels": self.backbone.grid.min_pixels,
-            "max_pixels": self.backbone.grid.max_pixels,
-            "max_tokens": self.max_tokens,
-            "receipt": receipt or {},
-        }
-        with write_folder(folder) as draft:
-            self.backbone.save(draft)
-            (draft / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        # The folder is read and written by what stands above a model, so it is imported when it is used.
+        from cocoa.model.writing import write_model
+
+        write_model(self, folder, receipt=receipt)
 
     @classmethod
-    def load(cls, folder: Path, *, attention: str = "sdpa") -> EmbeddingModel:
-        """Returns the model of a folder that `save` wrote, on the best device at hand.
+    def load(
+        cls,
+        folder: Path,
+        *,
+        attention: str = "sdpa",
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device | None = None,
+        self_test: bool = True,
+    ) -> EmbeddingModel:
+        """Returns the model of a folder that `save` wrote, on the best device at hand unless one is named.
 
-        Raises `ModelError` (`E_MODEL_MISSING`, `E_MODEL_INCOMPLETE`, `E_MODEL_FORMAT`, `E_MODEL_WEIGHTS`) rather than
-        give back a model that is not the one that was saved.
+        Raises `ModelError` rather than give back a model that is not the one that was saved: `E_MODEL_MISSING`,
+        `E_MODEL_INCOMPLETE`, `E_MODEL_FORMAT`, `E_MODEL_UNSAFE`, `E_MODEL_WEIGHTS`, `E_MODEL_TOKENIZER`, and from the
+        self-test `E_MODEL_ATTENTION` and `E_MODEL_GOLDEN`.
         """
-        if not (folder / CARD).is_file():
-            hint = "; a bare backbone must be trained first" if (folder / "config.json").is_file() else ""
-            raise ModelError("E_MODEL_MISSING", f"not a model folder: no {CARD}{hint}", where=str(folder))
-        try:
-            check_folder(folder)
-        except DataError as error:
-            raise ModelError("E_MODEL_INCOMPLETE", error.message, where=str(folder)) from error
-        try:
-            card = json.loads((folder / CARD).read_text())
-            if card["format"] != FORMAT:
-                raise ModelError("E_MODEL_FORMAT", f"format {card['format']}, this version reads {FORMAT}")
-            layout, max_tokens, bridge = card["layout"], int(card["max_tokens"]), card["bridge_token"]
-            pooling = Pooling(kind=card["pooling"], tokens=card.get("bridge_tokens", 1))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError("E_MODEL_FORMAT", f"{CARD} cannot be read: {error}", where=str(folder)) from error
-        backbone = load_backbone(str(folder), attention=attention)
-        if layout not in LAYOUTS or bridge != backbone.text.control.bridge:
-            raise ModelError("E_MODEL_FORMAT", f"unknown layout {layout!r} or bridge token {bridge}", where=str(folder))
-        return cls(backbone, layout=layout, max_tokens=max_tokens, pooling=pooling).to(best_device())
+        from cocoa.model.reading import read_model
+
+        return read_model(folder, attention=attention, dtype=dtype, device=device, self_test=self_test)
 
 
 def best_device() -> torch.device:

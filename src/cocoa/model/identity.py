@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import cocoa
-from cocoa.files import MANIFEST, sha256
+from cocoa.files import read_manifest
+from cocoa.model.card import LIBRARIES, Card
 from cocoa.model.embedding_model import EmbeddingModel
 
-_LIBRARIES = ("transformers", "torch", "pillow")
 _WORDS = {
     "backbone": "backbone family",
     "layout": "attention layout",
     "pooling": "pooling",
-    "bridge_tokens": "number of bridge tokens",
     "bridge_token": "bridge token",
     "dimensions": "number of dimensions",
     "dtype": "type of the weights",
@@ -30,11 +29,26 @@ _WORDS = {
     # Last: whatever else differs is told first, because it says more.
     "fingerprint": "weights or tokenizer (fingerprint)",
 }
+_DECIDING_FILES = ("config.json", "model", "preprocessor_config.json", "tokenizer", "vocab", "merges", "special_tokens")
 
 
 def fingerprint(folder: Path) -> str:
-    """Returns a digest of a model folder's manifest: equal for equal models, whatever their place."""
-    return sha256(folder / MANIFEST)
+    """Returns a digest of all in a model folder that decides a vector: equal for equal models, whatever their place.
+
+    It is taken from the manifest. The receipt, the README and the prompts have no part in it.
+    """
+    files = read_manifest(folder)
+    card = Card.read(folder, older=True)
+    deciding = {
+        "files": {name: entry["sha256"] for name, entry in files.items() if _decides(name)},
+        "card": [card.layout, card.pooling.name, card.bridge_token, card.max_tokens, card.min_pixels, card.max_pixels],
+    }
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _decides(name: str) -> bool:
+    # `modules.json` is for sentence-transformers.
+    return name.startswith(_DECIDING_FILES)
 
 
 def identity_of(model: EmbeddingModel, fingerprint: str) -> dict[str, Any]:
@@ -44,18 +58,17 @@ def identity_of(model: EmbeddingModel, fingerprint: str) -> dict[str, Any]:
         "fingerprint": fingerprint,
         "backbone": model.backbone.stock.config.model_type,
         "layout": model.layout,
-        "pooling": model.pooling.kind,
-        "bridge_tokens": model.pooling.tokens,
+        "pooling": model.pooling.name,
         "bridge_token": model.backbone.text.control.bridge,
         "dimensions": model.backbone.hidden_size,
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "normalized": True,
         "prompts": _digest(model.prompts),
         "min_pixels": grid.min_pixels,
         "max_pixels": grid.max_pixels,
         "max_tokens": model.max_tokens,
         "cocoa": cocoa.__version__,
-        **{library: version(library) for library in _LIBRARIES},
+        **{library: version(library) for library in LIBRARIES},
     }
 
 

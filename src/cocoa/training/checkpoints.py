@@ -83,19 +83,26 @@ def save_checkpoint(
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """Returns the newest complete checkpoint, if any, and why each newer one was passed over."""
-    passed = []
+    passed: list[str] = []
     for path in _folders(folder):
         try:
-            check_folder(path, hashes=True)
-            state = json.loads((path / _STATE).read_text())
-            if state["format"] != FORMAT:
-                raise TrainingError("E_TRAINING_CHECKPOINT", f"format {state['format']}, this version reads {FORMAT}")
-        except (CocoaError, OSError, ValueError, KeyError, TypeError) as error:
-            reason = error.message if isinstance(error, CocoaError) else str(error)
-            passed.append(f"{path.name} is not complete: {reason}")
-            continue
-        return Checkpoint(path, state), passed
+            return read_checkpoint(path), passed
+        except TrainingError as error:
+            passed.append(f"{path.name} is not complete: {error.message}")
     return None, passed
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Returns the checkpoint of a folder after comparing its hashes; raises `E_TRAINING_CHECKPOINT`."""
+    try:
+        check_folder(folder, hashes=True)
+        state = json.loads((folder / _STATE).read_text())
+        if state["format"] != FORMAT:
+            raise TrainingError("E_TRAINING_CHECKPOINT", f"format {state['format']}, this version reads {FORMAT}")
+    except (CocoaError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.message if isinstance(error, CocoaError) else str(error)
+        raise TrainingError("E_TRAINING_CHECKPOINT", reason, where=str(folder)) from error
+    return Checkpoint(folder, state)
 
 
 def clean_up(folder: Path) -> None:

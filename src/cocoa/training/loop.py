@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import signal
 import threading
 import time
@@ -14,17 +13,15 @@ from types import FrameType
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-import cocoa
 from cocoa.data.bad_rows import BadRows
 from cocoa.data.mixing import Mixture
 from cocoa.errors import RecipeError, TrainingError, TrainingStoppedError, UsageError
 from cocoa.files import write_file
-from cocoa.model import EmbeddingModel
+from cocoa.model import EmbeddingModel, library_versions
 from cocoa.objectives import Objective
 from cocoa.recipe import Recipe, Stage, differences, parse_recipe
 from cocoa.training.batches import EncodedPairs, prefetched
@@ -41,8 +38,9 @@ from cocoa.training.contrast import RandomState
 from cocoa.training.log import BadRowLog, RunLog
 from cocoa.training.memory import most_memory
 from cocoa.training.ranks import Ranks
+from cocoa.training.receipt import data_hashes, receipt, trained_lengths
 from cocoa.training.schedule import learning_rate
-from cocoa.training.setup import Setup, fits, open_data, open_model, set_up, stage_seed
+from cocoa.training.setup import Setup, finished, fits, open_data, open_model, set_up, stage_seed
 from cocoa.training.step import backward_step
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee, put
@@ -128,6 +126,7 @@ class _Run:
         found = [BadRows(self.recipe.max_bad_rate) for _ in self.recipe.stages]
         opened = [open_data(self.recipe, stage, bad) for stage, bad in zip(self.recipe.stages, found, strict=True)]
         data = [(mixture, len(bad.rows)) for mixture, bad in zip(opened, found, strict=True)]
+        hashes = data_hashes(self.recipe) if self.ranks.is_first else {}
         model = open_model(self.recipe, self.ranks.device)
         self._begin(resume, found, checkpoint)
         first = 0
@@ -139,8 +138,9 @@ class _Run:
             for number in range(first, len(self.recipe.stages)):
                 here = checkpoint if checkpoint is not None and number == first and checkpoint.step else None
                 model = self._run_stage(model, number, data[number], here, stop)
+        model.matryoshka = trained_lengths(self.recipe)
         if self.ranks.is_first:
-            model.save(model_folder, receipt=receipt(self.recipe, self.log))
+            model.save(model_folder, receipt=receipt(self.recipe, self.log.records, hashes))
         self.ranks.wait()
         return model, self.log
 
@@ -275,14 +275,7 @@ class _Run:
             trainee = setup.trainee
             for name, weight in trainee.named_parameters():
                 put(weight.data, weights[name])
-        trainee.eval()
-        if setup.adapter is not None:
-            setup.adapter.merge()
-        trainee.model.backbone.grid = limits
-        if trainee.mixed:
-            for weight in trainee.model.parameters():
-                weight.data = weight.data.to(torch.bfloat16)
-        return trainee.model, list(trainee.objectives)  # type: ignore[arg-type]
+        return finished(setup, limits), list(trainee.objectives)  # type: ignore[arg-type]
 
     def _notice(self, stage: Stage, pairs: EncodedPairs, stop: threading.Event) -> _Notice:
         """What all ranks must know of each other before a step, in one message."""
@@ -350,7 +343,7 @@ class _Run:
             "first_losses": first_losses,
             "random": self._random(),
             "recipe": self.recipe.model_dump(mode="json"),
-            "versions": versions(),
+            "versions": library_versions(),
         }
         if self.ranks.is_first:
             save_checkpoint(self.out / "checkpoints", state, weights, memory, keep=self.recipe.machine.keep_checkpoints)
@@ -371,7 +364,7 @@ class _Run:
         if len(saved) != self.ranks.count:
             self.say(f"the run had {len(saved)} ranks and has {self.ranks.count} now: dropout draws anew")
             return
-        if checkpoint.state["versions"] != versions():
+        if checkpoint.state["versions"] != library_versions():
             self.say("library versions have changed since the checkpoint: numbers may differ in the last digits")
         own = saved[self.ranks.number]
         cpu, gpu = (torch.tensor(list(bytes.fromhex(own[kind])), dtype=torch.uint8) for kind in ("cpu", "gpu"))
@@ -386,30 +379,6 @@ class _Notice:
     bad: int
     num_cut: int
     stop: bool
-
-
-def receipt(recipe: Recipe, log: RunLog) -> dict[str, Any]:
-    """Returns what a model folder says of its making: the recipe, and each stage's last losses and seconds."""
-    stages = {}
-    for stage in recipe.stages:
-        records = [record for record in log.records if record["stage"] == stage.name]
-        stages[stage.name] = {
-            "last_losses": records[-1]["losses"],
-            "seconds": round(sum(record["seconds"] for record in records), 1),
-            "pairs": sum(record["pairs"] for record in records),
-            "skipped": sum(record["skipped"] for record in records),
-        }
-    return {"recipe": recipe.model_dump(mode="json"), "stages": stages, "versions": versions()}
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of what decides the numbers."""
-    return {
-        "cocoa": cocoa.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def peak_memory(device: torch.device) -> int:

@@ -10,6 +10,7 @@ from torch.optim import AdamW, Optimizer
 
 from cocoa.adapters import Adapter, add_adapter
 from cocoa.backbones import Backbone, open_backbone
+from cocoa.backbones.patches import PatchGrid
 from cocoa.batch import row_length
 from cocoa.data.bad_rows import BadRows
 from cocoa.data.mixing import Mixture
@@ -56,6 +57,19 @@ def set_up(model: EmbeddingModel, recipe: Recipe, stage: Stage, *, sharded: bool
         trainee.shard()
     optimiser = AdamW(trainee.trained.values(), lr=stage.learning_rate, weight_decay=stage.weight_decay)
     return Setup(trainee, adapter, optimiser)
+
+
+def finished(setup: Setup, limits: PatchGrid) -> EmbeddingModel:
+    """Returns the model of a stage that is over: adapters merged, the weights' type and pixel limits its own again."""
+    trainee = setup.trainee
+    trainee.eval()
+    if setup.adapter is not None:
+        setup.adapter.merge()
+    trainee.model.backbone.grid = limits
+    if trainee.mixed:
+        for weight in trainee.model.parameters():
+            weight.data = weight.data.to(torch.bfloat16)
+    return trainee.model
 
 
 def open_model(recipe: Recipe, device: torch.device | None = None) -> EmbeddingModel:

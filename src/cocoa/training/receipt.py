@@ -1,0 +1,69 @@
+"""The receipt in a model folder: recipe, seeds, what the data was, and how the losses went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cocoa.data.tables import find_tables
+from cocoa.files import sha256
+from cocoa.model import library_versions
+from cocoa.objectives.contrastive import ContrastiveOptions
+from cocoa.recipe import Recipe
+from cocoa.training.setup import stage_seed
+
+
+def receipt(
+    recipe: Recipe, records: Sequence[dict[str, Any]], hashes: dict[str, dict[str, str]] | None = None
+) -> dict[str, Any]:
+    """Returns what a model folder says of its making: recipe, seeds, data hashes, and each stage in numbers."""
+    stages = {}
+    for stage in recipe.stages:
+        own = [record for record in records if record["stage"] == stage.name]
+        stages[stage.name] = {
+            "seed": stage_seed(recipe.seed, stage.name),
+            "steps": len(own),
+            "first_losses": own[0]["losses"] if own else {},
+            "last_losses": own[-1]["losses"] if own else {},
+            "seconds": round(sum(record["seconds"] for record in own), 1),
+            "pairs": sum(record["pairs"] for record in own),
+            "skipped": sum(record["skipped"] for record in own),
+        }
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "stages": stages,
+        "data": hashes or {},
+        "versions": library_versions(),
+    }
+
+
+def data_hashes(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Returns, for each path that a recipe reads, the sha256 of its tables by name; generated data has its seed.
+
+    Pictures beside the tables are not hashed, there may be millions; a path that is gone has no hashes.
+    """
+    paths = {
+        path
+        for stage in recipe.stages
+        for source in stage.data
+        if isinstance(path := getattr(source, "path", None), Path)
+    }
+    return {str(path): _hashes(path) for path in sorted(paths)}
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    if path.is_file():
+        return {path.name: sha256(path)}
+    # A published set has a folder for each subset.
+    folders = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())] if path.is_dir() else []
+    return {str(table.relative_to(path)): sha256(table) for folder in folders for table in find_tables(folder)}
+
+
+def trained_lengths(recipe: Recipe) -> tuple[int, ...]:
+    """Returns the lengths below the full one that the recipe's last contrastive stage trains to be vectors."""
+    for stage in reversed(recipe.stages):
+        for options in stage.objectives:
+            if isinstance(options, ContrastiveOptions):
+                return tuple(sorted(options.dimensions))
+    return ()
