@@ -14,7 +14,7 @@ name: tiny
 seeds: [0, 1]
 backbone: {name: ./backbone}
 max_tokens: 96
-machine: {workers: 0, checkpoint_every: 1}
+machine: {workers: 0}
 generated:
   scenes: {seed: 0, num_train: 12, num_test: 12, num_things: 32}
   validation: {seed: 9, num_train: 12, num_test: 12, num_things: 32}

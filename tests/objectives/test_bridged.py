@@ -11,7 +11,6 @@ from torch import Tensor
 from cocoa.backbones import Backbone, Kind
 from cocoa.backbones.families import FAMILIES
 from cocoa.batch import Batch, apart_row, collate, row_length, single_row
-from cocoa.errors import RecipeError
 from cocoa.layouts import Role
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import (
@@ -265,6 +264,11 @@ def test_targets_without_a_word_or_a_picture_count_nothing(tiny: Tiny, sample: M
         loss.sum.backward()
 
 
-def test_more_layers_than_the_backbone_has_are_refused(tiny: Tiny) -> None:
-    with pytest.raises(RecipeError, match="light decoder of 3 layers; the backbone has 2"):
-        text(tiny(), layers=3)
+@pytest.mark.parametrize(("num", "places"), [(1, [1]), (2, [0, 1]), (3, [1, 0, 1])])
+def test_the_decoder_begins_as_copies_of_the_last_layers(tiny: Tiny, num: int, places: list[int]) -> None:
+    backbone = tiny()
+    layers = text(backbone, layers=num).decoder.layers
+    for layer, place in zip(layers, places, strict=True):
+        for own, copied in zip(layer.parameters(), backbone.layers[place].parameters(), strict=True):
+            assert torch.equal(own, copied)
+            assert own is not copied

@@ -24,7 +24,7 @@ STAGES = {
     "bridge": ("eos_bridge", "[{kind: masked_text, rate: 0.7, roles: [target]}]"),
     "contrastive": ("bidirectional", "[{kind: contrastive, temperature: 0.2}]"),
     "captioner": ("causal", "[{kind: next_token}]"),
-    "light": ("bidirectional", "[{kind: bridged_text, rate: 0.7}, {kind: bridged_patch, rate: 0.5, layers: 2}]"),
+    "light": ("bidirectional", "[{kind: bridged_text, rate: 0.7, layers: 2}]"),
     "joint": ("bidirectional", "[{kind: contrastive, temperature: 0.2}, {kind: bridged_text, rate: 0.7, weight: 0.3}]"),
     "joint-bridge": ("eos_bridge", "[{kind: contrastive, temperature: 0.2}, {kind: masked_text, rate: 0.5}]"),
 }

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from cocoa.backbones import Backbone
 from cocoa.batch import Batch
-from cocoa.errors import RecipeError
 from cocoa.layouts import LAYOUTS, Role
 
 
@@ -24,11 +23,10 @@ class LightDecoder(nn.Module):
 
     def __init__(self, backbone: Backbone, num_layers: int) -> None:
         super().__init__()
-        if num_layers > len(backbone.layers):
-            message = f"a light decoder of {num_layers} layers; the backbone has {len(backbone.layers)} to copy"
-            raise RecipeError("E_RECIPE_OPTION", message)
-        # The last ones: what they give is what the backbone's head reads.
-        self.layers = nn.ModuleList(deepcopy(layer) for layer in backbone.layers[-num_layers:])
+        # The last ones: what they give is what the backbone's head reads. A decoder with more of them than there are
+        # (as where costs are counted on a backbone of one layer) copies some twice.
+        places = [place % len(backbone.layers) for place in range(-num_layers, 0)]
+        self.layers = nn.ModuleList(deepcopy(backbone.layers[place]) for place in places)
         self.norm = deepcopy(backbone.final_norm)
 
     def forward(self, backbone: Backbone, vectors: Tensor, apart: Batch, embedded: Tensor) -> Tensor:
