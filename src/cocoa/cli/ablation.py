@@ -38,7 +38,11 @@ def ablate(
         with Live(console=console, refresh_per_second=2) as live:
 
             def on_standing(standing: Standing) -> None:
-                live.update(_table(analyse(loaded, standing.records).to_dict(), standing), refresh=True)
+                if console.is_terminal:
+                    live.update(_table(analyse(loaded, standing.records).to_dict(), standing), refresh=True)
+                else:
+                    # Where nothing can be overwritten, a line for each run.
+                    _say(_said(standing))
 
             Job(loaded, out, folder=study.parent, on_standing=on_standing, say=_say).run()
     records = read_records(out)
@@ -71,14 +75,18 @@ def _say(text: str) -> None:
     console.print(escape(text), soft_wrap=True, highlight=False)
 
 
-def _table(result: dict[str, Any], standing: Any) -> Table:
-    """Every arm under every budget so far: mean hit@1, and the difference to the baseline."""
+def _said(standing: Any) -> str:
     now = standing.now
     running = "" if now is None else f", now {now.arm} under {now.budget}, seed {now.seed}"
     if now is not None and now.number is not None:
         running += f" (tuning, trial {now.number})"
-    title = f"{standing.done} of {standing.of} runs{running}"
-    table = Table("arm", *(budget["budget"] for budget in result["budgets"]), box=None, caption=title)
+    return f"{standing.done} of {standing.of} runs{running}"
+
+
+def _table(result: dict[str, Any], standing: Any) -> Table:
+    """Every arm under every budget so far: mean hit@1, and the difference to the baseline."""
+    columns = [budget["budget"] for budget in result["budgets"]]
+    table = Table("arm", *columns, box=None, caption=_said(standing))
     cells: dict[str, dict[str, str]] = {}
     for budget in result["budgets"]:
         for arm in budget["arms"]:
