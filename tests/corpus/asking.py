@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
-
 from indexing import COLUMNS
 
 PAYLOADS = [
@@ -75,7 +74,9 @@ def _comparisons(*, contains: bool) -> st.SearchStrategy[dict[str, Any]]:
         ops = ["=", "!="] if kind == "bool" else ["=", "!=", "<", "<=", ">", ">="]
         some = st.lists(_VALUES[kind], min_size=1, max_size=4)
         choices = [
-            st.builds(lambda op, value: {"column": column, "op": op, "value": value}, st.sampled_from(ops), _VALUES[kind]),
+            st.builds(
+                lambda op, value: {"column": column, "op": op, "value": value}, st.sampled_from(ops), _VALUES[kind]
+            ),
             some.map(lambda values: {"column": column, "op": "in", "value": values}),
             st.just({"column": column, "op": "is_null"}),
         ]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forking import Processes
 from indexing import COLUMNS, embeddings, identity, rows, unit
 from writing import KEYS, ZYGOTE, state_after, state_of
 
@@ -21,6 +20,8 @@ from cocoa import CocoaError
 from cocoa.corpus.index import Index
 from cocoa.corpus.stores import commits
 from cocoa.corpus.stores.commits import Commits
+from cocoa.failpoints import INDEX_FAILPOINTS
+from forking import Processes
 
 LAST = 10
 
@@ -60,7 +61,7 @@ def check_kept(folder: Path, log: Path) -> int:
     return told + 1
 
 
-@pytest.mark.parametrize("place", ["index-begun", "index-changed", "index-synced", "file-written", "file-renamed"])
+@pytest.mark.parametrize("place", [*(place for place in INDEX_FAILPOINTS if "index" in place), "file-renamed"])
 def test_killed_before_or_after_any_write_nothing_told_is_lost(processes, empty, tmp_path, place):
     folder, log = tmp_path / "index", tmp_path / "log"
     shutil.copytree(empty, folder)
@@ -131,7 +132,7 @@ def test_every_file_is_synced_before_a_change_is_told(folder, monkeypatch):
 
     def fsync(handle):
         real(handle)
-        path = os.readlink(f"/proc/self/fd/{handle}")
+        path = str(Path(f"/proc/self/fd/{handle}").readlink())
         synced.add(path)
         if "/commits/." in path:  # the record itself, before it gets its name
             names_at_record.append(set(synced))
@@ -169,7 +170,9 @@ def test_a_tail_that_was_never_told_may_be_lost_in_any_part(folder, written, tmp
         for path in tail:
             kept = rng.choice(["whole", "gone", "empty", "half", "zeros"])
             content = (ahead / path).read_bytes()
-            content = {"empty": b"", "half": content[: len(content) // 2], "zeros": bytes(len(content))}.get(kept, content)
+            content = {"empty": b"", "half": content[: len(content) // 2], "zeros": bytes(len(content))}.get(
+                kept, content
+            )
             if kept != "gone":
                 (damaged / path).parent.mkdir(exist_ok=True)
                 (damaged / path).write_bytes(content)
@@ -298,9 +301,14 @@ def write_from_many(empty: Path, folder: Path, processes: int, times: int) -> No
     keys = KEYS[:6]
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(Path(__file__).parent),
-             json.dumps({"uri": str(folder), "keys": keys, "times": times, "seed": seed})]
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-c",
+                WRITER,
+                str(Path(__file__).parent),
+                json.dumps({"uri": str(folder), "keys": keys, "times": times, "seed": seed}),
+            ]
+        )
         for seed in range(processes)
     ]
     index = Index.open(folder)

@@ -252,7 +252,8 @@ def test_a_folder_with_an_id_twice_is_refused_and_nothing_is_left(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "uri", ["milvus://host/name", "milvus://host:1/na-me", "milvus://a b:1/n", "milvus://h:1/n?x", "http://h/x", "s3://b"]
+    "uri",
+    ["milvus://host/name", "milvus://host:1/na-me", "milvus://a b:1/n", "milvus://h:1/n?x", "http://h/x", "s3://b"],
 )
 def test_an_address_that_is_none_is_refused(uri):
     with pytest.raises(CocoaError) as caught:

@@ -138,7 +138,12 @@ def test_a_filter_at_the_limits_is_taken():
 
 def test_sql_and_milvus_say_names_of_ours_and_escaped_values_only():
     condition = parse_filter(
-        {"and": [{"column": "a'b", "op": "=", "value": "x'y\"\\é😀"}, {"not": {"column": "n", "op": "<", "value": -2}}]},
+        {
+            "and": [
+                {"column": "a'b", "op": "=", "value": "x'y\"\\é😀"},
+                {"not": {"column": "n", "op": "<", "value": -2}},
+            ]
+        },
         {"a'b": "string", "n": "int"},
     )
     fields = {"a'b": "column_0", "n": "column_1"}

@@ -41,14 +41,14 @@ def test_a_folder_of_pictures_comes_back_whole_and_in_order(embedder, pictures, 
 
 
 def test_search_ranks_as_a_plain_loop_over_cosines_does(embedder, pictures, tmp_path):
-    embed_corpus(embedder, pictures, tmp_path / "out")
+    embeddings = embed_corpus(embedder, pictures, tmp_path / "out")
     index = Index.open(tmp_path / "out")
     queries = ["a red apple", "an owl in the middle"]
     found = index.search(embedder, queries, k=4)
     asked = embedder.encode_query(queries)
-    ids = index.embeddings.table()["id"].to_pylist()
+    ids = embeddings.table()["id"].to_pylist()
     for vector, hits in zip(asked, found, strict=True):
-        cosines = {name: float(vector @ row) for name, row in zip(ids, index.embeddings.vectors(), strict=True)}
+        cosines = {name: float(vector @ row) for name, row in zip(ids, embeddings.vectors(), strict=True)}
         best = sorted(cosines, key=cosines.get, reverse=True)[:4]
         assert [hit.id for hit in hits] == best
         np.testing.assert_allclose([hit.score for hit in hits], [cosines[name] for name in best], atol=1e-6)

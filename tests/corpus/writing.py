@@ -1,4 +1,4 @@
-"""A fixed sequence of changes to an index, what it holds after each, and a process that makes them and may be killed."""
+"""A fixed sequence of changes to an index, what it holds after each, and a process that makes them."""
 
 from __future__ import annotations
 
@@ -84,4 +84,3 @@ def upsert_often(job) -> None:
     for number in range(job["times"]):
         names = [job["keys"][(number * 5 + job["seed"]) % len(job["keys"])], f"own-{job['seed']}"]
         index.upsert(rows(names, seed=1000 * job["seed"] + number))
-

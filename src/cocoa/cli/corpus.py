@@ -1,17 +1,15 @@
-"""`cocoa embed`, `cocoa search`: documents in, answers out."""
+"""`cocoa embed`: documents in, vectors out."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from cocoa.cli.console import console
-from cocoa.errors import UsageError
 
 
 class Engine(StrEnum):
@@ -57,25 +55,3 @@ def embed(
         console.print(f"[yellow]{bad:,} bad rows[/] are named in {escape(str(out / BAD_ROWS))}", soft_wrap=True)
     words = f"{len(embeddings):,} vectors of {embeddings.dimensions} dimensions in {escape(str(out))}"
     console.print(words, soft_wrap=True)
-
-
-def search(
-    index: Annotated[Path, typer.Argument(metavar="URI", help="Folder that `cocoa embed` wrote.")],
-    text: Annotated[str | None, typer.Option(help="Words to search for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Picture to search for.")] = None,
-    k: Annotated[int, typer.Option("-k", help="How many to show.")] = 10,
-    model: Annotated[Path | None, typer.Option(help="Model folder, if it is not where it was.")] = None,
-) -> None:
-    """Search embeddings by words, by a picture, or both."""
-    from cocoa.corpus.index import Index
-    from cocoa.embedder import Embedder
-
-    if not text and image is None:
-        raise UsageError("E_USAGE_SEARCH", "give --text, --image, or both")
-    opened = Index.open(index)
-    embedder = Embedder.load(model or opened.embeddings.model)
-    query: dict[str, Any] = {"text": text or ""} | ({"image": image} if image else {})
-    table = Table("rank", "score", "id", "text")
-    for rank, hit in enumerate(opened.search(embedder, [query], k)[0], 1):
-        table.add_row(str(rank), f"{hit.score:.3f}", escape(hit.id), escape(hit.text))
-    console.print(table)

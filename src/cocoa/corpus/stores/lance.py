@@ -51,7 +51,9 @@ class LanceStore:
         self._table: Table | None = None
         self._name = ""
         self._commit = Commit(0, "")
-        self._refreshed()
+        # What a verification has found damaged is opened all the same, to be verified again or repaired.
+        if not self._is_damaged():
+            self._refreshed()
 
     @classmethod
     def open(cls, root: Path) -> LanceStore:
@@ -253,8 +255,11 @@ class LanceStore:
                     raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri) from error
         raise AssertionError("unreachable")
 
+    def _is_damaged(self) -> bool:
+        return (self.root / DAMAGE).is_file()
+
     def _refreshed(self) -> Table:
-        if (self.root / DAMAGE).is_file():
+        if self._is_damaged():
             what = "a verification found damage: `cocoa index --repair` goes back to a whole version, or build it again"
             raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri)
         with self._lock:
@@ -301,7 +306,7 @@ class LanceStore:
     def _writing(self) -> Iterator[tuple[Table, Commit]]:
         """Gives the table at its newest commit, freed of what dead writers left, to the only writer."""
         with self._commits.writing():
-            if (self.root / DAMAGE).is_file():
+            if self._is_damaged():
                 raise IndexingError("E_INDEX_DAMAGED", "a verification found damage: repair it first", where=self.uri)
             commit, skipped = self._commits.newest()
             if skipped:
