@@ -35,16 +35,21 @@ def serve(model: Path, index: str | None, settings: ServeSettings) -> None:
 
     Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
     """
-    run(DrainingServer(open_app(model, index, settings)))
-
-
-def open_app(model: Path, index: str | None, settings: ServeSettings) -> FastAPI:
-    """Returns the application of a model folder, and of an index if there is one."""
     keys = ApiKeys.load(settings.key_file)
+    check_reach(settings, keys)
+    run(DrainingServer(open_app(model, index, settings, keys)))
+
+
+def check_reach(settings: ServeSettings, keys: ApiKeys) -> None:
+    """Raises `E_USAGE_KEYS` where others than this machine could reach a server without a key."""
     if settings.host not in LOOPBACK and not keys:
         raise UsageError(
             "E_USAGE_KEYS", f"on {settings.host} others can reach the server: give it keys", where="--keys"
         )
+
+
+def open_app(model: Path, index: str | None, settings: ServeSettings, keys: ApiKeys) -> FastAPI:
+    """Returns the application of a model folder, and of an index if there is one; raises where they do not fit."""
     embedder = Embedder.load(model)
     opened = Index.open(index) if index else None
     if opened is not None:
