@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import threading
 import time
@@ -14,6 +16,7 @@ from typing import Any
 import httpx2
 import numpy as np
 from fastapi import FastAPI
+from PIL import Image
 
 from cocoa.errors import ImageError
 from cocoa.images import open_rgb
@@ -109,6 +112,13 @@ def stub_app(
     """An application over a stub."""
     told = ServeSettings(port=0, **settings)
     return create_app(told, Engine(forward or StubForward(), told, Metrics(), DecodeHere()), index, keys=keys)
+
+
+def data_url(picture: Image.Image) -> str:
+    """A picture as clients send it."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 class Running:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 
 import numpy as np
 import openai
 import pytest
-
-
-def data_url(image) -> str:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+from running import data_url
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from running import running, stub_app
 from cocoa.errors import UsageError
 from cocoa.serving.door import PROBES
 from cocoa.serving.keys import ENVIRONMENT, ApiKey, ApiKeys
-from cocoa.serving.server import open_app
+from cocoa.serving.server import check_reach, serve
 from cocoa.serving.settings import ServeSettings
 
 KEY = "right-" + "k" * 40
@@ -158,10 +158,10 @@ def test_a_server_that_others_can_reach_does_not_start_without_a_key(embedder, m
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     for host in ("0.0.0.0", "::", "192.0.2.1", "my.host"):
         with pytest.raises(UsageError) as caught:
-            open_app(embedder.folder, None, ServeSettings(host=host))
+            serve(embedder.folder, None, ServeSettings(host=host))
         assert caught.value.code == "E_USAGE_KEYS"
     monkeypatch.setenv(ENVIRONMENT, KEY)
-    assert open_app(embedder.folder, None, ServeSettings(host="0.0.0.0"))
+    check_reach(ServeSettings(host="0.0.0.0"), ApiKeys.load(None))
 
 
 INSIDE = re.compile(r"0x[0-9a-f]{6,}|/home|/tmp|/root|Traceback|site-packages|RuntimeError|File \"", re.IGNORECASE)

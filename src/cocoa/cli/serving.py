@@ -25,6 +25,8 @@ def serve(
     fetch_from: Annotated[
         list[str] | None, typer.Option(help="Host that picture URLs may name; can be given often.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: several replicas behind Ray Serve.")] = "local",
+    replicas: Annotated[int, typer.Option(help="Replicas, with --engine ray.")] = 1,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another setting: key=value or limits.key=value.")
     ] = None,
@@ -36,6 +38,9 @@ def serve(
         raise UsageError("E_USAGE_EXTRA", "serving needs: pip install 'cocoa-embeddings[serve]'") from error
     from cocoa.serving.settings import settings_from
 
+    if engine not in ("local", "ray") or replicas < 1 or (engine == "local" and replicas != 1):
+        raise UsageError("E_USAGE_ENGINE", "use --engine local, or --engine ray with --replicas of 1 or more")
+
     given = {
         "model_name": model.resolve().name,
         "host": host,
@@ -45,4 +50,12 @@ def serve(
         "roots": tuple(root or ()),
         "fetch_hosts": tuple(fetch_from or ()),
     }
-    serve(model, index, settings_from(given, set_ or []))
+    settings = settings_from(given, set_ or [])
+    if engine == "local":
+        serve(model, index, settings)
+        return
+    try:
+        from cocoa.serving.replicas import serve_replicas
+    except ImportError as error:
+        raise UsageError("E_USAGE_EXTRA", "replicas need: pip install 'cocoa-embeddings[serve,ray]'") from error
+    serve_replicas(model, index, settings, replicas)

@@ -35,27 +35,36 @@ def serve(model: Path, index: str | None, settings: ServeSettings) -> None:
 
     Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
     """
-    app = open_app(model, index, settings)
-    DrainingServer(app).run()
-    if not app.state.service.has_ended:
-        # A pass that hangs would keep the process for ever.
-        log.error("the model does not answer; ending without it")
-        os._exit(1)
-
-
-def open_app(model: Path, index: str | None, settings: ServeSettings) -> FastAPI:
-    """Returns the application of a model folder, and of an index if there is one."""
     keys = ApiKeys.load(settings.key_file)
+    check_reach(settings, keys)
+    run(DrainingServer(open_app(model, index, settings, keys)))
+
+
+def check_reach(settings: ServeSettings, keys: ApiKeys) -> None:
+    """Raises `E_USAGE_KEYS` where others than this machine could reach a server without a key."""
     if settings.host not in LOOPBACK and not keys:
         raise UsageError(
             "E_USAGE_KEYS", f"on {settings.host} others can reach the server: give it keys", where="--keys"
         )
+
+
+def open_app(model: Path, index: str | None, settings: ServeSettings, keys: ApiKeys) -> FastAPI:
+    """Returns the application of a model folder, and of an index if there is one; raises where they do not fit."""
     embedder = Embedder.load(model)
     opened = Index.open(index) if index else None
     if opened is not None:
         opened.check_identity(embedder.identity, str(model))
     forward = Forward(embedder, max_batch_tokens=settings.queue.max_batch_tokens)
     return create_app(settings, Engine(forward, settings, Metrics()), opened, keys=keys)
+
+
+def run(server: DrainingServer) -> None:
+    """Runs a server until it has stopped."""
+    server.run()
+    if not server.service.has_ended:
+        # A pass that hangs would keep the process for ever.
+        log.error("the model does not answer; ending without it")
+        os._exit(1)
 
 
 class DrainingServer(uvicorn.Server):

@@ -42,8 +42,6 @@ class RequestLimits(Options):
     """Hits of a search."""
     max_likes: int = Field(32, ge=1)
     """Documents in `like` and `unlike`, each."""
-    max_id_characters: int = Field(1024, ge=1)
-    """Characters of a document's id."""
     max_body_seconds: float = Field(30.0, gt=0)
     """Seconds until the whole body must have arrived."""
 
@@ -76,7 +74,9 @@ class ServeSettings(Options):
     model_name: str = "cocoa"
     """What clients call the model."""
     host: str = "127.0.0.1"
+    """Address to listen on; others than loopback need keys."""
     port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0: any free one."""
     key_file: Path | None = None
     """Lines of `name scopes sha256`; see `cocoa.serving.keys`."""
     allowed_hosts: tuple[str, ...] = ()

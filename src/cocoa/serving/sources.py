@@ -17,6 +17,7 @@ from cocoa.serving.roots import Roots
 from cocoa.serving.settings import ServeSettings
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 _AT_ONCE = 8
 """Pictures that are fetched at once; each may take its ten seconds, so they must not be in anybody's way."""
 
@@ -72,7 +73,8 @@ class Sources:
         # Not even the text is decoded that could be too long.
         if len(content) <= (self.most + 2) // 3 * 4:
             try:
-                data = base64.b64decode(content, validate=True)
+                # Line breaks and the letters of URLs are what encoders differ in.
+                data = base64.b64decode(content.encode("ascii").translate(_STANDARD, b" \t\r\n"), validate=True)
             except (binascii.Error, ValueError):
                 raise RequestError("E_REQUEST_IMAGE", "the picture is not base64", where=where) from None
             if len(data) <= self.most:
