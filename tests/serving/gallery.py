@@ -55,7 +55,7 @@ def scenes(folder: Path, number: int = 26) -> list[Row]:
 
 def index_of(embedder: Embedder, rows: Sequence[Row], folder: Path, columns: dict[str, str] = COLUMNS) -> Index:
     """Returns the index over the embeddings of rows, which are written to `folder`."""
-    samples = [Sample("", (row.picture,)) if row.picture else Sample(row.text) for row in rows]
+    samples = [Sample(row.text, (row.picture,) if row.picture else ()) for row in rows]
     vectors = embedder.encode_document(samples) if rows else np.zeros((0, embedder.dimensions), np.float32)
     table = {name: [getattr(row, name) for row in rows] for name in ("id", "text", "image")}
     table |= {name: [row.columns[name] for row in rows] for name in columns}

@@ -290,6 +290,9 @@ def test_a_match_is_explained_as_the_library_does(server, embedder, gallery, dim
     assert (answer["rows"], answer["columns"]) == expected.values.shape
     assert answer["values"] == pytest.approx(expected.values, abs=1e-4)
     assert answer["score"] == pytest.approx(expected.score, abs=1e-5)
+    hits = server.post("/v1/search", query | {"k": 50}).json()["hits"]
+    [found] = [hit["score"] for hit in hits if hit["id"] == "scene-8"]
+    assert answer["score"] == pytest.approx(found, abs=1e-5), "what is explained is the score that was shown"
 
 
 def test_what_cannot_be_explained_is_told(server):
