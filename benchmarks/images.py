@@ -1,9 +1,9 @@
 """Pictures to patches beside the stock way: `python -m benchmarks.images [--json FILE]`.
 
 The stock way is plain PIL (open, convert to RGB) and `transformers`' own `Qwen2VLImageProcessorPil`, picture by
-picture; neither it nor ours needs torchvision. Same files (webp as they lie in a set's images.zip, already in memory),
-same pixel limits, equal patches checked first, runs alternate. The ceiling is decoding and resizing alone, without which
-no patch is made.
+picture; neither it nor ours needs torchvision. Same files (webp as they lie in a set's images.zip, held in memory),
+same pixel limits, equal patches checked first, runs alternate. The ceiling is decoding and resizing alone, without
+which no patch is made.
 """
 
 from __future__ import annotations
