@@ -106,7 +106,9 @@ everything; by MMEB's official rule the first of equal scores wins, and the righ
 pictures*: the trained `cocoa` model of the first seed, shown grey in place of each picture. A tie counts against the
 model; in brackets, where it differs, the same with a tie of k best worth 1/k.
 
-The column *blind* is the frequent answer with such ties shared, or given to the answer seen first; {differing}
+The column *blind* is the frequent answer with such ties shared, or given to the answer seen first. A question that
+never was asked in training is a guess here, while a set may count the commonest answer of the whole task for it:
+{differing}
 """
 
 
