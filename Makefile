@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup browser quickstart test test-slow soak real-shape check nano-backbone open-sets
+.PHONY: setup browser quickstart test test-slow soak real-shape check nano-backbone open-sets study
 
 setup: .venv/ready
 
@@ -49,3 +49,7 @@ nano-backbone: setup
 # The real-data table of docs/results.md.
 open-sets: setup
 	$(BIN)/python scripts/run_open_sets.py --out runs/open-sets
+
+# Four arms, three seeds: shows that `cocoa ablate` works, no evidence.
+study: setup
+	$(BIN)/cocoa ablate studies/nano-small.yaml --out runs/nano-small
