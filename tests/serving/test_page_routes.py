@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery import ODD_IDS, Gallery, make_gallery
+from gallery import COLUMNS, ODD_IDS, Row, index_of, scenes
 from PIL import Image
 from running import running, until
 
@@ -39,14 +39,21 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def gallery(embedder, pictures):
-    made = make_gallery(embedder, pictures)
-    outside = replace(made.rows[0], id="outside", image=str(pictures.parent / f"{pictures.name}-outside.png"))
-    sneaky = replace(made.rows[0], id="sneaky", image=str(pictures / ".." / f"{pictures.name}-outside.png"))
-    gone = replace(made.rows[0], id="gone", image=str(pictures / "gone.png"))
-    (pictures / "damaged.png").write_bytes((pictures / "0.png").read_bytes()[:200])
-    damaged = replace(made.rows[0], id="damaged", image=str(pictures / "damaged.png"))
-    return Gallery([*made.rows, outside, sneaky, gone, damaged])
+def rows(pictures):
+    (pictures / "damaged.png").write_bytes((pictures.parent / f"{pictures.name}-outside.png").read_bytes()[:60])
+    strange = {
+        "outside": pictures.parent / f"{pictures.name}-outside.png",
+        "sneaky": pictures / ".." / f"{pictures.name}-outside.png",
+        "gone": pictures / "gone.png",
+        "damaged": pictures / "damaged.png",
+    }
+    made = scenes(pictures)
+    return made + [replace(made[0], id=name, image=str(path)) for name, path in strange.items()]
+
+
+@pytest.fixture(scope="module")
+def gallery(embedder, rows, tmp_path_factory):
+    return index_of(embedder, rows, tmp_path_factory.mktemp("index") / "embeddings")
 
 
 def app_of(embedder, index, pictures, keys=None):
@@ -134,8 +141,8 @@ def test_every_route_of_the_page_wants_the_key(embedder, gallery, pictures):
 
 def test_the_index_is_described_by_what_can_be_chosen(server, gallery):
     described = server.client.get("/v1/index").json()
-    assert described["count"] == len(gallery.rows)
-    assert described["columns"] == gallery.columns
+    assert described["count"] == len(gallery)
+    assert described["columns"] == gallery.columns == COLUMNS
     assert described["dimensions"] == [32, 16, 8]
     assert described["models"] == ["cocoa"]
     ground = described["facets"]["ground"]
@@ -145,9 +152,9 @@ def test_the_index_is_described_by_what_can_be_chosen(server, gallery):
     assert len(set(names)) == len(names) > 3
 
 
-def test_a_column_with_many_values_offers_the_commonest_and_says_that_there_are_more(embedder, gallery, pictures):
-    rows = [replace(row, columns={"name": f"name {place}"}) for place, row in enumerate(gallery.rows)]
-    with running(app_of(embedder, Gallery(rows, {"name": "string"}), pictures)) as here:
+def test_a_column_with_many_values_offers_the_commonest_and_says_that_there_are_more(embedder, pictures, tmp_path):
+    rows = [Row(f"{place}", "a text", columns={"name": f"name {place}"}) for place in range(21)]
+    with running(app_of(embedder, index_of(embedder, rows, tmp_path / "many", {"name": "string"}), pictures)) as here:
         facet = here.client.get("/v1/index").json()["facets"]["name"]
     assert (len(facet["values"]), facet["complete"]) == (20, False)
 
@@ -193,10 +200,10 @@ def test_the_picture_of_a_hit_is_drawn_anew(server, gallery, pictures, name):
     assert np.abs(np.asarray(shown.convert("RGB"), int) - np.asarray(original.convert("RGB"), int)).mean() < 8
 
 
-def test_a_large_picture_is_shrunk_and_an_unchanged_one_is_not_sent_again(embedder, gallery, pictures):
+def test_a_large_picture_is_shrunk_and_an_unchanged_one_is_not_sent_again(embedder, pictures, tmp_path):
     Image.new("RGB", (3000, 1500), "red").save(pictures / "large.png")
-    row = replace(gallery.rows[0], id="large", image=str(pictures / "large.png"))
-    with running(app_of(embedder, Gallery([row]), pictures)) as here:
+    row = Row("large", "a text", str(pictures / "large.png"))
+    with running(app_of(embedder, index_of(embedder, [row], tmp_path / "large", {}), pictures)) as here:
         sizes = {
             size: Image.open(io.BytesIO(picture_at(here, "large", size=size).content)).size
             for size in ("small", "large")
@@ -225,20 +232,27 @@ def test_a_damaged_picture_is_told_as_such(server):
 def test_a_hit_names_its_picture_by_an_address_of_this_server(server, gallery):
     hits = server.post("/v1/search", {"text": "a red apple", "k": 50}).json()["hits"]
     with_picture = [hit for hit in hits if hit["image"]]
-    assert len(with_picture) == len(gallery.rows) - 3
+    assert len(with_picture) == len(gallery) - 3
     address = with_picture[0]["image"]
     assert address == f"/v1/documents/{document_key(with_picture[0]['id'])}/image"
     assert {hit["id"] for hit in hits if not hit["image"]} == {"note", "long", "markup"}
 
 
-def test_more_like_a_document_finds_it_first_and_less_like_it_pushes_it_down(server, gallery):
+def test_more_like_a_document_and_less_like_another(server, gallery):
     def order(**query):
         return [hit["id"] for hit in server.post("/v1/search", {"k": 50} | query).json()["hits"]]
 
-    liked = order(like=["scene-9"])
-    assert liked[0] == "scene-9"
-    disliked = order(like=["scene-9"], unlike=["scene-12"])
-    assert disliked.index("scene-12") > liked.index("scene-12")
+    [liked, unliked] = gallery.get(["scene-9", "scene-12"])
+    more = order(like=["scene-9"])
+    assert more == [hit.id for hit in gallery.search_vectors(liked.vector[None], 50)[0] if hit.id != "scene-9"]
+    away = liked.vector - 0.5 * unliked.vector
+    expected = gallery.search_vectors(away[None] / np.linalg.norm(away), 50)[0]
+    assert order(like=["scene-9"], unlike=["scene-12"]) == [
+        hit.id for hit in expected if hit.id not in ("scene-9", "scene-12")
+    ]
+    owls = {"column": "things", "op": ">=", "value": 3}
+    few = order(like=["scene-9"], filter=owls)
+    assert few == [name for name in more if gallery.get([name])[0].columns["things"] >= 3]
 
 
 def test_what_is_liked_must_be_there_and_leave_something(server):
@@ -246,24 +260,24 @@ def test_what_is_liked_must_be_there_and_leave_something(server):
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "E_INDEX_ID")
     nothing = server.post("/v1/search", {})
     assert nothing.json()["error"]["code"] == "E_REQUEST_QUERY"
+    both = server.post("/v1/search", {"like": ["scene-9"], "unlike": ["scene-9"], "k": 3})
+    assert both.status_code == 200, "half of it is left"
     many = server.post("/v1/search", {"text": "a", "like": ["scene-9"] * 33})
     assert many.json()["error"]["code"] == "E_LIMIT_LIKES"
 
 
 def test_a_shorter_search_equals_one_over_shorter_vectors(gallery):
-    vector = gallery.rows[3].vector + 0.5 * gallery.rows[8].vector
+    names = [hit.id for hit in gallery.search_vectors(np.eye(1, gallery.dimensions, dtype=np.float32), 100)[0]]
+    every = np.stack([row.vector for row in gallery.get(names)])
+    vector = every[3] + 0.5 * every[8]
     vector /= np.linalg.norm(vector)
-    all_vectors = np.stack([row.vector for row in gallery.rows])[:, :8]
+    all_vectors = every[:, :8]
     scores = all_vectors @ vector[:8] / np.linalg.norm(all_vectors, axis=1) / np.linalg.norm(vector[:8])
     expected = np.argsort(-scores, kind="stable")[:10]
-    found = nearest(gallery, vector, 10, filter_by=None, dimensions=8)
+    found = nearest(gallery, vector, 10, None, 8)
     assert [hit.score for hit in found] == pytest.approx(scores[expected].tolist(), abs=1e-5)
-    whole = nearest(gallery, vector, 10, filter_by=None, dimensions=None)
-    assert (
-        whole
-        == gallery.search_vectors(vector[None], 10)[0]
-        == nearest(gallery, vector, 10, filter_by=None, dimensions=32)
-    )
+    whole = nearest(gallery, vector, 10)
+    assert whole == gallery.search_vectors(vector[None], 10)[0] == nearest(gallery, vector, 10, None, 32)
 
 
 @pytest.mark.parametrize("dimensions", [None, 8])
@@ -276,6 +290,9 @@ def test_a_match_is_explained_as_the_library_does(server, embedder, gallery, dim
     assert (answer["rows"], answer["columns"]) == expected.values.shape
     assert answer["values"] == pytest.approx(expected.values, abs=1e-4)
     assert answer["score"] == pytest.approx(expected.score, abs=1e-5)
+    hits = server.post("/v1/search", query | {"k": 50}).json()["hits"]
+    [found] = [hit["score"] for hit in hits if hit["id"] == "scene-8"]
+    assert answer["score"] == pytest.approx(found, abs=1e-5), "what is explained is the score that was shown"
 
 
 def test_what_cannot_be_explained_is_told(server):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from cocoa.corpus.index import Index
 from cocoa.serving.documents import shown
 from cocoa.serving.service import Service, json_reply, needs, service_of
 
@@ -51,6 +51,8 @@ class Catalogue:
         index, dimensions = self.service.index, self.service.engine.dimensions
         content = {
             "searchable": index is not None,
+            # Without a folder that they may lie in no picture is shown, whatever the index names.
+            "shows_pictures": bool(self.service.settings.roots),
             "count": 0,
             "columns": {},
             "facets": {},
@@ -76,23 +78,23 @@ def lengths(dimensions: int) -> list[int]:
     ]
 
 
-def _facet(index: Any, name: str, kind: str) -> dict[str, Any]:
+def _facet(index: Index, name: str, kind: str) -> dict[str, Any]:
     """What can be chosen of a column: its commonest values, or the ends of its range."""
     counts: dict[Any, int] = index.facets(name, NUM_VALUES + 1)
     is_complete = len(counts) <= NUM_VALUES
     if kind in ("int", "float"):
         # The ends are known where all values are; elsewhere they would cost a look at every row.
-        known = [value for value in counts if value is not None] if is_complete else []
+        known = counts if is_complete else {}
         return {"kind": kind, "min": min(known, default=None), "max": max(known, default=None)}
     values = [{"value": value, "count": count} for value, count in list(counts.items())[:NUM_VALUES]]
     return {"kind": kind, "values": values, "complete": is_complete}
 
 
-def _examples(index: Any, dimensions: int) -> list[dict[str, Any]]:
+def _examples(index: Index, dimensions: int) -> list[dict[str, Any]]:
     """A few documents far from one another: each the nearest to another direction, the same at every start."""
     directions = np.random.default_rng(0).normal(size=(2 * NUM_EXAMPLES, dimensions)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    nearest: Sequence[Sequence[Any]] = index.search_vectors(directions, 1)
+    nearest = index.search_vectors(directions, 1)
     different = {hits[0].id: hits[0] for hits in nearest if hits}
     pictures_first = sorted(different.values(), key=lambda hit: not hit.image)
     return [shown(hit) for hit in pictures_first[:NUM_EXAMPLES]]

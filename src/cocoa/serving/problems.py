@@ -94,6 +94,9 @@ def reply(error: RequestError, request_id: str) -> Response:
     headers = {"x-request-id": request_id}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
+    answer = JSONResponse(body, error.status, headers)
     if error.status == HTTPStatus.UNAUTHORIZED:
-        headers["www-authenticate"] = 'Basic realm="cocoa", charset="UTF-8", Bearer'
-    return JSONResponse(body, error.status, headers)
+        # One header each: Chromium does not ask for a password where both stand in one.
+        answer.headers.append("www-authenticate", 'Basic realm="cocoa", charset="UTF-8"')
+        answer.headers.append("www-authenticate", "Bearer")
+    return answer

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from starlette.responses import Response
 
+from cocoa.corpus.examples import combined
+from cocoa.errors import UsageError
 from cocoa.options import Options
 from cocoa.sample import Sample
 from cocoa.serving.bodies import StrictRoute
 from cocoa.serving.documents import shown
-from cocoa.serving.nearest import combined, nearest
+from cocoa.serving.nearest import nearest, others
 from cocoa.serving.problems import RequestError
 from cocoa.serving.service import Service, json_reply, needs, service_of
 
@@ -45,9 +47,8 @@ async def search(body: SearchBody, request: Request) -> Response:
     if body.k > service.settings.limits.max_k:
         raise RequestError("E_LIMIT_K", f"k is above {service.settings.limits.max_k} (max_k)", where="k")
     vector = await query_vector(service, request, body)
-    hits = await service.engine.read(
-        lambda: nearest(service.index, vector, body.k, filter_by=body.filter, dimensions=body.dimensions)
-    )
+    condition = others(service.index, body.filter, [*body.like, *body.unlike])
+    hits = await service.engine.read(lambda: nearest(service.index, vector, body.k, condition, body.dimensions))
     return json_reply(
         {
             "hits": [shown(hit) for hit in hits],
@@ -68,16 +69,16 @@ async def query_vector(service: Service, request: Request, body: SearchBody) -> 
         raise RequestError(
             "E_LIMIT_DIMENSIONS", f"the model has {service.engine.dimensions} dimensions", where="dimensions"
         )
-    asked = None
+    if not (body.text or body.image or body.like):
+        raise RequestError("E_REQUEST_QUERY", "give a text, an image, or documents in like")
+    rows = await service.engine.read(lambda: service.index.get([*body.like, *body.unlike]))
+    wanted = [row.vector for row in rows[: len(body.like)]]
+    unwanted = [row.vector for row in rows[len(body.like) :]]
     if body.text or body.image:
         images = (body.image,) if body.image else ()
         [embedded] = await service.embed(request, [Sample(body.text or "", images, "query")], "query", model=body.model)
-        asked = embedded.vector
-    like = await service.engine.read(lambda: _vectors(service, body.like))
-    unlike = await service.engine.read(lambda: _vectors(service, body.unlike))
-    return combined(asked, like, unlike)
-
-
-def _vectors(service: Service, ids: list[str]) -> NDArray[np.float32]:
-    rows = service.index.get(ids) if ids else []
-    return np.array([row.vector for row in rows], np.float32).reshape(len(rows), service.engine.dimensions)
+        wanted.append(embedded.vector)
+    try:
+        return combined(np.stack(wanted), np.stack(unwanted) if unwanted else None)
+    except UsageError:
+        raise RequestError("E_REQUEST_QUERY", "what is liked and unlike cancels out", where="unlike") from None

@@ -19,9 +19,11 @@ export function found(view, index, panes, act) {
   if (view.compare) return [sideBySide(index, panes, act)];
   const [{ hits, seconds }] = panes;
   const full = hits.length === view.size;
+  const hidden = !index.shows_pictures && hits.some((hit) => hit.image);
   return [
     element("p", { class: "summary", role: "status" },
-      `${full ? "The best " : ""}${counted(hits.length, "hit")} in ${seconds.toFixed(2)} s`),
+      `${full ? "The best " : ""}${counted(hits.length, "hit")} in ${seconds.toFixed(2)} s`,
+      hidden && element("span", { class: "hint" }, "Pictures are shown where the server is started with --root FOLDER.")),
     grid(hits, act),
     full && view.size < MOST &&
       element("button", { type: "button", class: "tool further", on: { click: act.further } }, "Show more"),

@@ -1,7 +1,7 @@
 // Two searches side by side: the same query by two models or two lengths of vector, and how the order differs.
 
 import { element } from "./elements.js";
-import { face, scored, titled } from "./results.js";
+import { face, scored, spokenOf, titled } from "./results.js";
 
 /** Returns every way to search that this server has, as [key, label]: models times dimensions. */
 export function waysOf(index) {
@@ -60,7 +60,7 @@ function row(hit, number, other, act) {
     element("button",
       {
         type: "button", class: "row", "data-id": hit.id, on: { click: () => act.open(hit) },
-        "aria-label": `${number + 1}. ${titled(hit)}. Score ${scored(hit.score)}, ${words}`,
+        "aria-label": `${number + 1}. ${spokenOf(hit)}. Score ${scored(hit.score)}, ${words}`,
       },
       element("span", { class: "rank" }, String(number + 1)),
       element("span", { class: "mat" }, face(hit, "small")),

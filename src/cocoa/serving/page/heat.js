@@ -29,7 +29,7 @@ export function inWords({ rows, columns, values }) {
       shares.set(name, (shares.get(name) ?? 0) + value);
       whole += value;
     }));
-  if (!whole) return "No part of this picture speaks for the match more than the rest.";
+  if (!whole) return "No part of this picture speaks for the match more than the rest of it; its words may.";
   const [[name, share]] = [...shares].sort(([, a], [, b]) => b - a);
   const percent = Math.round((100 * share) / whole);
   return `${percent >= 50 ? "Most" : "The largest part"} of the match, ${percent} %, comes from the ${name}.`;

@@ -9,6 +9,9 @@ const BY_CODE = {
   E_IMAGE_RATIO: ["This picture is too long and thin", "Crop it, then try again.", null],
   E_DATA_TOO_LONG: ["This is too long for the model", "Use fewer words or a smaller picture.", null],
   E_DATA_NO_PICTURE: ["This document has no picture", "Only pictures can be explained.", null],
+  E_LIMIT_IMAGE: ["This picture is too large", "Make it smaller, then try again.", null],
+  E_LIMIT_PIXELS: ["This picture is too large", "Make it smaller, then try again.", null],
+  E_LIMIT_CHARACTERS: ["This is too long a text", "Use fewer words.", null],
   E_INDEX_ID: ["That document is no longer in the index", "Search again without it.", null],
 };
 

@@ -6,8 +6,11 @@ import { element, icon } from "./elements.js";
 /** Returns the cosine as it is shown: three digits, so that neighbours can be told apart. */
 export const scored = (score) => score.toFixed(3).replace("-", "−");
 
-/** Returns what a hit is called where it cannot be seen. */
+/** Returns what a hit is called. */
 export const titled = (hit) => hit.text || hit.id;
+
+/** Returns what a hit is called where it is read out: not the whole of a long text. */
+export const spokenOf = (hit) => (titled(hit).length > 100 ? `${titled(hit).slice(0, 99).trimEnd()}…` : titled(hit));
 
 /** Returns the picture of a hit, or its words where it has none or the picture is gone. */
 export function face(hit, size) {
@@ -42,7 +45,7 @@ function card(hit, number, best, act, ranked) {
   const open = element("button",
     {
       type: "button", class: "open", "data-id": hit.id, tabindex: number ? "-1" : "0",
-      "aria-label": ranked ? `${number + 1}. ${title}. Score ${scored(hit.score)}` : title,
+      "aria-label": ranked ? `${number + 1}. ${spokenOf(hit)}. Score ${scored(hit.score)}` : spokenOf(hit),
       on: { click: () => act.open(hit) },
     },
     element("span", { class: "mat" }, face(hit, "small")),
@@ -52,8 +55,8 @@ function card(hit, number, best, act, ranked) {
   return element("li", { class: `card${kind}` }, open,
     element("div", { class: "foot" },
       score || element("span", { class: "score" }),
-      follow("more", `More like this: ${title}`, () => act.more(hit)),
-      ranked && follow("less", `Less like this: ${title}`, () => act.less(hit))));
+      follow("more", `More like this: ${spokenOf(hit)}`, () => act.more(hit)),
+      ranked && follow("less", `Less like this: ${spokenOf(hit)}`, () => act.less(hit))));
 }
 
 function follow(name, label, act) {
