@@ -20,6 +20,8 @@ from cocoa.sample import META_TASKS
 VARIANTS = ("contrastive_only", "cocoa")
 TRIVIAL = ("random", "constant", "grey pictures", "frequent answer")
 _MEANS = (*META_TASKS, "overall")
+_T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
+"""Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond them two is near enough."""
 Results = dict[str, Any]
 
 
@@ -158,10 +160,14 @@ def _verdict(runs: Mapping[str, Sequence[Run]]) -> str:
     shown = f"Overall `cocoa` is {mean:+.1f} points from `contrastive_only` over {count}"
     if len(differences) < 2:
         return f"{shown}: too few to say anything."
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    if abs(mean) <= 2 * error:
-        return f"**{shown}, with a standard error of {error:.1f}: no difference is shown at this scale.**"
-    return f"**{shown}, with a standard error of {error:.1f}.**"
+    better = sum(difference > 0 for difference in differences)
+    shown += f" (better in {better})"
+    # Student's t: with three seeds the interval is more than twice as wide as the usual two standard errors.
+    quantile = _T95.get(len(differences) - 1, 2.0)
+    half = quantile * statistics.stdev(differences) / len(differences) ** 0.5
+    interval = f"95 % interval by Student's t {mean - half:+.1f} to {mean + half:+.1f}"
+    verdict = ": no difference is shown at this scale" if abs(mean) <= half else ""
+    return f"**{shown}, {interval}{verdict}.**"
 
 
 def _summaries(runs: Sequence[Run], key: str) -> list[float]:

@@ -45,14 +45,16 @@ def write(pages, before, after):
 def test_means_and_spread_are_those_of_the_seeds(pages):
     page = write(pages, [0.2, 0.4], [0.5, 0.7])
     assert "| colours | vqa | 10 | 10.0 | 20.0 | 30.0 ± 14.1 | 60.0 ± 14.1 | +30.0 ± 0.0 |" in page
-    assert (
-        "**Overall `cocoa` is +30.0 points from `contrastive_only` over 2 seeds, with a standard error of 0.0.**"
-        in page
-    )
+    assert "**Overall `cocoa` is +30.0 points from `contrastive_only` over 2 seeds (better in 2), 95 %" in page
+    assert "+30.0 to +30.0.**" in page
 
 
 def test_a_difference_within_its_error_is_called_none(pages):
     assert "no difference is shown" in write(pages, [0.2, 0.4], [0.5, 0.2])
+    # Mean -0.5 of three, two standard errors 0.35, but Student's half-width 0.76.
+    page = write(pages, [0.2, 0.2, 0.2], [0.196, 0.198, 0.191])
+    assert "-0.5 points from `contrastive_only` over 3 seeds (better in 0)" in page
+    assert "-1.4 to +0.4: no difference is shown" in page
 
 
 def test_one_seed_says_so(pages):
