@@ -28,8 +28,9 @@ check: setup
 	$(BIN)/ruff format --check src tests scripts benchmarks
 	$(BIN)/mypy
 
+# Two at a time, file by file; each test computes on one thread.
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow
