@@ -26,6 +26,8 @@ class Load:
     refused_seconds: list[float] = field(default_factory=list)
     memory_growth: int = 0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
+    """What the server's processes took, which compares where a machine does other work too."""
 
     def summary(self) -> dict[str, Any]:
         """Rates, percentiles and counts, for reference/serving.json."""
@@ -36,6 +38,7 @@ class Load:
             "statuses": {str(status): number for status, number in sorted(self.statuses.items())},
             "num_wrong": self.num_wrong,
             "answers_per_second": round(len(self.good_seconds) / self.seconds, 1),
+            "answers_per_processor_second": round(len(self.good_seconds) / max(self.processor_seconds, 1e-9), 1),
             "p50_seconds": round(float(np.quantile(good, 0.5)), 4),
             "p99_seconds": round(float(np.quantile(good, 0.99)), 4),
             "refused_p50_seconds": round(float(np.quantile(refused, 0.5)), 4),
@@ -79,7 +82,13 @@ async def _load(url: str, questions: list[Question], clients: int, seconds: floa
             await asyncio.gather(*(ask(number, until, counted) for number in range(clients)))
 
         await run(min(3.0, seconds / 3), Load())
-        before, start = watched.memory_info().rss, time.monotonic()
+        before, start, processor = watched.memory_info().rss, time.monotonic(), _processor_seconds(watched)
         await run(seconds, load)
         load.seconds, load.memory_growth = time.monotonic() - start, watched.memory_info().rss - before
+        load.processor_seconds = _processor_seconds(watched) - processor
     return load
+
+
+def _processor_seconds(process: psutil.Process) -> float:
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)

@@ -56,8 +56,8 @@ def start_replicas(model: Path, index: str | None, settings: ServeSettings, num_
 
 def stop_replicas() -> None:
     """Drains the replicas and ends Ray."""
-    serve.shutdown()
-    ray.shutdown()  # type: ignore[no-untyped-call]
+    serve.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
 
 
 @serve.deployment(
