@@ -11,17 +11,20 @@ SOURCE = Path(cocoa.__file__).parent
 
 # A module may import from its own part and from parts of a lower line.
 FLOORS = [
-    {"errors", "options", "archives", "claims", "failpoints"},
+    {"errors", "options", "archives", "claims", "crew", "failpoints"},
     {"images", "files"},
     {"sample"},
     {"layouts", "backbones", "data", "prompts"},
     {"adapters", "batch", "chunks", "items", "precision"},
+    {"pooling"},
     {"objectives", "model"},
     {"recipe"},
     {"report"},
     {"training", "evaluation", "embedder", "explanation", "synthesis"},
     {"planning"},
     {"reconstruction", "corpus", "checking", "mining", "exporting", "verification"},
+    {"probing"},
+    {"ablation"},
     {"serving", "quickstart"},
     {"cli"},
     {"__main__"},

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cocoa.backbones import Seen
-from cocoa.batch import collate, single_row
+from cocoa.batch import collate
 from cocoa.errors import DataError
 from cocoa.model import EmbeddingModel
 from cocoa.sample import Sample
@@ -52,7 +52,7 @@ def attribute(model: EmbeddingModel, document: Sample, query: NDArray[np.float32
     encoded = model.backbone.encode(document)
     if not encoded.grids:
         raise DataError("E_DATA_NO_PICTURE", "the document has no picture to explain", where=document.where)
-    batch = collate(model.backbone, [single_row(model.backbone, encoded, model.max_tokens)]).to(model.backbone.device)
+    batch = collate(model.backbone, [model.row(encoded)]).to(model.backbone.device)
     assert batch.pixel_values is not None and batch.image_grid_thw is not None
     with torch.no_grad():
         tower = model.backbone.see(batch.pixel_values, batch.image_grid_thw)

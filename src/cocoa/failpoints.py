@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-FAILPOINTS = (
+_WRITES = (
     "file-written",
     "file-synced",
     "file-renamed",
@@ -17,15 +17,13 @@ FAILPOINTS = (
     "folder-synced",
     "folder-ready",
     "folder-renamed",
-    "folder-doomed",
-    "folder-removed",
-    "checkpoint-kept",
-    "index-begun",
-    "index-changed",
-    "index-synced",
-    "index-acknowledged",
 )
-"""Every place, each before or after a write, sync, rename or removal."""
+FAILPOINTS = (*_WRITES, "folder-doomed", "folder-removed", "checkpoint-kept")
+"""Every place of training, each before or after a write, sync, rename or removal."""
+EMBEDDING_FAILPOINTS = (*_WRITES, "shard-claimed", "shard-embedded", "shard-committed")
+"""Every place of an embedding job."""
+INDEX_FAILPOINTS = (*_WRITES, "index-begun", "index-changed", "index-synced", "index-acknowledged")
+"""Every place of an index."""
 
 _passed: dict[str, int] = {}
 
@@ -35,7 +33,7 @@ def failpoint(name: str) -> None:
     wanted = os.environ.get("COCOA_FAILPOINT")
     if wanted is None:
         return
-    assert name in FAILPOINTS, name
+    assert name in {*FAILPOINTS, *EMBEDDING_FAILPOINTS, *INDEX_FAILPOINTS}, name
     _passed[name] = _passed.get(name, 0) + 1
     if wanted == f"{name}:{_passed[name]}":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ MANIFEST = "files.json"
 _DRAFT = ".draft"
 
 
-def write_file(path: Path, content: str | bytes) -> None:
-    """Writes a file so that readers see the old content or the new, never a part."""
+def write_file(path: Path, content: str | bytes | Iterable[bytes]) -> None:
+    """Writes a file, whole or in pieces, so that readers see the old content or the new, never a part."""
+    if isinstance(content, str):
+        content = content.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_DRAFT)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.writelines([content] if isinstance(content, bytes) else content)
             failpoint("file-written")
             stream.flush()
             os.fsync(stream.fileno())

@@ -11,8 +11,7 @@ import pytest
 
 from cocoa import CocoaError, Embedder, Index
 from cocoa.corpus.embeddings import Embeddings
-from cocoa.corpus.inputs import read_documents
-from cocoa.corpus.shards import embed_path
+from cocoa.corpus.job import embed_corpus
 from cocoa.model import EmbeddingModel
 
 
@@ -34,7 +33,7 @@ def pictures(tmp_path, picture):
 
 
 def test_a_folder_of_pictures_comes_back_whole_and_in_order(embedder, pictures, tmp_path):
-    embeddings = embed_path(embedder, pictures, tmp_path / "out")
+    embeddings = embed_corpus(embedder, pictures, tmp_path / "out")
     assert embeddings.table()["id"].to_pylist() == ["0.png", "1.png", "2.png", "3.png", "4.png", "more/last.webp"]
     again = Embeddings.open(tmp_path / "out")
     assert again.table() == embeddings.table()
@@ -42,14 +41,14 @@ def test_a_folder_of_pictures_comes_back_whole_and_in_order(embedder, pictures, 
 
 
 def test_search_ranks_as_a_plain_loop_over_cosines_does(embedder, pictures, tmp_path):
-    embed_path(embedder, pictures, tmp_path / "out")
+    embeddings = embed_corpus(embedder, pictures, tmp_path / "out")
     index = Index.open(tmp_path / "out")
     queries = ["a red apple", "an owl in the middle"]
     found = index.search(embedder, queries, k=4)
     asked = embedder.encode_query(queries)
-    ids = index.embeddings.table()["id"].to_pylist()
+    ids = embeddings.table()["id"].to_pylist()
     for vector, hits in zip(asked, found, strict=True):
-        cosines = {name: float(vector @ row) for name, row in zip(ids, index.embeddings.vectors(), strict=True)}
+        cosines = {name: float(vector @ row) for name, row in zip(ids, embeddings.vectors(), strict=True)}
         best = sorted(cosines, key=cosines.get, reverse=True)[:4]
         assert [hit.id for hit in hits] == best
         np.testing.assert_allclose([hit.score for hit in hits], [cosines[name] for name in best], atol=1e-6)
@@ -63,7 +62,7 @@ def test_a_table_keeps_its_ids_and_texts(embedder, pictures, tmp_path):
         {"id": "c", "text": "x", "image": "pictures/1.png"},
     ]
     table.write_text("\n".join(json.dumps({"text": "", "image": ""} | row) for row in rows))
-    embeddings = embed_path(embedder, table, tmp_path / "out")
+    embeddings = embed_corpus(embedder, table, tmp_path / "out")
     assert embeddings.table()["id"].to_pylist() == ["a", "b", "c"]
     assert embeddings.table()["text"].to_pylist() == ["an owl", "", "x"]
 
@@ -77,26 +76,28 @@ def test_a_table_keeps_its_ids_and_texts(embedder, pictures, tmp_path):
         ([{"caption": "a"}], "E_DATA_COLUMN", "rows.parquet"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path, rows, code, names):
+def test_a_bad_row_is_named(embedder, tmp_path, rows, code, names):
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     with pytest.raises(CocoaError) as caught:
-        read_documents(tmp_path / "rows.parquet")
+        embed_corpus(embedder, tmp_path / "rows.parquet", tmp_path / "out", max_bad_rate=None)
     assert caught.value.code == code
     assert names in str(caught.value)
 
 
-def test_a_picture_that_does_not_open_is_named_and_nothing_is_written(embedder, pictures, tmp_path):
+def test_a_picture_that_does_not_open_is_named_and_no_card_is_written(embedder, pictures, tmp_path):
     (pictures / "3.png").write_bytes(b"not a picture")
     with pytest.raises(CocoaError) as caught:
-        embed_path(embedder, pictures, tmp_path / "out")
+        embed_corpus(embedder, pictures, tmp_path / "out", max_bad_rate=None)
     assert caught.value.code == "E_IMAGE_OPEN"
     assert "3.png" in str(caught.value)
-    assert not (tmp_path / "out").exists()
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    with pytest.raises(CocoaError) as caught:
+        Index.open(tmp_path / "out")
+    assert caught.value.code == "E_DATA_INCOMPLETE"
+    assert not list((tmp_path / "out" / "shards").glob("*"))
 
 
 def test_vectors_of_another_model_are_refused(embedder, pictures, tiny, tmp_path):
-    embed_path(embedder, pictures, tmp_path / "out")
+    embed_corpus(embedder, pictures, tmp_path / "out")
     EmbeddingModel(tiny(), layout="causal", max_tokens=128).save(tmp_path / "other")
     with pytest.raises(CocoaError) as caught:
         Index.open(tmp_path / "out").search(Embedder.load(tmp_path / "other"), ["an owl"])
@@ -104,7 +105,7 @@ def test_vectors_of_another_model_are_refused(embedder, pictures, tiny, tmp_path
 
 
 def test_a_truncated_folder_of_embeddings_is_refused(embedder, pictures, tmp_path):
-    embed_path(embedder, pictures, tmp_path / "out")
+    embed_corpus(embedder, pictures, tmp_path / "out")
     [table] = (tmp_path / "out" / "shards").glob("*/vectors.parquet")
     table.write_bytes(table.read_bytes()[:-10])
     with pytest.raises(CocoaError) as caught:

@@ -44,7 +44,8 @@ def _run(model: Path, tasks: Path, out: Path, processes: int, environment: dict[
 def rows(out: Path) -> list[tuple[str, ...]]:
     """Returns the keys of each shard of vectors that an evaluation left."""
     shards = (out / "cache" / "vectors").glob("*/*/facts.json")
-    return [tuple(json.loads(path.read_text())["keys"]) for path in shards]
+    # A draft that a killed writer left is no shard.
+    return [tuple(json.loads(path.read_text())["keys"]) for path in shards if not path.parent.name.startswith(".")]
 
 
 def leftovers(out: Path) -> Sequence[Path]:

@@ -168,7 +168,7 @@ def running(app: FastAPI) -> Iterator[Running]:
         assert not thread.is_alive()
 
 
-def until(condition: Any, seconds: float = 20.0) -> None:
+def until(condition: Any, seconds: float = 60.0) -> None:
     """Waits until something is true; fails if it does not become so."""
     end = time.monotonic() + seconds
     while not condition():

@@ -26,6 +26,7 @@ from cocoa.errors import DataError
 from cocoa.files import check_folder, sha256, write_file
 
 CARD = "embeddings.json"
+PLAN = "plan.json"
 SHARDS = "shards"
 TABLE = "vectors.parquet"
 BAD_ROWS = "bad_rows.jsonl"
@@ -64,7 +65,7 @@ class Embeddings:
         """
         path = Path(folder)
         if not (path / CARD).is_file():
-            if (path / SHARDS).is_dir():
+            if (path / PLAN).is_file():
                 what = "embeddings are not finished: run the same `cocoa embed` again, it goes on where it stopped"
                 raise DataError("E_DATA_INCOMPLETE", what, where=str(path))
             raise DataError("E_DATA_FILE", f"not a folder of embeddings: no {CARD}", where=str(path))

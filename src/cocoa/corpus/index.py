@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cocoa.corpus.embeddings import CARD as EMBEDDINGS_CARD
-from cocoa.corpus.embeddings import SHARDS, Embeddings
+from cocoa.corpus.embeddings import Embeddings
 from cocoa.corpus.examples import combined
 from cocoa.corpus.filters import BUILT_IN, Every, Filter, Not, OneOf, parse_filter
 from cocoa.corpus.hits import SLACK, Hit, best_hits
@@ -25,7 +24,7 @@ from cocoa.corpus.stores.rows import Card, check_given, shown, table_vectors
 from cocoa.corpus.stores.store import Store, Verification
 from cocoa.corpus.stores.truth import compare
 from cocoa.embedder import Embedder, Item, identity_difference
-from cocoa.errors import IndexingError, ModelError, UsageError
+from cocoa.errors import DataError, IndexingError, ModelError, UsageError
 
 __all__ = ["FilterLike", "Hit", "Index", "Row", "RowSource", "Rows"]
 
@@ -84,9 +83,15 @@ class Index:
         if str(uri).startswith(SCHEME):
             return cls(MilvusStore.open(str(uri)))
         folder = _folder(uri)
-        if (folder / EMBEDDINGS_CARD).is_file() or (folder / SHARDS).is_dir():
+        if LanceStore.is_one(folder):
+            return cls(LanceStore.open(folder))
+        try:
             return cls(ExactStore(Embeddings.open(folder)))
-        return cls(LanceStore.open(folder))
+        except DataError as error:
+            if error.code != "E_DATA_FILE":
+                raise
+            what = "neither an index nor a folder of embeddings"
+            raise IndexingError("E_INDEX_FILE", what, where=str(folder)) from error
 
     @classmethod
     def build(

@@ -1,57 +1,127 @@
-"""What people want embedded: a folder of pictures, or a table with texts, pictures, or both."""
+"""What an embedding job reads, by its path: the kind of it, its files, and their list for later comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
-from cocoa.corpus.documents import Document
-from cocoa.data.tables import TABLE_SUFFIXES, find_images, read_rows
-from cocoa.errors import DataError
+from cocoa.corpus.sources.jsonl import JsonLines
+from cocoa.corpus.sources.parquet import Parquet, ParquetReader
+from cocoa.corpus.sources.pictures import PictureFolder, find_pictures, write_listing
+from cocoa.corpus.sources.source import Source, Stamp, changed
+from cocoa.corpus.sources.tars import Tar
+from cocoa.data.tables import find_images
+from cocoa.errors import DataError, UsageError
+from cocoa.files import write_file
 from cocoa.images import ImageSource
-from cocoa.sample import Sample
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-
-
-def read_documents(path: Path) -> list[Document]:
-    """Returns the documents of a folder of pictures (by path, sorted), or of a .parquet, .jsonl or .json table.
-
-    A table has the columns `text`, `image` (a path beside the table, or in an `images.zip` there), or both; an `id`
-    column names the rows, otherwise their numbers do. Raises `DataError` for what cannot be read, naming file and row.
-    """
-    if path.is_dir():
-        pictures = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
-        if not pictures:
-            raise DataError("E_DATA_EMPTY", "folder holds no pictures", where=str(path))
-        return [
-            Document(str(file.relative_to(path)), Sample(images=(file,), where=str(file)), image=str(file.resolve()))
-            for file in pictures
-        ]
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        known = ", ".join(sorted(TABLE_SUFFIXES))
-        raise DataError("E_DATA_READ", f"not a folder of pictures and not a table ({known})", where=str(path))
-    rows = read_rows(path, (), ("id", "text", "image"))
-    if rows and not {"text", "image"} & set(rows[0]):
-        raise DataError("E_DATA_COLUMN", "table has neither a text nor an image column", where=str(path))
-    find = find_images(path.parent)
-    documents = [_document(row, f"{path}:{number}", number, find) for number, row in enumerate(rows, 1)]
-    seen: dict[str, int] = {}
-    for number, document in enumerate(documents, 1):
-        if (first := seen.setdefault(document.id, number)) != number:
-            raise DataError("E_DATA_ID", f"id {document.id!r} stands in row {first} too", where=f"{path}:{number}")
-    return documents
+KINDS = {".jsonl": "jsonl", ".parquet": "parquet", ".tar": "tar"}
+ARCHIVE = "images.zip"
 
 
-def _document(row: dict[str, Any], where: str, number: int, find: Callable[[str], ImageSource]) -> Document:
-    text, image, name = row.get("text") or "", row.get("image") or "", row.get("id")
-    if not isinstance(text, str) or not isinstance(image, str):
-        raise DataError("E_DATA_TYPE", "text and image must be strings", where=where)
-    if not text and not image:
-        raise DataError("E_DATA_EMPTY", "row has neither text nor image", where=where)
-    try:
-        images = (find(image),) if image else ()
-    except DataError as error:
-        raise error.at(where) from None
-    return Document(str(number if name is None else name), Sample(text, images, where), text, image)
+@dataclass(frozen=True)
+class Input:
+    """The files of an input, of one kind, in the order of their names; a folder of pictures counts as one file."""
+
+    path: Path
+    kind: str
+    files: tuple[Path, ...]
+
+    @classmethod
+    def find(cls, path: str | Path) -> Input:
+        """Returns the input at a path: a jsonl, parquet or tar file, a folder of them, or a folder of pictures.
+
+        Raises `E_USAGE_INPUT` for what is no path, `E_DATA_FILE` if nothing is there, `E_DATA_READ` for another kind
+        of file or a folder of several kinds.
+        """
+        if re.match(r"[A-Za-z][\w+-]+:", str(path)):
+            raise UsageError(
+                "E_USAGE_INPUT", "an input is a path on this machine, not a URL or a pipe", where=str(path)
+            )
+        root = Path(path).resolve()
+        if root.is_file():
+            return cls(root, _kind(root), (root,))
+        if not root.is_dir():
+            raise DataError("E_DATA_FILE", "no such file or folder", where=str(path))
+        tables = sorted(file for file in root.iterdir() if file.suffix in KINDS and file.is_file())
+        tables = [file for file in tables if not file.name.startswith(".")]
+        kinds = {KINDS[file.suffix] for file in tables}
+        if len(kinds) > 1:
+            what = f"folder holds {' and '.join(sorted(kinds))} files: give one kind of them a folder of its own"
+            raise DataError("E_DATA_READ", what, where=str(path))
+        if not tables:
+            return cls(root, "pictures", (root,))
+        return cls(root, kinds.pop(), tuple(tables))
+
+    def stamps(self) -> Iterator[Stamp]:
+        """Yields the stamp of every file, the archive of pictures beside tables included."""
+        if self.kind == "pictures":
+            yield from find_pictures(self.path)
+            return
+        for file in self.files:
+            yield Stamp.of(file, file.name)
+        archive = self.files[0].parent / ARCHIVE
+        if self.kind != "tar" and archive.is_file():
+            yield Stamp.of(archive, ARCHIVE)
+
+    def write_listing(self, path: Path) -> None:
+        """Writes the list of all stamps. Raises `E_DATA_EMPTY` if there are none."""
+        if next(self.stamps(), None) is None:
+            raise DataError("E_DATA_EMPTY", "folder holds no pictures and no tables", where=str(self.path))
+        write_file(path, write_listing(self.stamps()))
+
+    def compare(self, path: Path) -> None:
+        """Raises `E_SHARD_CHANGED` naming the first file that is not as a listing has it."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        with path.open("rb") as stream:
+            for line, now in zip_longest(stream, self.stamps()):
+                before = Stamp(*json.loads(line)) if line is not None else None
+                if before == now:
+                    continue
+                if before is None or (now is not None and now.name < before.name):
+                    assert now is not None
+                    raise changed(folder / now.name, "has come")
+                is_there = now is not None and now.name == before.name
+                raise changed(folder / before.name, "has changed" if is_there else "is gone")
+
+    def sources(self, listing: Path, reader: ParquetReader, wanted: frozenset[str] | None = None) -> list[Source]:
+        """Returns the files of the input, to be read as they stand in a listing."""
+        if self.kind == "pictures":
+            return [PictureFolder(self.path, listing)]
+        with listing.open("rb") as stream:
+            stamps = [Stamp(*json.loads(line)) for line in stream]
+        made: list[Source] = []
+        for file, stamp in zip(self.files, stamps, strict=False):
+            match self.kind:
+                case "jsonl":
+                    made.append(JsonLines(file, stamp))
+                case "parquet":
+                    made.append(Parquet(file, stamp, reader, wanted))
+                case _:
+                    made.append(Tar(file, stamp, self.prefix(len(made))))
+        return made
+
+    def prefix(self, file: int) -> str:
+        """Returns what goes before the ids that a file has for itself, so that they differ between files."""
+        return f"{self.files[file].name}:" if len(self.files) > 1 else ""
+
+    def finder(self) -> Callable[[str], ImageSource]:
+        """Returns what finds the pictures that a table names."""
+        return find_images(self.files[0].parent)
+
+
+def _kind(path: Path) -> str:
+    if path.suffix in KINDS:
+        return KINDS[path.suffix]
+    if ".tar" in path.suffixes or path.suffix in (".tgz", ".tbz2", ".txz"):
+        raise DataError("E_DATA_READ", "a compressed tar cannot be read in parts: decompress it", where=str(path))
+    if path.suffix == ".json":
+        raise DataError(
+            "E_DATA_READ", "a .json file cannot be read in parts: write one object a line, .jsonl", where=str(path)
+        )
+    known = ", ".join(sorted(KINDS))
+    raise DataError("E_DATA_READ", f"not a folder of pictures and not one of {known}", where=str(path))

@@ -23,7 +23,6 @@ from cocoa.corpus.embeddings import (
     write_card,
     write_table,
 )
-from cocoa.corpus.inputs import read_documents
 from cocoa.corpus.windows import Windows
 from cocoa.embedder import Embedder
 from cocoa.errors import DataError
@@ -97,8 +96,3 @@ def embed_documents(embedder: Embedder, documents: Iterable[Document], folder: P
             shards=[read_entry(draft, "000000")],
         )
     return Embeddings.open(folder)
-
-
-def embed_path(embedder: Embedder, path: Path, out: Path) -> Embeddings:
-    """Returns the embeddings of a folder of pictures or a table, after writing them to `out`."""
-    return embed_documents(embedder, read_documents(path), out)

@@ -93,7 +93,9 @@ class Windows:
             return row
         model = self.embedder.model
         try:
-            return row, fitted(model.backbone.encode(prompted(row.sample, "document")), model.max_tokens - 1)
+            return row, fitted(
+                model.backbone.encode(prompted(row.sample, "document", None, model.prompts)), model.max_tokens - 1
+            )
         except CocoaError as error:
             return BadDocument(row.id, error if error.where else error.at(row.sample.where))
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from cocoa.crew import crew, leave_with_parent, take_device
 from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.mmeb_folders import find_data
 from cocoa.errors import CocoaError, UsageError
@@ -80,8 +76,8 @@ def run_job(
     # Before any process is started: what is wrong with the tasks is said once.
     found = read_tasks(job.tasks, job.only)
     if ranks > 1:
-        _take_device(int(os.environ.get("LOCAL_RANK", rank)))
-    with _helpers(job, processes):
+        take_device(int(os.environ.get("LOCAL_RANK", rank)))
+    with crew(_help, job, processes=processes):
         opened = EmbeddingModel.load(model)
         if rank > 0:
             assert cache is not None
@@ -107,44 +103,9 @@ def run_job(
     return result
 
 
-@contextmanager
-def _helpers(job: Job, processes: int) -> Iterator[None]:
-    """Runs the other processes of a job while the block lasts."""
-    if processes == 1:
-        yield
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    context = multiprocessing.get_context("forkserver")
-    # One server imports torch once and has computed nothing when the helpers are forked from it.
-    context.set_forkserver_preload([__name__])
-    started = [context.Process(target=_help, args=(job, number, processes)) for number in range(1, processes)]
-    for process in started:
-        process.daemon = True
-        process.start()
-    try:
-        yield
-        for process in started:
-            process.join(5)  # All is done, so they are about to see it.
-    finally:
-        torch.set_num_threads(threads)
-        for process in started:
-            process.terminate()
-            process.join()
-
-
-def _help(job: Job, number: int, processes: int) -> None:
+def _help(job: Job) -> None:
     """Takes part in a job until nothing is left to do, or until the process that started it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    _take_device(number)
-    parent = multiprocessing.parent_process()
-    assert parent is not None and job.cache is not None
-
-    def leave_with_parent(_: Progress) -> None:
-        if not parent.is_alive():
-            sys.exit(1)
-
+    assert job.cache is not None
     try:
         embed_tasks(
             EmbeddingModel.load(job.model),
@@ -153,13 +114,8 @@ def _help(job: Job, number: int, processes: int) -> None:
             fingerprint=fingerprint(job.model),
             workers=job.workers,
             shard_size=job.shard_size,
-            on_progress=leave_with_parent,
+            on_progress=lambda _: leave_with_parent(),
         )
     except CocoaError:
         # The first process takes over what is left, meets the same and says it.
         sys.exit(1)
-
-
-def _take_device(number: int) -> None:
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from cocoa.backbones import Encoded
-from cocoa.batch import row_length, single_row
+from cocoa.batch import row_length
 from cocoa.embedder import Embedder
 from cocoa.errors import DataError
 from cocoa.images import picture_size
@@ -53,9 +53,10 @@ class Forward:
         Raises `DataError` or `ImageError`; `E_DATA_TOO_LONG` where a text would be cut, unless `cut` allows it.
         """
         encoded = self.model.backbone.encode(prompted(sample, side, None, self.model.prompts) if side else sample)
-        row = single_row(self.model.backbone, encoded, self.model.max_tokens)
-        if not cut and len(encoded) >= self.model.max_tokens:
-            raise DataError("E_DATA_TOO_LONG", f"{len(encoded)} tokens, {self.model.max_tokens - 1} are read")
+        row = self.model.row(encoded)
+        most = self.model.max_tokens - self.model.pooling.tokens
+        if not cut and len(encoded) > most:
+            raise DataError("E_DATA_TOO_LONG", f"{len(encoded)} tokens, {most} are read")
         return Ready(
             encoded, row_length(row), sum(width * height for width, height in map(picture_size, sample.images))
         )

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cocoa.corpus.embeddings import vectors_of
+from cocoa.corpus.stores import connecting
 from cocoa.corpus.stores.connecting import Table
 
 EXACT_ROWS = 50_000
@@ -49,7 +50,7 @@ def build_approximate(table: Table, rows: int, *, say: Callable[[str], None] = l
     """
     num_cells = max(1, round(math.sqrt(rows)))
     say(f"making an approximate index of {rows:,} rows ({KIND}, {num_cells} cells)")
-    table.create_index(metric="dot", index_type=KIND, num_partitions=num_cells, replace=True)
+    table.create_index("vector", config=connecting.lance_cells(num_cells), replace=True)
     queries, own = _sampled(table, rows)
     truth = _exact(table, queries, own)
     tried: dict[str, float] = {}

@@ -18,6 +18,11 @@ def lance(root: Path) -> Any:
     return _package("lancedb", "index").connect(root)
 
 
+def lance_cells(number: int) -> Any:
+    """Returns the settings of an approximate index of Lance with so many cells, for unit vectors."""
+    return _package("lancedb.index", "index").IvfSq(distance_type="dot", num_partitions=number)
+
+
 def milvus() -> Any:
     """Returns the package `pymilvus`; it is told not to log what is raised anyway."""
     package = _package("pymilvus", "milvus")

@@ -51,7 +51,9 @@ class LanceStore:
         self._table: Table | None = None
         self._name = ""
         self._commit = Commit(0, "")
-        self._refreshed()
+        # What a verification has found damaged is opened all the same, to be verified again or repaired.
+        if not self._is_damaged():
+            self._refreshed()
 
     @classmethod
     def open(cls, root: Path) -> LanceStore:
@@ -94,7 +96,13 @@ class LanceStore:
             table = connecting.lance(draft).create_table(_FIRST_TABLE, schema=row_schema(card))
             table.set_unenforced_primary_key(["id"])
             stream = _Stream(card, batches)
-            table.add(pa.RecordBatchReader.from_batches(row_schema(card), stream))
+            try:
+                table.add(pa.RecordBatchReader.from_batches(row_schema(card), stream))
+            except RuntimeError:
+                # Lance wraps what the rows themselves raised.
+                if stream.error is not None:
+                    raise stream.error from None
+                raise
             approximate = None
             if stream.rows > exact_rows:
                 approximate = build_approximate(table, stream.rows, say=say)
@@ -247,8 +255,11 @@ class LanceStore:
                     raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri) from error
         raise AssertionError("unreachable")
 
+    def _is_damaged(self) -> bool:
+        return (self.root / DAMAGE).is_file()
+
     def _refreshed(self) -> Table:
-        if (self.root / DAMAGE).is_file():
+        if self._is_damaged():
             what = "a verification found damage: `cocoa index --repair` goes back to a whole version, or build it again"
             raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri)
         with self._lock:
@@ -295,7 +306,7 @@ class LanceStore:
     def _writing(self) -> Iterator[tuple[Table, Commit]]:
         """Gives the table at its newest commit, freed of what dead writers left, to the only writer."""
         with self._commits.writing():
-            if (self.root / DAMAGE).is_file():
+            if self._is_damaged():
                 raise IndexingError("E_INDEX_DAMAGED", "a verification found damage: repair it first", where=self.uri)
             commit, skipped = self._commits.newest()
             if skipped:
@@ -330,8 +341,16 @@ class _Stream:
         self._card, self._batches = card, batches
         self._seen: set[int] = set()
         self.rows = 0
+        self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._laid_out()
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _laid_out(self) -> Iterator[pa.RecordBatch]:
         for batch in self._batches:
             for name in batch.column("id").to_pylist():
                 if (mark := hash(name)) in self._seen:

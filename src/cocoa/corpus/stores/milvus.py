@@ -39,6 +39,7 @@ SCHEME = "milvus://"
 _URI = re.compile(
     r"milvus://(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})/(?P<name>[A-Za-z_]\w{0,63})", re.ASCII
 )
+_PATIENCE = 30  # seconds for the first answer
 _MOST = 16_384
 _TEXT_BYTES = 65_535
 _CHUNK = 1000
@@ -288,7 +289,7 @@ def _connected(uri: str) -> Any:
     parts = _parts(uri)
     package = connecting.milvus()
     with _told(uri):
-        return package.MilvusClient(f"http://{parts['host']}:{parts['port']}", timeout=30)
+        return package.MilvusClient(f"http://{parts['host']}:{parts['port']}", timeout=_PATIENCE)
 
 
 @contextmanager

@@ -1,0 +1,189 @@
+"""An embedding job: any number of processes fill a folder from an input, and go on from wherever others stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cocoa.claims import Claims
+from cocoa.corpus.embeddings import BAD_ROWS, CARD, PLAN, SHARDS, Embeddings, ShardEntry, write_card
+from cocoa.corpus.filling import BadRowPolicy, Filling, Progress, too_many_bad
+from cocoa.corpus.inputs import Input
+from cocoa.corpus.plan import Plan, plan_job
+from cocoa.corpus.shards import read_entry
+from cocoa.corpus.sources.parquet import ParquetReader
+from cocoa.corpus.windows import Windows
+from cocoa.crew import crew, leave_with_parent
+from cocoa.embedder import Embedder
+from cocoa.errors import CocoaError, DataError, UsageError
+from cocoa.files import sweep, write_file
+
+SHARD_ROWS = 1024
+Engine = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process needs to take part in a job that has a plan: folders and settings."""
+
+    model: Path
+    out: Path
+    threads: int
+    max_bad_rate: float | None
+
+
+def embed_corpus(
+    model: Path | Embedder,
+    source: str | Path,
+    out: Path,
+    *,
+    engine: Engine = "local",
+    workers: int = 1,
+    threads: int = 2,
+    shard_rows: int = SHARD_ROWS,
+    max_bad_rate: float | None = 1.0,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Embeddings:
+    """Returns the embeddings of an input, after writing them to a folder; what is there of this job already is kept.
+
+    Processes that are given the same input, model and folder share the work, and so does a run with one that was
+    killed before: each shard is there whole or not at all, and which are missing is all that a run needs to know.
+
+    Args:
+        model: model folder, or the embedder of one.
+        source: a .jsonl, .parquet or .tar file, a folder of such, or a folder of pictures.
+        out: folder of the embeddings.
+        engine: "local" or "ray": who runs the processes.
+        workers: how many processes share the work, this one included (with Ray: how many actors).
+        threads: threads of each process that read and decode.
+        shard_rows: rows of a shard; the same each time.
+        max_bad_rate: the share of bad rows that is allowed, in [0, 1]; None: the first is an error.
+        on_progress: told how far the job is.
+
+    Raises:
+        UsageError: E_USAGE_* for impossible settings, and E_USAGE_OUT for a folder of another job or of something else.
+        ModelError: E_MODEL_OTHER for a folder of another model, E_MODEL_* for a model that cannot be used.
+        DataError: E_SHARD_CHANGED for an input that has changed, E_DATA_BAD_ROWS for too many bad rows, E_DATA_EMPTY if
+            no row is good, E_DATA_WRITE where the folder cannot be written, E_DATA_* for an input that cannot be read.
+    """
+    if workers < 1 or threads < 1 or shard_rows < 1:
+        raise UsageError("E_USAGE_WORKERS", "workers, threads and shard rows are 1 or more")
+    if max_bad_rate is not None and not 0 <= max_bad_rate <= 1:
+        raise UsageError("E_USAGE_BAD_RATE", f"a rate of bad rows is from 0 to 1, not {max_bad_rate}")
+    found = Input.find(source)
+    embedder = model if isinstance(model, Embedder) else Embedder.load(model)
+    work = Work(embedder.folder, out, threads, max_bad_rate)
+    with _writing(out), ExitStack() as stack:
+        claims = stack.enter_context(Claims(out))
+        with _alone(claims):
+            sweep(out)
+            plan = plan_job(embedder, found, out, shard_rows)
+        if not (out / CARD).is_file():
+            if engine == "ray":
+                from cocoa.corpus.ray_engine import fill_with_ray
+
+                fill_with_ray(plan, work, workers, on_progress)
+            with crew(_help, work, processes=workers if engine == "local" else 1):
+                _fill(embedder, plan, work, claims, on_progress)
+        with _alone(claims):
+            sweep(out)
+            _finish(plan, work, embedder.dimensions)
+    return Embeddings.open(out)
+
+
+def take_part(work: Work, embedder: Embedder, numbers: list[int] | None = None) -> None:
+    """Returns when the shards of a planned job are committed, all or those of these numbers."""
+    plan = Plan.read(work.out / PLAN)
+    with Claims(work.out) as claims:
+        _fill(embedder, plan, work, claims, lambda _: leave_with_parent(), numbers)
+
+
+def _help(work: Work) -> None:
+    try:
+        take_part(work, Embedder.load(work.model))
+    except (CocoaError, OSError):
+        # The first process takes over what is left, meets the same and says it.
+        sys.exit(1)
+
+
+def _fill(
+    embedder: Embedder,
+    plan: Plan,
+    work: Work,
+    claims: Claims,
+    on_progress: Callable[[Progress], None],
+    numbers: list[int] | None = None,
+) -> None:
+    shards = plan.shards if numbers is None else [plan.shards[number] for number in numbers]
+    with Windows(embedder, work.threads) as windows, ParquetReader() as reader:
+        policy = BadRowPolicy(work.max_bad_rate, plan.rows)
+        Filling(plan, work.out, windows, reader, claims, policy).fill(shards, on_progress)
+
+
+@contextmanager
+def _alone(claims: Claims) -> Iterator[None]:
+    """Lets one process at a time write the files that are the job's and no shard's."""
+    claims.take(PLAN, wait=True)
+    try:
+        yield
+    finally:
+        claims.release(PLAN)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Says in words that a folder cannot be written to: full, read-only, over a quota."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CocoaError):
+            raise
+        what = f"cannot be written or read: {error.strerror or error}; run the same command again to go on"
+        raise DataError("E_DATA_WRITE", what, where=str(error.filename or out)) from error
+
+
+def _finish(plan: Plan, work: Work, dimensions: int) -> None:
+    """Writes what binds the shards, unless it is there. Raises where the bad rows are too many."""
+    entries = [read_entry(work.out, shard.name) for shard in plan.shards]
+    for shard, entry in zip(plan.shards, entries, strict=True):
+        if entry.rows + entry.bad_rows != shard.part.rows:
+            what = f"the shard has {entry.rows} good and {entry.bad_rows} bad rows of {shard.part.rows}"
+            raise DataError("E_DATA_INCOMPLETE", what, where=str(work.out / SHARDS / shard.name))
+    bad = sum(entry.bad_rows for entry in entries)
+    if bad:
+        _judge(plan, work, entries, bad)
+    if (work.out / CARD).is_file():
+        return
+    write_file(work.out / BAD_ROWS, _bad_rows(work.out, entries))
+    write_card(
+        work.out,
+        identity=plan.identity,
+        model=plan.model,
+        dimensions=dimensions,
+        columns=plan.columns,
+        source={"path": str(plan.input.path), "kind": plan.input.kind, "rows": plan.rows, "notes": list(plan.notes)},
+        shards=entries,
+    )
+
+
+def _judge(plan: Plan, work: Work, entries: list[ShardEntry], bad: int) -> None:
+    first = json.loads(next(iter(_bad_rows(work.out, entries))))
+    example = f"{first['where']}: {first['message']} [{first['code']}]"
+    if bad == plan.rows:
+        raise DataError("E_DATA_EMPTY", f"no row can be embedded; the first problem: {example}", where=str(work.out))
+    if work.max_bad_rate is None:
+        raise DataError(first["code"], first["message"], where=first["where"])
+    if bad / plan.rows > work.max_bad_rate:
+        raise too_many_bad(bad, plan.rows, work.max_bad_rate, example)
+
+
+def _bad_rows(out: Path, entries: list[ShardEntry]) -> Iterator[bytes]:
+    for entry in entries:
+        if entry.bad_rows:
+            with (out / SHARDS / entry.name / BAD_ROWS).open("rb") as stream:
+                yield from stream

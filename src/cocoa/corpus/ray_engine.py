@@ -1,0 +1,82 @@
+"""The same shards on Ray Data: each is a row, actors embed and commit it as a process of this machine would."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cocoa.corpus.filling import Progress
+from cocoa.corpus.job import Work, take_part
+from cocoa.corpus.plan import Plan
+from cocoa.embedder import Embedder
+from cocoa.errors import UsageError
+
+_CPUS = 0.5
+"""What an actor asks of a node beside its threads; Ray's own readers need the rest."""
+
+
+class ShardMaker:
+    """An actor: a model that is loaded once, and shards made with it."""
+
+    def __init__(self, work: Work) -> None:
+        torch.set_num_threads(1)
+        self._work = work
+        self._embedder = Embedder.load(work.model)
+
+    def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
+        """Returns the numbers of the shards that it was given, after committing them."""
+        take_part(self._work, self._embedder, batch["shard"].tolist())
+        return {"shard": batch["shard"]}
+
+
+def fill_with_ray(plan: Plan, work: Work, workers: int, on_progress: Callable[[Progress], None]) -> None:
+    """Returns when the shards of a plan are committed, by `workers` actors of the cluster, or of one started here.
+
+    An actor that dies is started again, and its shards with it. Raises what an actor raises, and `E_USAGE_EXTRA`
+    without Ray.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        what = "--engine ray needs Ray: pip install 'cocoa-embeddings[ray]'"
+        raise UsageError("E_USAGE_EXTRA", what) from error
+    with _cluster(ray, workers):
+        numbers = ray.data.from_items([{"shard": number} for number in range(len(plan.shards))])
+        # A block a shard, so that an actor that dies takes one shard with it and no more.
+        made = numbers.repartition(len(plan.shards)).map_batches(
+            ShardMaker,
+            fn_constructor_args=(work,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=_CPUS,
+        )
+        start, done = time.perf_counter(), 0
+        for batch in made.iter_batches(batch_size=1):
+            done += sum(plan.shards[number].part.rows for number in batch["shard"].tolist())
+            on_progress(Progress(plan.rows, done, 0, 0, time.perf_counter() - start))
+
+
+@contextmanager
+def _cluster(ray: Any, workers: int) -> Iterator[None]:
+    """Uses the cluster that this process is connected to or that RAY_ADDRESS names, else one of its own."""
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+    else:
+        # A short path: sockets lie in it, and their names may have a hundred letters.
+        folder = tempfile.mkdtemp(prefix="cr-")
+        ray.init(num_cpus=max(2, workers), include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+    try:
+        yield
+    finally:
+        ray.shutdown()

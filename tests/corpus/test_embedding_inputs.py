@@ -1,0 +1,306 @@
+"""Whatever form an input has, each of its rows becomes a vector or a bad row that is named; none kills the job."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from embedding import CONTEXT, bad_rows, save_model, texts, write_jsonl, write_tar
+
+from bad_inputs import of_kind
+from cocoa.corpus.embeddings import Embeddings
+from cocoa.corpus.inputs import Input
+from cocoa.corpus.job import embed_corpus
+from cocoa.corpus.sources.parquet import ParquetReader
+from cocoa.corpus.sources.source import LONGEST_ROW
+from cocoa.corpus.tally import RowTally
+from cocoa.embedder import Embedder
+from cocoa.errors import CocoaError
+from making import make_picture
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory, tiny) -> Embedder:
+    return Embedder.load(save_model(tiny(), tmp_path_factory.mktemp("model") / "model"))
+
+
+def encoded(seed: int, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    make_picture(40, 50, seed).save(stream, kind)
+    return stream.getvalue()
+
+
+def ids(embeddings: Embeddings) -> list[str]:
+    return embeddings.table()["id"].to_pylist()
+
+
+def bad(out: Path) -> set[tuple[str, str]]:
+    return {(row["id"], row["code"]) for row in bad_rows(out)}
+
+
+def refused(embedder: Embedder, source: object, out: Path) -> CocoaError:
+    with pytest.raises(CocoaError) as caught:
+        embed_corpus(embedder, str(source), out)
+    return caught.value
+
+
+def test_every_kind_of_input_gives_the_vectors_of_the_library(embedder, tmp_path):
+    pictures = [encoded(number) for number in range(3)]
+    words = ["an owl", "", "a dog"]
+    items = [{"text": text, "image": picture} for text, picture in zip(words, pictures, strict=True)]
+    expected = embedder.encode_document(items)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, picture in enumerate(pictures):
+        (folder / f"{number}.png").write_bytes(picture)
+    rows = [{"id": str(n), "text": words[n] or None, "image": f"pictures/{n}.png"} for n in range(3)]
+    inside = [{"id": str(n), "text": words[n], "image": {"bytes": pictures[n], "path": f"{n}.png"}} for n in range(3)]
+    raw = [{"id": n, "text": words[n], "image": pictures[n]} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "paths.parquet")
+    pq.write_table(pa.Table.from_pylist(inside), tmp_path / "structs.parquet")
+    pq.write_table(pa.Table.from_pylist(raw), tmp_path / "bytes.parquet", row_group_size=2)
+    members = [
+        (f"{n}.{kind}", value) for n in range(3) for kind, value in (("png", pictures[n]), ("txt", words[n].encode()))
+    ]
+    sources = [
+        write_jsonl(tmp_path / "rows.jsonl", rows),
+        *(tmp_path / f"{name}.parquet" for name in ("paths", "structs", "bytes")),
+        write_tar(tmp_path / "rows.tar", members),
+    ]
+    for source in sources:
+        embeddings = embed_corpus(embedder, source, tmp_path / f"out-{source.name}", shard_rows=2)
+        assert ids(embeddings) == ["0", "1", "2"]
+        assert embeddings.table()["text"].to_pylist() == words
+        np.testing.assert_allclose(embeddings.vectors(), expected, atol=1e-5)
+    # All in one shard the batches are those of the library, and so is every bit.
+    whole = embed_corpus(embedder, sources[0], tmp_path / "whole")
+    np.testing.assert_array_equal(whole.vectors(), expected)
+    assert whole.table()["image"].to_pylist() == [str(folder / f"{n}.png") for n in range(3)]
+    alone = embed_corpus(embedder, folder, tmp_path / "alone")
+    assert ids(alone) == ["0.png", "1.png", "2.png"]
+    np.testing.assert_array_equal(alone.vectors(), embedder.encode_document([{"image": one} for one in pictures]))
+
+
+def test_columns_of_one_kind_are_kept_and_the_others_are_told(embedder, tmp_path):
+    rows = [
+        {"id": "a", "text": "x", "price": 1, "brand": "A", "sold": True, "tags": ["no"], "odd": 1, "vector": [1]},
+        {"id": "b", "text": "y", "price": 2.5, "brand": None, "sold": False, "odd": "two"},
+    ]
+    embeddings = embed_corpus(embedder, write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "out")
+    assert embeddings.columns == {"brand": "string", "price": "float", "sold": "bool"}
+    kept = embeddings.table().select(["price", "brand", "sold"]).to_pylist()
+    assert kept == [{"price": 1.0, "brand": "A", "sold": True}, {"price": 2.5, "brand": None, "sold": False}]
+    notes = " ".join(embeddings.card["input"]["notes"])
+    assert "'tags' is not kept" in notes and "int in" in notes and "rows.jsonl:2" in notes
+    (tmp_path / "tables").mkdir()
+    pq.write_table(pa.table({"text": ["x"], "n": pa.array([1], pa.int8())}), tmp_path / "tables" / "1.parquet")
+    pq.write_table(pa.table({"text": ["y"], "n": [2.5], "w": [[1]]}), tmp_path / "tables" / "2.parquet")
+    embeddings = embed_corpus(embedder, tmp_path / "tables", tmp_path / "mixed")
+    assert embeddings.columns == {"n": "float"}
+    # Rows without ids of their own have their file and number.
+    assert ids(embeddings) == ["1.parquet:1", "2.parquet:1"]
+    assert embeddings.table()["n"].to_pylist() == [1.0, 2.5]
+
+
+def test_ids_are_strings_or_whole_numbers_and_each_stands_once_in_all_files(embedder, tmp_path):
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 7, "text": "a"}, {"id": "x", "text": "b"}, {"text": "c"}])
+    odd = [None, True, 1.5, ["a"], "", "e" * 1025, "a\ud800", 2**70]
+    rows = [{"id": "7", "text": "d"}, {"id": "x", "text": "e"}, {"id": "y", "text": "f"}]
+    write_jsonl(tmp_path / "in" / "b.jsonl", [*rows, *({"id": value, "text": "g"} for value in odd)])
+    embeddings = embed_corpus(embedder, tmp_path / "in", tmp_path / "out", shard_rows=2)
+    assert ids(embeddings) == ["7", "x", "y"]
+    told = bad_rows(tmp_path / "out")
+    assert {row["code"] for row in told} == {"E_DATA_ID"}
+    assert len(told) == 3 + len(odd)
+    assert [row["id"] for row in told[1:3]] == ["7", "x"]
+    assert "a.jsonl:1" in told[1]["message"]
+
+
+def test_a_tar_is_read_row_by_row_and_what_is_odd_in_it_is_a_bad_row(embedder, tmp_path):
+    picture = encoded(1, "JPEG")
+    members = [
+        ("a/1.jpg", picture),
+        ("a/1.json", b'{"price": 3, "id": "not this"}'),
+        ("a/2.txt", b"an owl"),
+        ("a/2.cls", b"7"),
+        ("two.jpg", picture),
+        ("two.png", encoded(2)),
+        ("../out.txt", b"x"),
+        ("/abs.txt", b"x"),
+        ("nothing.cls", b"1"),
+        ("bad.txt", b"\xff"),
+        ("deep.json", b"[" * 100_000),
+        ("cut.jpg", picture[:-100]),
+        ("a/2.txt", b"again"),
+    ]
+    embeddings = embed_corpus(embedder, write_tar(tmp_path / "t.tar", members), tmp_path / "out", shard_rows=3)
+    assert ids(embeddings) == ["a/1", "a/2"]
+    assert embeddings.table()["price"].to_pylist() == [3, None]
+    assert embeddings.table()["image"].to_pylist() == [f"{tmp_path}/t.tar!a/1.jpg", ""]
+    assert bad(tmp_path / "out") == {
+        ("two", "E_DATA_READ"),
+        ("../out", "E_DATA_PATH"),
+        ("/abs", "E_DATA_PATH"),
+        ("nothing", "E_DATA_EMPTY"),
+        ("bad", "E_DATA_READ"),
+        ("deep", "E_DATA_READ"),
+        ("cut", "E_IMAGE_TRUNCATED"),
+        ("a/2", "E_DATA_ID"),
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"t.tar", "out"}
+
+
+def test_a_damaged_tar_is_an_error_and_not_a_short_one(embedder, tmp_path):
+    path = write_tar(tmp_path / "t.tar", [(f"{n}.txt", b"an owl") for n in range(5)])
+    whole = bytearray(path.read_bytes())
+    whole[2 * 1024 + 150] ^= 0xFF
+    path.write_bytes(whole)
+    assert refused(embedder, path, tmp_path / "a").code == "E_DATA_READ"
+    path.write_bytes(whole[: 2 * 1024 + 515])
+    assert refused(embedder, path, tmp_path / "b").code == "E_DATA_READ"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("pipe:cat secret", "E_USAGE_INPUT"),
+        ("https://example.org/a.tar", "E_USAGE_INPUT"),
+        ("nothing.jsonl", "E_DATA_FILE"),
+        ("a.tar.gz", "E_DATA_READ"),
+        ("a.json", "E_DATA_READ"),
+        ("empty", "E_DATA_EMPTY"),
+        ("mixed", "E_DATA_READ"),
+    ],
+)
+def test_what_is_no_input_is_refused(embedder, tmp_path, monkeypatch, name, code):
+    monkeypatch.chdir(tmp_path)
+    for file in ("a.tar.gz", "a.json"):
+        (tmp_path / file).write_text("[]")
+    (tmp_path / "empty").mkdir()
+    write_jsonl(tmp_path / "mixed" / "a.jsonl", texts(1))
+    write_tar(tmp_path / "mixed" / "a.tar", [("a.txt", b"a")])
+    assert refused(embedder, name, tmp_path / "out").code == code
+
+
+@pytest.mark.parametrize("case", of_kind("table"), ids=str)
+def test_an_odd_table_is_a_bad_row_or_an_error_that_names_the_file(embedder, tmp_path, case):
+    path = case.make(tmp_path)
+    codes: set[str | None] = set()
+    try:
+        embed_corpus(embedder, path, tmp_path / "out")
+    except CocoaError as error:
+        assert path.name in str(error)
+        codes = {error.code}
+        if error.code == "E_DATA_EMPTY":
+            # Where no row is good, the first problem is told in words.
+            codes = {error.code, *(word for word in str(error).replace("[", "]").split("]") if word.startswith("E_"))}
+    else:
+        codes = {row["code"] for row in bad_rows(tmp_path / "out")} or {None}
+        assert all(row["where"].startswith(str(path)) for row in bad_rows(tmp_path / "out"))
+    assert any(case.is_right(code) for code in codes), codes
+
+
+def test_what_would_fill_the_memory_does_not(tmp_path):
+    """A Parquet file of a kilobyte that unpacks to 900 MB, one that does so page by page, a line of 100 MB."""
+    line = tmp_path / "line.jsonl"
+    with line.open("wb") as file:
+        file.write(b'{"text": "')
+        for _ in range(100):
+            file.write(b"a" * 1_000_000)
+        file.write(b'"}\n{"text": "after"}\n')
+    bomb = next(case for case in of_kind("table") if case.name == "bomb").make(tmp_path)
+    assert bomb.stat().st_size < 1000
+    plain = pa.table({"text": ["a" * 10_000_000] * 60})
+    pq.write_table(plain, tmp_path / "plain.parquet", compression="zstd", use_dictionary=False)
+    for path, rows, most in ((line, 2, 60), (bomb, 900, 120), (tmp_path / "plain.parquet", None, 500)):
+        process = CONTEXT.Process(target=_read_all, args=(path, rows, most))
+        process.start()
+        process.join(120)
+        assert process.exitcode == 0, path.name
+
+
+def _read_all(path: Path, rows: int | None, megabytes: int) -> None:
+    """Reads an input to the end, or to an error that names it; exits with 1 if it takes more memory than allowed."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = Input.find(path)
+    listing = path.with_suffix(".listing")
+    found.write_listing(listing)
+    try:
+        with ParquetReader() as reader:
+            [source] = found.sources(listing, reader)
+            tally = RowTally(1000)
+            tally.begin_file()
+            source.scan(tally)
+            read = sum(1 for part in tally.parts for _ in source.read(part))
+        assert rows is None or read == rows
+    except CocoaError as error:
+        assert rows is None and error.code == "E_DATA_READ" and f"{path.name}:1" in str(error), error
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    sys.exit(0 if here < megabytes * 1024 and children < 600 * 1024 else 1)
+
+
+def test_a_file_that_kills_its_reader_kills_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"]}), path)
+    with ParquetReader() as reader:
+        reader.describe(path)
+        reader._process.kill()
+        with pytest.raises(CocoaError) as caught:
+            reader.describe(path)
+        assert caught.value.code == "E_DATA_READ"
+        assert reader.describe(path)["rows"] == 2
+
+
+def test_a_row_of_too_much_text_is_a_bad_one(embedder, tmp_path):
+    rows = [{"text": "a" * LONGEST_ROW}, {"text": "a" * (LONGEST_ROW + 1)}, {"text": "a", "more": "b" * LONGEST_ROW}]
+    embeddings = embed_corpus(embedder, write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "out")
+    assert ids(embeddings) == ["1"]
+    assert bad(tmp_path / "out") == {("2", "E_DATA_TOO_LONG"), ("3", "E_DATA_TOO_LONG")}
+
+
+def test_bad_rows_among_good_ones_change_no_bit_of_them(embedder, tmp_path):
+    cases = [case for case in of_kind("image", "geometry", "row") if case.code and not case.or_accepted]
+    expected: dict[str, object] = {}
+    per_file = 25
+    for start in range(0, len(cases), per_file):
+        good = [{"id": f"{start}-{n}", "text": f"an owl {start} {n}"} for n in range(19 * per_file)]
+        (tmp_path / "dirty").mkdir(exist_ok=True)
+        dirty: list[dict[str, object]] = []
+        for number, row in enumerate(good):
+            dirty.append(row)
+            if number % 19 == 0 and start + number // 19 < len(cases):
+                case = cases[start + number // 19]
+                made = case.make(tmp_path / "dirty")
+                name = made
+                if isinstance(made, bytes):
+                    name = f"{case}.png"
+                    (tmp_path / "dirty" / name).write_bytes(made)
+                dirty.append({"id": str(case), "image": str(name)})
+                expected[str(case)] = case
+        write_jsonl(tmp_path / "clean" / f"{start:03}.jsonl", good)
+        write_jsonl(tmp_path / "dirty" / f"{start:03}.jsonl", dirty)
+    clean = embed_corpus(embedder, tmp_path / "clean", tmp_path / "out-clean")
+    found = embed_corpus(embedder, tmp_path / "dirty", tmp_path / "out-dirty")
+    assert ids(found) == ids(clean)
+    assert found.vectors().tobytes() == clean.vectors().tobytes()
+    told = {row["id"]: row["code"] for row in bad_rows(tmp_path / "out-dirty")}
+    assert told.keys() == expected.keys()
+    wrong = {name: code for name, code in told.items() if not expected[name].is_right(code)}
+    assert not wrong
+    assert (
+        len(found) + len(told)
+        == found.card["rows"] + found.card["bad_rows"]
+        == sum(
+            len((tmp_path / "dirty" / f"{start:03}.jsonl").read_text().splitlines())
+            for start in range(0, len(cases), per_file)
+        )
+    )
+    assert json.loads((tmp_path / "out-dirty" / "embeddings.json").read_text())["bad_rows"] == len(told)

@@ -1,0 +1,202 @@
+"""A job is one model, one input and one folder; what it stores are unit vectors, and what it leaves out is counted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from embedding import bad_rows, leftovers, outcome, save_model, shards, texts, write_jsonl
+
+from cocoa.corpus.embeddings import Embeddings
+from cocoa.corpus.filling import Progress
+from cocoa.corpus.job import embed_corpus
+from cocoa.embedder import Embedder
+from cocoa.errors import CocoaError
+from cocoa.model import EmbeddingModel
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny):
+    return save_model(tiny(), tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture
+def embedder(model) -> Embedder:
+    return Embedder.load(model)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return write_jsonl(tmp_path / "rows.jsonl", texts(25))
+
+
+def code_of(embedder, rows, out, **options) -> tuple[str, str]:
+    with pytest.raises(CocoaError) as caught:
+        embed_corpus(embedder, rows, out, **{"shard_rows": 10, **options})
+    return caught.value.code, str(caught.value)
+
+
+def test_a_finished_folder_tells_all_of_itself(embedder, model, rows, tmp_path):
+    made = embed_corpus(embedder, rows, tmp_path / "out", shard_rows=10)
+    embeddings = Embeddings.open(tmp_path / "out")
+    assert len(embeddings) == len(made) == 25
+    assert embeddings.identity == embedder.identity
+    assert embeddings.model == str(model)
+    assert embeddings.dimensions == embedder.dimensions
+    assert embeddings.schema.names == ["id", "text", "image"]
+    for size in (1, 7, 10, 25, 100):
+        batches = list(embeddings.batches(size))
+        assert [len(batch) for batch in batches] == [size] * (25 // size) + [25 % size] * (25 % size > 0)
+        assert pa.Table.from_batches(batches) == embeddings.table()
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name[0] == "."] == [".claims"]
+
+
+def test_run_again_it_computes_nothing(embedder, rows, tmp_path, monkeypatch):
+    before = outcome_of(embedder, rows, tmp_path / "out")
+    monkeypatch.setattr(EmbeddingModel, "embed_all", None)
+    assert outcome_of(embedder, rows, tmp_path / "out") == before
+    # Without the card it is only put together again.
+    (tmp_path / "out" / "embeddings.json").unlink()
+    assert outcome_of(embedder, rows, tmp_path / "out") == before
+
+
+def outcome_of(embedder, rows, out):
+    embed_corpus(embedder, rows, out, shard_rows=10)
+    return outcome(out)
+
+
+def test_another_model_other_settings_and_another_input_are_refused_by_name(embedder, tiny, rows, tmp_path):
+    out = tmp_path / "out"
+    embed_corpus(embedder, rows, out, shard_rows=10)
+    other = Embedder.load(save_model(tiny(), tmp_path / "other", layout="causal"))
+    code, said = code_of(other, rows, out)
+    assert code == "E_MODEL_OTHER" and "layout" in said
+    code, said = code_of(embedder, rows, out, shard_rows=11)
+    assert code == "E_USAGE_OUT" and "shard_rows 10, not 11" in said
+    shutil.copy(rows, tmp_path / "copy.jsonl")
+    code, said = code_of(embedder, tmp_path / "copy.jsonl", out)
+    assert code == "E_USAGE_OUT" and "input" in said
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("years of work")
+    assert code_of(embedder, rows, tmp_path / "thesis")[0] == "E_USAGE_OUT"
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_an_input_that_changes_is_noticed(embedder, rows, tmp_path, when):
+    out = tmp_path / "out"
+
+    def change(now: Progress) -> None:
+        if now.done >= 10:
+            rows.write_text(rows.read_text().replace("apple", "grape"))
+
+    if when == "while":
+        code, said = code_of(embedder, rows, out, on_progress=change)
+    else:
+        embed_corpus(embedder, rows, out, shard_rows=10)
+        rows.write_text(rows.read_text() + json.dumps({"id": "new", "text": "new"}) + "\n")
+        code, said = code_of(embedder, rows, out)
+    assert code == "E_SHARD_CHANGED"
+    assert "rows.jsonl" in said
+
+
+def test_a_folder_of_pictures_that_changes_is_noticed(embedder, tmp_path, picture):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        picture(30, 30, number).save(folder / f"{number}.png")
+    embed_corpus(embedder, folder, tmp_path / "out")
+    for name, what in (("1.png", "has changed"), ("0a.png", "has come")):
+        picture(31, 30, 9).save(folder / name)
+        code, said = code_of(embedder, folder, tmp_path / "out", shard_rows=1024)
+        assert code == "E_SHARD_CHANGED" and name in said and what in said
+        shutil.rmtree(tmp_path / "out")
+        embed_corpus(embedder, folder, tmp_path / "out")
+    (folder / "2.png").unlink()
+    code, said = code_of(embedder, folder, tmp_path / "out", shard_rows=1024)
+    assert code == "E_SHARD_CHANGED" and "2.png" in said and "is gone" in said
+
+
+def test_bad_rows_are_allowed_up_to_a_rate_or_not_at_all(embedder, tmp_path):
+    content = texts(20)
+    content[4]["text"] = content[15]["text"] = ""
+    rows = write_jsonl(tmp_path / "rows.jsonl", content)
+    code, said = code_of(embedder, rows, tmp_path / "strict", max_bad_rate=None)
+    assert code == "E_DATA_EMPTY" and "rows.jsonl:5" in said
+    code, said = code_of(embedder, rows, tmp_path / "out", max_bad_rate=0.09)
+    assert code == "E_DATA_BAD_ROWS" and "2 of 20" in said
+    assert not (tmp_path / "out" / "embeddings.json").exists()
+    assert len(embed_corpus(embedder, rows, tmp_path / "out", shard_rows=10, max_bad_rate=0.1)) == 18
+    assert [row["id"] for row in bad_rows(tmp_path / "out")] == ["row 4", "row 15"]
+    # A stricter look at a finished folder judges it too.
+    assert code_of(embedder, rows, tmp_path / "out", max_bad_rate=None)[0] == "E_DATA_EMPTY"
+    write_jsonl(tmp_path / "none.jsonl", [{"text": ""}, {"text": None}])
+    code, said = code_of(embedder, tmp_path / "none.jsonl", tmp_path / "none")
+    assert code == "E_DATA_EMPTY" and "none.jsonl:1" in said
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 0.0, 0.9, 1e30])
+def test_a_wrong_vector_is_a_bad_row_and_never_stored(embedder, rows, tmp_path, monkeypatch, wrong):
+    clean = embed_corpus(embedder, rows, tmp_path / "clean").vectors()
+    right = EmbeddingModel.embed_all
+
+    def spoiled(self, samples, **options):
+        vectors = right(self, samples, **options).clone()
+        vectors[3] *= wrong
+        return vectors
+
+    monkeypatch.setattr(EmbeddingModel, "embed_all", spoiled)
+    embeddings = embed_corpus(embedder, rows, tmp_path / "out")
+    assert [(row["id"], row["code"]) for row in bad_rows(tmp_path / "out")] == [("row 3", "E_MODEL_OUTPUT")]
+    np.testing.assert_array_equal(embeddings.vectors(), np.delete(clean, 3, 0))
+
+
+def test_vectors_of_another_length_stop_the_job(embedder, rows, tmp_path, monkeypatch):
+    right = EmbeddingModel.embed_all
+    monkeypatch.setattr(EmbeddingModel, "embed_all", lambda self, samples, **more: right(self, samples)[:, :-1])
+    assert code_of(embedder, rows, tmp_path / "out")[0] == "E_MODEL_OUTPUT"
+    assert not shards(tmp_path / "out")
+    assert not leftovers(tmp_path / "out")
+
+
+def test_a_damaged_shard_is_never_read(embedder, rows, tmp_path):
+    embed_corpus(embedder, rows, tmp_path / "out", shard_rows=10)
+    path = tmp_path / "out" / "shards" / shards(tmp_path / "out")[1] / "vectors.parquet"
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 20).tolist():
+        flipped = bytearray(whole)
+        flipped[place] ^= 0x10
+        path.write_bytes(flipped)
+        read = Embeddings.open(tmp_path / "out").batches(10)
+        assert len(next(read)) == 10
+        with pytest.raises(CocoaError) as caught:
+            next(read)
+        assert caught.value.code == "E_DATA_INCOMPLETE"
+    path.write_bytes(whole[:-1])
+    with pytest.raises(CocoaError) as caught:
+        Embeddings.open(tmp_path / "out")
+    assert caught.value.code == "E_DATA_INCOMPLETE"
+
+
+def test_progress_counts_all_rows_to_the_end(embedder, rows, tmp_path):
+    seen: list[Progress] = []
+    embed_corpus(embedder, rows, tmp_path / "out", shard_rows=10, on_progress=seen.append)
+    done = [now.done for now in seen]
+    assert done == sorted(done)
+    assert (done[-1], seen[-1].rows, seen[-1].kept) == (25, 25, 0)
+    assert seen[-1].rate > 0 and seen[-1].seconds_left == 0
+    (tmp_path / "out" / "embeddings.json").unlink()
+    shutil.rmtree(tmp_path / "out" / "shards" / shards(tmp_path / "out")[2])
+    embed_corpus(embedder, rows, tmp_path / "out", shard_rows=10, on_progress=seen.append)
+    assert (seen[-1].done, seen[-1].kept) == (25, 20)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_how_many_threads_decode_changes_no_bit(embedder, rows, tmp_path, threads):
+    with torch.inference_mode():
+        made = embed_corpus(embedder, rows, tmp_path / "out", threads=threads)
+    np.testing.assert_array_equal(made.vectors(), embedder.encode_document([row["text"] for row in texts(25)]))

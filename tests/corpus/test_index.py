@@ -1,0 +1,334 @@
+"""The index: one behaviour in every store, bound to one model, equal scores in the documents' order."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from indexing import COLUMNS, D, embeddings, identity, rows, unit, values
+
+from cocoa import CocoaError
+from cocoa.corpus.embeddings import vectors_of
+from cocoa.corpus.examples import combined
+from cocoa.corpus.index import Index, Rows
+
+NAMES = [f"r{number}" for number in range(120)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return embeddings(tmp_path_factory.mktemp("made") / "embeddings", rows(NAMES))
+
+
+@pytest.fixture(scope="module")
+def exact(made):
+    return Index.open(made.folder)
+
+
+@pytest.fixture(scope="module")
+def built(made, tmp_path_factory):
+    return Index.build(made, tmp_path_factory.mktemp("built") / "index")
+
+
+@pytest.fixture(params=["exact", "built"])
+def index(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    return Index.create(tmp_path / "index", identity(), COLUMNS)
+
+
+def plain_loop(made, query, k, keep=lambda name: True):
+    """Returns the ids and scores of the nearest rows, by looking at each in a loop."""
+    pairs = []
+    for batch in made.batches():
+        pairs += zip(batch.column("id").to_pylist(), vectors_of(batch).astype(np.float64) @ query, strict=True)
+    return sorted((pair for pair in pairs if keep(pair[0])), key=lambda pair: -pair[1])[:k]
+
+
+def test_search_is_the_plain_loop_over_all_rows(index, made):
+    for query in unit(5, 1):
+        hits = index.search_vectors(query[None], 7)[0]
+        expected = plain_loop(made, query, 7)
+        assert [hit.id for hit in hits] == [name for name, _ in expected]
+        np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected], atol=1e-6)
+
+
+def test_a_filtered_search_is_the_plain_loop_over_the_rows_that_pass(index, made):
+    known = {name: values(number) for number, name in enumerate(NAMES)}
+    query = unit(1, 2)[0]
+    hits = index.search_vectors(query[None], 9, filter={"column": "kind", "op": "=", "value": "dog"})[0]
+    expected = plain_loop(made, query, 9, lambda name: known[name]["kind"] == "dog")
+    assert [hit.id for hit in hits] == [name for name, _ in expected]
+    assert all(hit.columns == known[hit.id] for hit in hits)
+
+
+def test_more_than_there_are_gives_all_and_none_that_pass_gives_none(index):
+    assert len(index.search_vectors(unit(1, 1), 10_000)[0]) == len(NAMES) == len(index)
+    assert index.search_vectors(unit(1, 1), 5, filter={"column": "year", "op": ">", "value": 3000}) == [[]]
+    assert index.search_vectors(unit(0, 1), 5) == []
+
+
+def test_documents_come_back_whole_and_in_the_order_asked_for(index, made):
+    table = made.table()
+    [two, one, again] = index.get(["r2", "r1", "r2"])
+    assert (two.id, two.text, two.columns) == ("r2", "text of r2", values(2))
+    np.testing.assert_array_equal(one.vector, np.array(table["vector"][1].as_py(), np.float32))
+    assert again.id == "r2"
+    with pytest.raises(CocoaError, match="no document 'nobody'"):
+        index.get(["r1", "nobody"])
+
+
+def test_facets_count_the_commonest_values(index):
+    kinds = [values(number)["kind"] for number in range(len(NAMES))]
+    expected = {kind: kinds.count(kind) for kind in set(kinds) - {None}}
+    found = index.facets("kind")
+    assert found == expected
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert len(index.facets("year", 2)) == 2
+    with pytest.raises(CocoaError, match="no column 'colour'"):
+        index.facets("colour")
+
+
+def test_equal_scores_keep_the_documents_order_even_where_many_tie_at_the_end(tmp_path):
+    # 90 rows of one vector among 30 others, asked for fewer than tie: a store's own order must not show.
+    source = rows(NAMES)
+    vectors = unit(len(NAMES), 0)
+    vectors[15:105] = vectors[15]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=source.table.schema.field("vector").type)
+    made = embeddings(
+        tmp_path / "e", Rows(source.identity, source.table.set_column(1, source.table.schema.field(1), column))
+    )
+    opened, built = Index.open(made.folder), Index.build(made, tmp_path / "index")
+    built.upsert(Rows(source.identity, made.table().slice(40, 5)))  # an upsert does not move a row to the end
+    for index in (opened, built):
+        for k in (3, 20, 60):
+            assert [hit.id for hit in index.search_vectors(vectors[15:16], k)[0]] == NAMES[15 : 15 + k]
+
+
+def test_examples_pull_and_push_and_are_left_out_themselves(index, made):
+    table = {row["id"]: np.array(row["vector"], np.float32) for row in made.table().to_pylist()}
+    text = unit(1, 8)
+    hits = index.search_examples(5, vectors=text, like=["r3", "r4"], unlike=["r9"])
+    query = (text[0] + table["r3"] + table["r4"]) / 3 - 0.5 * table["r9"]
+    expected = plain_loop(made, query / np.linalg.norm(query), 5, lambda name: name not in ("r3", "r4", "r9"))
+    assert [hit.id for hit in hits] == [name for name, _ in expected]
+    for wrong in ({"unlike": ["r1"]}, {"like": ["r1"], "unlike": ["r1"], "weight": 1.0}):
+        with pytest.raises(CocoaError) as caught:
+            index.search_examples(5, **wrong)
+        assert caught.value.code == "E_USAGE_EXAMPLES"
+    np.testing.assert_allclose(np.linalg.norm(combined(text, unit(2, 9))), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("fingerprint", "e" * 64), ("backbone", "qwen2_vl"), ("layout", "causal"), ("pooling", "mean"),
+     ("bridge_token", 8), ("dtype", "bfloat16"), ("normalized", False), ("prompts", "other"), ("min_pixels", 4),
+     ("max_pixels", 4), ("max_tokens", 4)],
+)  # fmt: skip
+def test_vectors_of_another_model_are_refused_and_the_difference_is_told(fresh, exact, field, value):
+    told = {"min_pixels": "smallest picture", "max_pixels": "largest picture", "max_tokens": "longest row",
+            "layout": "attention layout", "dtype": "type of the weights", "normalized": "normalisation",
+            "bridge_token": "bridge token"}.get(field, field)  # fmt: skip
+    for act in (
+        lambda: fresh.add(rows(["a"], **{field: value})),
+        lambda: fresh.upsert(rows(["a"], **{field: value})),
+        lambda: exact.check_identity(identity(**{field: value}), "other"),
+    ):
+        with pytest.raises(CocoaError, match=told) as caught:
+            act()
+        assert caught.value.code == "E_MODEL_OTHER"
+    fresh.add(rows(["a"], cocoa="2"))  # a version alone changes no vector
+    assert len(fresh) == 1
+
+
+def test_vectors_of_another_length_are_refused_in_rows_and_in_queries(fresh, index):
+    with pytest.raises(CocoaError, match="number of dimensions"):
+        fresh.add(rows(["a"], dimensions=D + 1))
+    wrong = Rows(identity(), rows(["a"], dimensions=D + 1).table)
+    with pytest.raises(CocoaError, match="8 dimensions"):
+        fresh.add(wrong)
+    for query in (unit(1, 1, D + 1), unit(1, 1)[0], np.full((1, D), np.nan, np.float32)):
+        with pytest.raises(CocoaError) as caught:
+            index.search_vectors(query)
+        assert caught.value.code == "E_INDEX_VECTOR"
+    for k in (0, -1, 10_001):
+        with pytest.raises(CocoaError, match="k is"):
+            index.search_vectors(unit(1, 1), k)
+
+
+def changed(column, value, at=1):
+    """Returns three rows of which one has another value in a column."""
+    source = rows(["a", "b", "c"])
+    held = source.table[column].to_pylist()
+    held[at] = value
+    place = source.table.schema.get_field_index(column)
+    field = source.table.schema.field(column)
+    return Rows(source.identity, source.table.set_column(place, field, pa.array(held, field.type)))
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "names"),
+    [
+        (changed("id", "a"), "E_INDEX_ID", "'a' stands twice"),
+        (changed("id", None), "E_INDEX_ID", "row 1"),
+        (changed("id", ""), "E_INDEX_ID", "row 1"),
+        (changed("id", "x" * 1025), "E_INDEX_ID", "row 1"),
+        (changed("id", "a\0b"), "E_INDEX_ID", "row 1"),
+        (changed("vector", [0.0] * D), "E_INDEX_VECTOR", "row 1 (b)"),
+        (changed("vector", [float("nan")] + [0.0] * (D - 1)), "E_INDEX_VECTOR", "row 1 (b)"),
+        (changed("vector", [2.0] + [0.0] * (D - 1)), "E_INDEX_VECTOR", "norm is 2"),
+        (rows(["a"], columns=False), "E_INDEX_ROWS", "no column 'kind'"),
+        (Rows(identity(), rows(["a"]).table.append_column("odd", pa.array([1]))), "E_INDEX_ROWS", "'odd'"),
+        (Rows(identity(), rows(["a"]).table.set_column(5, "year", pa.array(["soon"]))), "E_INDEX_ROWS", "'year'"),
+    ],
+)  # fmt: skip
+def test_rows_that_no_index_takes_are_named_and_nothing_is_written(fresh, given, code, names):
+    fresh.add(rows(["old"]))
+    for act in (fresh.add, fresh.upsert):
+        with pytest.raises(CocoaError) as caught:
+            act(given)
+        assert caught.value.code == code
+        assert names in str(caught.value)
+    assert len(fresh) == 1
+    assert fresh.verify().ok
+
+
+def test_add_refuses_a_known_id_and_upsert_gives_it_its_new_content(fresh):
+    assert fresh.add(rows(["a", "b"], 1)) == 2
+    with pytest.raises(CocoaError, match="'b' is in the index already"):
+        fresh.add(rows(["b", "c"], 2))
+    assert len(fresh) == 2
+    assert fresh.upsert(rows(["b", "c"], 2)) == 2
+    assert len(fresh) == 3
+    [found] = fresh.get(["b"])
+    np.testing.assert_array_equal(found.vector, unit(2, 2)[0])
+    assert fresh.delete(["a", "nobody"]) == 1
+    assert fresh.delete([]) == 0
+    assert {hit.id for hit in fresh.search_vectors(unit(1, 1))[0]} == {"b", "c"}
+
+
+def test_not_a_number_is_missing_and_a_missing_text_is_empty(fresh):
+    fresh.add(changed("price", float("nan")))
+    fresh.upsert(Rows(identity(), rows(["d"]).table.drop_columns(["text", "image"])))
+    assert fresh.get(["b"])[0].columns["price"] is None
+    assert fresh.count({"column": "price", "op": "is_null"}) == 1
+    assert fresh.get(["d"])[0].text == ""
+
+
+def test_the_index_is_held_against_the_embeddings_which_stay_the_truth(made, tmp_path):
+    index = Index.build(made, tmp_path / "index")
+    assert index.verify(made).ok
+    index.delete(["r7"])
+    index.upsert(rows(["r8", "more"], 77))
+    assert index.verify().ok
+    assert index.verify(made).damages == [
+        "'r7': not in the index",
+        "'r8': another vector in the index",
+        "'more': not in the embeddings",
+    ]
+    assert Index.build(made, tmp_path / "index", replace=True).verify(made).ok
+
+
+def test_a_place_that_is_taken_is_not_overwritten(made, built, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "diary.txt").write_text("mine")
+    for place, how in ((tmp_path / "notes", {"replace": True}), (built.uri, {})):
+        with pytest.raises(CocoaError) as caught:
+            Index.build(made, place, **how)
+        assert caught.value.code == "E_INDEX_EXISTS"
+    assert (tmp_path / "notes" / "diary.txt").read_text() == "mine"
+
+
+def test_a_folder_with_an_id_twice_is_refused_and_nothing_is_left(tmp_path):
+    made = embeddings(tmp_path / "e", rows(["a", "b", "c", "a"]))
+    with pytest.raises(CocoaError, match="'a' stands twice"):
+        Index.build(made, tmp_path / "index")
+    assert [path.name for path in tmp_path.iterdir()] == ["e"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["milvus://host/name", "milvus://host:1/na-me", "milvus://a b:1/n", "milvus://h:1/n?x", "http://h/x", "s3://b"],
+)
+def test_an_address_that_is_none_is_refused(uri):
+    with pytest.raises(CocoaError) as caught:
+        Index.open(uri)
+    assert caught.value.code == "E_USAGE_URI"
+
+
+def test_a_folder_that_is_no_index_is_refused(tmp_path):
+    with pytest.raises(CocoaError) as caught:
+        Index.open(tmp_path)
+    assert caught.value.code == "E_INDEX_FILE"
+
+
+def test_a_folder_of_embeddings_is_only_read(exact):
+    for act in (lambda: exact.add(rows(["x"])), lambda: exact.delete(["r1"])):
+        with pytest.raises(CocoaError) as caught:
+            act()
+        assert caught.value.code == "E_USAGE_READ_ONLY"
+    with pytest.raises(CocoaError):
+        exact.repair()
+    assert exact.verify().ok
+
+
+@pytest.mark.parametrize(("package", "uri"), [("lancedb", None), ("pymilvus", "milvus://127.0.0.1:1/x")])
+def test_a_missing_package_says_what_to_install(built, monkeypatch, package, uri):
+    def without(name, *rest):
+        if name.partition(".")[0] == package:
+            raise ModuleNotFoundError(name)
+        return import_module(name, *rest)
+
+    monkeypatch.setattr("cocoa.corpus.stores.connecting.import_module", without)
+    with pytest.raises(CocoaError, match=r"pip install 'cocoa-embeddings\[") as caught:
+        Index.open(uri or built.uri)
+    assert caught.value.code == "E_USAGE_EXTRA"
+
+
+def test_a_server_that_is_not_there_is_an_error_with_a_code(monkeypatch):
+    monkeypatch.setattr("cocoa.corpus.stores.milvus._PATIENCE", 1)
+    with pytest.raises(CocoaError) as caught:
+        Index.open("milvus://127.0.0.1:9/x")
+    assert caught.value.code == "E_INDEX_SERVER"
+
+
+def test_the_approximate_index_measures_its_recall_and_keeps_the_number(tmp_path):
+    centres = unit(30, 1, 16)
+    vectors = centres[np.arange(1500) % 30] + 0.3 * unit(1500, 2, 16)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    names = [f"r{number}" for number in range(1500)]
+    source = rows(names, dimensions=16, columns=False)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=source.table.schema.field("vector").type)
+    made = embeddings(
+        tmp_path / "e",
+        Rows(source.identity, source.table.set_column(1, source.table.schema.field(1), column)),
+        columns=False,
+    )
+    told = []
+    index = Index.build(made, tmp_path / "index", exact_rows=1000, say=told.append)
+    kept = index.approximate
+    assert kept["recall_at_10"] >= 0.98
+    assert any(f"{kept['recall_at_10']:.3f}" in line for line in told)
+    exact = Index.open(made.folder)
+    assert exact.approximate is None
+    queries = vectors[::50] + 0.1 * unit(30, 3, 16)
+    shares = [
+        len({hit.id for hit in one} & {hit.id for hit in other}) / 10
+        for one, other in zip(index.search_vectors(queries), exact.search_vectors(queries), strict=True)
+    ]
+    assert np.mean(shares) >= 0.95
+    # Under a filter that few rows pass nothing is missed, and rows that came later are found.
+    few = {"column": "id", "op": "in", "value": names[::40]}
+    for one, other in zip(
+        index.search_vectors(queries, 20, filter=few), exact.search_vectors(queries, 20, filter=few), strict=True
+    ):
+        assert [hit.id for hit in one] == [hit.id for hit in other]
+    index.upsert(Rows(source.identity, rows(["late"], 5, dimensions=16, columns=False).table))
+    [late] = index.get(["late"])
+    assert index.search_vectors(late.vector[None], 1)[0][0].id == "late"
+    assert Index.open(tmp_path / "index").approximate == kept

@@ -1,0 +1,93 @@
+"""Models on the hub: fetched and pushed by its own client, which these tests put a folder in the place of."""
+
+from __future__ import annotations
+
+import huggingface_hub
+import numpy as np
+import pytest
+
+from cocoa import CocoaError, Embedder
+from cocoa.model import push
+
+
+def test_a_model_of_the_hub_is_fetched_without_code_and_pickles_and_then_a_folder_like_any(saved, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, *, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    embedder = Embedder.load("somebody/owls", revision="v2")
+    [(name, revision, patterns)] = asked
+    assert (name, revision) == ("somebody/owls", "v2")
+    assert {"*.safetensors", "*.json"} <= set(patterns)
+    assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in patterns)
+    assert embedder.folder == saved
+    np.testing.assert_array_equal(embedder.encode(["an owl"]), Embedder.load(saved).encode(["an owl"]))
+
+
+def test_what_is_on_no_disk_and_not_on_the_hub_is_said_so(monkeypatch):
+    def snapshot_download(*args, **options):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no network\nand much more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(CocoaError) as caught:
+        Embedder.load("somebody/owls")
+    assert caught.value.code == "E_MODEL_MISSING"
+    assert "no network" in caught.value.message
+    assert "much more" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["no-such-folder", "runs/a/model", "./a/b", "../b", "/no/where", "a/b/", ""])
+def test_a_path_that_cannot_be_a_name_on_the_hub_is_never_asked_for_there(name, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    with pytest.raises(CocoaError) as caught:
+        Embedder.load(name or "no/such/folder")
+    assert caught.value.code == "E_MODEL_MISSING"
+
+
+class Hub:
+    """Stands for the hub's client and remembers what was asked of it."""
+
+    calls: list[tuple[str, tuple, dict]]
+
+    def __init__(self) -> None:
+        self.calls = []
+
+    def __call__(self) -> Hub:
+        return self
+
+    def create_repo(self, *args, **options) -> None:
+        self.calls.append(("create_repo", args, options))
+
+    def upload_folder(self, *args, **options) -> None:
+        self.calls.append(("upload_folder", args, options))
+
+
+def test_a_push_makes_a_private_model_and_uploads_the_folder(saved, monkeypatch):
+    hub = Hub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
+    assert push(saved, "me/owls") == "https://huggingface.co/me/owls"
+    (made, (name,), options), (sent, _, sent_options) = hub.calls
+    assert (made, name, sent) == ("create_repo", "me/owls", "upload_folder")
+    assert options["private"] is True
+    assert options["exist_ok"] is True
+    assert (sent_options["folder_path"], sent_options["repo_id"]) == (saved, "me/owls")
+    push(saved, "me/owls", public=True)
+    assert hub.calls[2][2]["private"] is False
+
+
+def test_a_push_that_fails_says_why(saved, monkeypatch):
+    class Closed(Hub):
+        def create_repo(self, *args, **options):
+            raise OSError("401 who are you")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Closed())
+    with pytest.raises(CocoaError) as caught:
+        push(saved, "me/owls")
+    assert caught.value.code == "E_MODEL_HUB"
+    assert "401" in caught.value.message
+    with pytest.raises(CocoaError) as caught:
+        push(saved, "owls")
+    assert caught.value.code == "E_MODEL_HUB"

@@ -1,0 +1,213 @@
+"""`cocoa export` makes a model folder of whatever training left, with the vectors that training had."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from cocoa import CocoaError
+from cocoa.cli import app
+from cocoa.errors import TrainingError
+from cocoa.exporting import export_model
+from cocoa.files import MANIFEST, sha256
+from cocoa.model import EmbeddingModel, stored_dtype
+from cocoa.recipe import parse_recipe
+from cocoa.sample import Sample
+from cocoa.training import loop
+from cocoa.training.loop import train
+from making import make_picture
+
+RECIPE = """
+name: small
+seed: 5
+backbone: {name: nano-untrained}
+max_tokens: 96
+machine: {checkpoint_every: 1, keep_checkpoints: 9, workers: 0}
+stages:
+  - name: warm-up
+    layout: bidirectional
+    objectives: [{kind: masked_text, rate: 0.2}]
+    data: [{kind: scene_pairs, num_pairs: 8}]
+    steps: 1
+    batch_size: 2
+    learning_rate: 1e-3
+  - name: contrastive
+    layout: bidirectional
+    objectives: [{kind: contrastive, dimensions: [32, 64]}]
+    adapter: {rank: 2}
+    data: [{kind: scene_pairs, num_pairs: 8}]
+    steps: 2
+    batch_size: 2
+    learning_rate: 1e-3
+"""
+INPUTS = [Sample("a red apple"), Sample("owls", (make_picture(60, 40),)), Sample(images=(make_picture(90, 90),))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_cpu():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "small"
+    train(parse_recipe(RECIPE), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that failed in the second step of its last stage."""
+    out = tmp_path_factory.mktemp("stopped") / "small"
+    steps = []
+
+    def failing(*args):
+        steps.append(args)
+        if len(steps) == 3:
+            raise TrainingError("E_TRAINING_DIVERGED", "as asked")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_check_sane", failing)
+        with pytest.raises(TrainingError):
+            train(parse_recipe(RECIPE), out)
+    return out
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def vectors(folder):
+    return EmbeddingModel.load(folder).encode(INPUTS)
+
+
+def test_training_writes_a_folder_with_receipt_and_the_lengths_it_trained(run):
+    card = json.loads((run / "model" / "cocoa.json").read_text())
+    assert card["matryoshka"] == [32, 64]
+    receipt = card["receipt"]
+    assert receipt["recipe"]["seed"] == 5
+    assert {name: stage["steps"] for name, stage in receipt["stages"].items()} == {"warm-up": 1, "contrastive": 2}
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert receipt["stages"]["contrastive"]["first_losses"] == records[1]["losses"]
+    assert receipt["stages"]["contrastive"]["last_losses"] == records[2]["losses"]
+    assert receipt["stages"]["warm-up"]["seed"] != receipt["stages"]["contrastive"]["seed"]
+    assert "| contrastive | 4 |" in (run / "model" / "README.md").read_text()
+
+
+def test_the_tables_of_training_are_hashed_and_their_pictures_are_not(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        make_picture(60, 60, number).save(tmp_path / "images" / f"{number}.png")
+    rows = [{"image_path": f"images/{number}.png", "text": f"picture {number}"} for number in range(4)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first = RECIPE.split("  - name: contrastive")[0]
+    recipe = parse_recipe(
+        first.replace("{kind: scene_pairs, num_pairs: 8}", f"{{kind: image_text_pairs, path: {tmp_path}/pairs.jsonl}}")
+    )
+    train(recipe, tmp_path / "run")
+    receipt = json.loads((tmp_path / "run" / "model" / "cocoa.json").read_text())["receipt"]
+    path = tmp_path / "pairs.jsonl"
+    assert receipt["data"] == {str(path): {"pairs.jsonl": sha256(path)}}
+
+
+def test_a_run_and_its_model_folder_and_its_last_checkpoint_are_the_same_model(run, tmp_path):
+    newest = max((run / "checkpoints").iterdir())
+    for number, source in enumerate((run, run / "model", newest)):
+        export_model(source, tmp_path / str(number))
+        np.testing.assert_array_equal(vectors(tmp_path / str(number)), vectors(run / "model"))
+        card = json.loads((tmp_path / str(number) / "cocoa.json").read_text())
+        assert card["matryoshka"] == [32, 64]
+        assert card["receipt"]["stages"]["contrastive"]["steps"] == 2
+
+
+def test_a_run_that_was_stopped_within_a_stage_gives_its_model_with_the_adapters_merged(run, stopped, tmp_path):
+    assert not (stopped / "model").exists()
+    export_model(stopped, tmp_path / "model")
+    found = vectors(tmp_path / "model")
+    assert np.abs(found - vectors(run / "model")).max() > 1e-6  # one step less
+    receipt = json.loads((tmp_path / "model" / "cocoa.json").read_text())["receipt"]
+    assert receipt["stages"]["contrastive"]["steps"] == 1
+    assert weights(tmp_path / "model").keys() == weights(run / "model").keys()
+    # Its adapter had taken one step from the model that the stage before left.
+    export_model(stopped / "checkpoints" / "00000001", tmp_path / "before")
+    changed = {
+        name
+        for name, weight in weights(tmp_path / "model").items()
+        if not torch.equal(weight, weights(tmp_path / "before")[name])
+    }
+    assert any(".q_proj." in name for name in changed)
+    assert not any("norm" in name for name in changed)
+
+
+def test_a_folder_of_format_1_becomes_one_of_today(run, tmp_path):
+    old = shutil.copytree(run / "model", tmp_path / "old")
+    keep = {"model.safetensors", "config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"}
+    for path in sorted(old.rglob("*"), reverse=True):
+        if path.is_dir():
+            path.rmdir()
+        elif path.name not in keep | {"cocoa.json"} or path.parent != old:
+            path.unlink()
+    card = json.loads((old / "cocoa.json").read_text())
+    for key in ("prompts", "versions", "matryoshka", "normalized"):
+        card.pop(key)
+    (old / "cocoa.json").write_text(json.dumps(card | {"format": 1}))
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in old.iterdir()}
+    (old / MANIFEST).write_text(json.dumps({"files": files}))
+    with pytest.raises(CocoaError) as caught:
+        EmbeddingModel.load(old)
+    assert caught.value.code == "E_MODEL_FORMAT"
+    export_model(old, tmp_path / "new")
+    np.testing.assert_array_equal(vectors(tmp_path / "new"), vectors(run / "model"))
+
+
+def test_weights_keep_their_type(run, tmp_path):
+    model = EmbeddingModel.load(run / "model")
+    for weight in model.parameters():
+        weight.data = weight.data.to(torch.bfloat16)
+    model.save(tmp_path / "half")
+    export_model(tmp_path / "half", tmp_path / "again")
+    assert stored_dtype(tmp_path / "again") == torch.bfloat16
+    np.testing.assert_array_equal(vectors(tmp_path / "again"), vectors(tmp_path / "half"))
+
+
+def test_what_is_none_of_these_is_refused_and_nothing_is_overwritten(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CocoaError) as caught:
+        export_model(tmp_path / "empty", tmp_path / "out")
+    assert caught.value.code == "E_MODEL_MISSING"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(CocoaError) as caught:
+        export_model(run, tmp_path / "full")
+    assert caught.value.code == "E_USAGE_OUT"
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_the_command_exports_and_pushes(run, tmp_path, monkeypatch):
+    calls = []
+
+    class Hub:
+        def create_repo(self, repo, **options):
+            calls.append(("create_repo", repo, options["private"]))
+
+        def upload_folder(self, *, folder_path, repo_id, **options):
+            calls.append(("upload_folder", repo_id, sorted(path.name for path in folder_path.iterdir())))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    done = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "out"), "--push", "me/owls"])
+    assert done.exit_code == 0, done.output
+    assert calls[0] == ("create_repo", "me/owls", True)
+    assert calls[1][:2] == ("upload_folder", "me/owls")
+    assert {"README.md", "cocoa.json", "golden.json", "modules.json"} <= set(calls[1][2])
+    wrong = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "two"), "--public"])
+    assert isinstance(wrong.exception, CocoaError)
+    assert not (tmp_path / "two").exists()
