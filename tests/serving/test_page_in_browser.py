@@ -41,6 +41,21 @@ def test_words_show_what_the_index_finds_best_first_with_scores(visit, page_serv
     expect_ids(page, answer(page_server, text="a red apple", k=48))
 
 
+def test_words_that_are_typed_before_the_index_is_known_are_kept_and_searched_for(visit, page_server):
+    page = visit()
+    for presses_enter in (False, True):
+        # Held until it is let go below.
+        page.route("**/v1/index", lambda route: None)
+        page.goto("/")
+        page.get_by_label("Words to search for").fill("an owl")
+        if presses_enter:
+            page.keyboard.press("Enter")
+        page.unroute("**/v1/index")
+        expect(page.locator(".card:not(.blank)").first).to_be_visible()
+        expect(page.get_by_label("Words to search for")).to_have_value("an owl")
+    expect_ids(page, answer(page_server, text="an owl"))
+
+
 @pytest.mark.parametrize("way", ["choose", "drop", "paste"])
 def test_a_picture_can_be_chosen_dropped_or_pasted(visit, page_server, gallery, way):
     page = visit()
