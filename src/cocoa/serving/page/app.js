@@ -10,7 +10,7 @@ import { counted, element } from "./elements.js";
 import { filterBody, showFilters, watchFilters } from "./filters.js";
 import { failed, quiet, searching, told } from "./notice.js";
 import { dataUrl, keep, picture, watchPictures } from "./pictures.js";
-import { focusQuery, showQuery, watchQuery } from "./query.js";
+import { emptyQuery, showQuery, watchQuery } from "./query.js";
 import { skeleton } from "./results.js";
 
 const results = document.getElementById("results");
@@ -153,7 +153,7 @@ document.getElementById("home").addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   change({ ...NOTHING });
-  focusQuery();
+  emptyQuery();
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && results.hasAttribute("aria-busy")) request?.abort();

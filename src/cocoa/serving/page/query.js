@@ -7,6 +7,7 @@ import { picture } from "./pictures.js";
 
 const text = document.getElementById("text");
 const chips = document.getElementById("chips");
+let shownText = "";
 
 /** Makes the field work; `change` takes what is to be different in the view. */
 export function watchQuery(change) {
@@ -23,11 +24,14 @@ export function watchQuery(change) {
     ask();
   });
   text.addEventListener("input", fit);
+  // Enter was pressed before the page could listen.
+  if (text.value.endsWith("\n")) ask();
 }
 
 /** Shows a view in the field and the chips; `known` maps ids to hits that were seen. */
 export function showQuery(view, known, change) {
-  if (text.value.trim() !== view.text.trim()) text.value = view.text;
+  // What is being typed is touched only when the view asks for something else than before.
+  if (view.text !== shownText) text.value = shownText = view.text;
   fit();
   document.body.classList.toggle("asking", asks(view));
   const without = (list, id) => list.filter((other) => other !== id);
@@ -40,8 +44,11 @@ export function showQuery(view, known, change) {
   );
 }
 
-/** Puts the cursor into the field. */
-export const focusQuery = () => text.focus();
+/** Empties the field and puts the cursor into it. */
+export function emptyQuery() {
+  text.value = "";
+  text.focus();
+}
 
 function fit() {
   text.style.height = "auto";
