@@ -304,3 +304,12 @@ def test_bad_rows_among_good_ones_change_no_bit_of_them(embedder, tmp_path):
         )
     )
     assert json.loads((tmp_path / "out-dirty" / "embeddings.json").read_text())["bad_rows"] == len(told)
+
+
+def test_rows_of_a_large_dictionary_are_read_from_any_place(tmp_path):
+    words = [None if number % 7 == 0 else f"word {number % 900}" for number in range(5000)]
+    pq.write_table(pa.table({"text": words}), tmp_path / "a.parquet", row_group_size=1700)
+    with ParquetReader() as reader:
+        for first, rows in ((0, 5000), (4990, 10), (100, 3), (1690, 20), (103, 200)):
+            batches = reader.batches(tmp_path / "a.parquet", ["text"], first, rows)
+            assert [row["text"] for batch in batches for row in batch.to_pylist()] == words[first : first + rows]

@@ -17,7 +17,7 @@ from cocoa.corpus.filling import Progress
 from cocoa.corpus.job import Work, take_part
 from cocoa.corpus.plan import Plan
 from cocoa.embedder import Embedder
-from cocoa.errors import UsageError
+from cocoa.errors import CocoaError, UsageError
 
 _CPUS = 0.5
 """What an actor asks of a node beside its threads; Ray's own readers need the rest."""
@@ -32,16 +32,20 @@ class ShardMaker:
         self._embedder = Embedder.load(work.model)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-        """Returns the numbers of the shards that it was given, after committing them."""
-        take_part(self._work, self._embedder, batch["shard"].tolist())
-        return {"shard": batch["shard"]}
+        """Returns the numbers of the shards that it was given, and whether they are committed now."""
+        try:
+            take_part(self._work, self._embedder, batch["shard"].tolist())
+        except CocoaError:
+            # Told as not made: the process that started the job makes it, meets the same and says it.
+            return {"shard": batch["shard"], "made": np.zeros(len(batch["shard"]), bool)}
+        return {"shard": batch["shard"], "made": np.ones(len(batch["shard"]), bool)}
 
 
 def fill_with_ray(plan: Plan, work: Work, workers: int, on_progress: Callable[[Progress], None]) -> None:
-    """Returns when the shards of a plan are committed, by `workers` actors of the cluster, or of one started here.
+    """Returns when `workers` actors of the cluster, or of one started here, have committed the shards of a plan.
 
-    An actor that dies is started again, and its shards with it. Raises what an actor raises, and `E_USAGE_EXTRA`
-    without Ray.
+    An actor that dies is started again, and its shard with it. Returns early where a shard cannot be made: who makes it
+    next says why. Raises `E_USAGE_EXTRA` without Ray.
     """
     try:
         import ray
@@ -60,6 +64,8 @@ def fill_with_ray(plan: Plan, work: Work, workers: int, on_progress: Callable[[P
         )
         start, done = time.perf_counter(), 0
         for batch in made.iter_batches(batch_size=1):
+            if not batch["made"].all():
+                break
             done += sum(plan.shards[number].part.rows for number in batch["shard"].tolist())
             on_progress(Progress(plan.rows, done, 0, 0, time.perf_counter() - start))
 
@@ -70,13 +76,11 @@ def _cluster(ray: Any, workers: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-    else:
-        # A short path: sockets lie in it, and their names may have a hundred letters.
-        folder = tempfile.mkdtemp(prefix="cr-")
-        ray.init(num_cpus=max(2, workers), include_dashboard=False, log_to_driver=False, _temp_dir=folder)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # A short path: sockets lie in it, and their names may have a hundred letters.
+    with tempfile.TemporaryDirectory(prefix="cr-", ignore_cleanup_errors=True) as folder:
+        own = {"num_cpus": max(2, workers), "include_dashboard": False, "_temp_dir": folder}
+        ray.init(log_to_driver=False, **({} if os.environ.get("RAY_ADDRESS") else own))
+        try:
+            yield
+        finally:
+            ray.shutdown()

@@ -2,7 +2,7 @@
 
 Requests come as lines of JSON, `{"path"}` or `{"path", "columns", "first", "rows", "batch"}`. Answers are frames: a
 letter, the length (8 bytes, little-endian), the content. `S` is the schema as JSON, `B` a batch of rows as an Arrow
-stream, `D` the end, `E` an error in words. Nothing but pyarrow is imported here, and Arrow's memory comes from malloc,
+stream, `D` the end, `E` an error in words. Little but pyarrow is imported here, and Arrow's memory comes from malloc,
 so that the limit of the process holds for all of it.
 """
 
@@ -17,13 +17,15 @@ from typing import Any, BinaryIO
 
 os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 
+import psutil  # type: ignore[import-untyped]
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 _ROOM = 400 << 20
 """Bytes that reading may take beyond what the process has at its start."""
 _SECONDS = 60
-"""CPU time between two frames."""
+"""CPU time between two batches."""
 
 
 class Table:
@@ -86,9 +88,20 @@ class Table:
             if taken:
                 rows -= taken
                 yield batch.slice(skipped, taken)
+            else:
+                limit_time()
 
     def close(self) -> None:
         self.file.close()
+
+
+def _tightened(column: pa.Array) -> pa.Array:
+    """The same values; a dictionary of a whole row group is cut to what the few rows of a batch name."""
+    if not pa.types.is_dictionary(column.type) or len(column.dictionary) <= len(column):
+        return column
+    named = pc.unique(column.indices.drop_null())
+    places = pc.index_in(column.indices, named)
+    return pa.DictionaryArray.from_arrays(places, column.dictionary.take(named))
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -98,7 +111,8 @@ def describe(path: str) -> dict[str, Any]:
         return {"rows": file.metadata.num_rows, "columns": fields}
 
 
-def _limit_time() -> None:
+def limit_time() -> None:
+    """Gives this process its time for the next batch; the kernel ends it if it takes more."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + _SECONDS, hard))
@@ -108,7 +122,7 @@ def _send(stream: BinaryIO, kind: bytes, content: bytes | pa.Buffer) -> None:
     stream.write(kind + len(content).to_bytes(8, "little"))
     stream.write(content)
     stream.flush()
-    _limit_time()
+    limit_time()
 
 
 def _answer(request: dict[str, Any], table: Table | None, stream: BinaryIO) -> Table | None:
@@ -122,6 +136,7 @@ def _answer(request: dict[str, Any], table: Table | None, stream: BinaryIO) -> T
         table = Table(*key)
     try:
         for batch in table.read(request["first"], request["rows"]):
+            batch = pa.record_batch([_tightened(column) for column in batch.columns], names=batch.schema.names)
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, batch.schema) as writer:
                 writer.write_batch(batch)
@@ -146,11 +161,10 @@ def main() -> None:
     """Answers requests until there are no more."""
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    with open("/proc/self/statm") as status:  # noqa: PTH123
-        size = int(status.read().split()[0]) * resource.getpagesize()
+    size = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (size + _ROOM, size + _ROOM))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_time()
+    limit_time()
     table: Table | None = None
     for line in sys.stdin.buffer:
         try:
