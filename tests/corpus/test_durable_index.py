@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import random
 import shutil
@@ -185,15 +187,16 @@ def test_a_tail_that_was_never_told_may_be_lost_in_any_part(folder, written, tmp
             assert index.verify().ok
 
 
-@pytest.mark.parametrize("how", ["empty", "half", "zeros", "flipped", "missing"])
-@pytest.mark.parametrize("what", ["manifest", "record"])
+@pytest.mark.parametrize(
+    ("what", "how"),
+    # A record that is missing was never written: it is synced before it gets its name.
+    [("manifest", "missing"), *itertools.product(("manifest", "record"), ("empty", "half", "zeros", "flipped"))],
+)
 def test_a_damaged_head_falls_back_to_the_version_before_and_says_so(folder, what, how):
     commit = Commits(folder).newest()[0]
     path = folder / (commit.manifest if what == "manifest" else f"commits/{commit.number:010}.json")
     content = path.read_bytes()
     flipped = content[:60] + bytes([content[60] ^ 1]) + content[61:]
-    if how == "missing" and what == "record":
-        pytest.skip("a record that is missing was never written: it is synced before it gets its name")
     path.unlink()
     if how != "missing":
         path.write_bytes(
@@ -295,8 +298,6 @@ writing.upsert_often(json.loads(sys.argv[2]))
 
 def write_from_many(empty: Path, folder: Path, processes: int, times: int) -> None:
     """Lets processes upsert shared keys while this one reads; checks that no id is ever doubled and no row torn."""
-    import json
-
     shutil.copytree(empty, folder)
     keys = KEYS[:6]
     running = [

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cocoa.corpus.filters import Filter, OneOf
 from cocoa.corpus.stores import connecting
-from cocoa.corpus.stores.approximate import EXACT_ROWS, Effort, build_approximate
+from cocoa.corpus.stores.approximate import EXACT_ROWS, ask_cells, build_approximate
 from cocoa.corpus.stores.commits import CARD, COMMITS, Commit, Commits
 from cocoa.corpus.stores.compaction import MAX_FILES, compact
 from cocoa.corpus.stores.connecting import Table
@@ -132,8 +132,8 @@ class LanceStore:
             made = self._commit.approximate
             # Few rows that pass are looked at one by one: the approximate index would miss some of them.
             few = made is None or (where is not None and table.count_rows(where) <= EXACT_ROWS)
-            effort = None if few or made is None else Effort(**made["effort"])
-            return [self._ask(table, query, limit, where, effort) for query in queries]
+            cells = None if few or made is None else int(made["looks_into"])
+            return [self._ask(table, query, limit, where, cells) for query in queries]
 
         found = self._reading(ask)
         for rows in found:
@@ -230,15 +230,17 @@ class LanceStore:
         return None if condition is None else to_sql(condition, self.card.fields)
 
     def _ask(
-        self, table: Table, query: NDArray[np.float32], limit: int, where: str | None, effort: Effort | None
+        self, table: Table, query: NDArray[np.float32], limit: int, where: str | None, cells: int | None
     ) -> pa.Table:
         fields = row_schema(self.card).names
-        asked = table.search(query, vector_column_name="vector").distance_type("dot").limit(limit)
-        asked = asked.select([*fields, "_distance"])
-        if where is not None:
-            asked = asked.where(where, prefilter=True)
-        asked = asked.bypass_vector_index() if effort is None else effort.applied(asked)
-        return asked.to_arrow().select(fields)
+
+        def ask() -> Any:
+            asked = table.search(query, vector_column_name="vector").distance_type("dot").limit(limit)
+            asked = asked.select([*fields, "_distance"])
+            return asked if where is None else asked.where(where, prefilter=True)
+
+        rows: pa.Table = ask().bypass_vector_index().to_arrow() if cells is None else ask_cells(ask, limit, cells)
+        return rows.select(fields)
 
     def _reading(self, read: Callable[[Table], T]) -> T:
         """Returns what `read` makes of the newest version; again if a writer took it away meanwhile."""

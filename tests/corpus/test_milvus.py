@@ -1,0 +1,176 @@
+"""The index in a real Milvus server: what the embedded one does, it does.
+
+Slow, and only where `COCOA_MILVUS_SERVER` names a server (`http://host:port`) or the program that starts one
+(`milvus-server` of the PyPI package `milvus`; `make milvus-test` installs it beside).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from asking import PAYLOADS, filters
+from hypothesis import HealthCheck, given, settings
+from indexing import COLUMNS, embeddings, rows, unit, values
+
+from cocoa import CocoaError
+from cocoa.corpus.filters import matches, parse_filter
+from cocoa.corpus.index import Index
+
+pytestmark = pytest.mark.slow
+NAMES = [f"r{number}" for number in range(60)]
+ROWS = [{"id": name, "text": f"text of {name}", "image": "", **values(n)} for n, name in enumerate(NAMES)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address `host:port` of a Milvus server."""
+    given = os.environ.get("COCOA_MILVUS_SERVER", "")
+    if not given:
+        pytest.skip("no Milvus server (COCOA_MILVUS_SERVER)")
+    if "://" in given:
+        yield given.partition("://")[2].strip("/")
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("milvus")
+    # The log goes to a file of its own: nobody reads a pipe.
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [given, "--data", folder / "data", "--proxy-port", str(port)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while not answers(port):
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+            time.sleep(1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def answers(port: int) -> bool:
+    """Returns whether the server answers questions yet."""
+    try:
+        Index.open(f"milvus://127.0.0.1:{port}/nobody")
+    except CocoaError as error:
+        return error.code == "E_INDEX_FILE"
+    raise AssertionError("unreachable")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return embeddings(tmp_path_factory.mktemp("made") / "embeddings", rows(NAMES))
+
+
+@pytest.fixture(scope="module")
+def index(server, made):
+    index = Index.build(made, f"milvus://{server}/tests", replace=True)
+    yield index
+    index.close()
+
+
+@pytest.fixture
+def fresh(server, made):
+    index = Index.build(made, f"milvus://{server}/fresh", replace=True)
+    yield index
+    index.close()
+
+
+def passing(condition):
+    read = parse_filter(condition, COLUMNS)
+    return {row["id"] for row in ROWS if matches(read, row)}
+
+
+def test_it_answers_as_exact_search_does(index, made):
+    exact = Index.open(made.folder)
+    assert len(index) == len(NAMES)
+    assert (index.identity, index.columns, index.model) == (exact.identity, exact.columns, exact.model)
+    queries = unit(5, 4)
+    for k in (1, 7, 100):
+        assert index.search_vectors(queries, k) == exact.search_vectors(queries, k)
+    assert index.facets("kind") == exact.facets("kind")
+    for one, other in zip(index.get(["r5", "r3"]), exact.get(["r5", "r3"]), strict=True):
+        assert (one.id, one.text, one.columns) == (other.id, other.text, other.columns)
+        np.testing.assert_array_equal(one.vector, other.vector)
+    hits = {"like": ["r1"], "unlike": ["r2"], "k": 9}
+    assert index.search_examples(**hits) == exact.search_examples(**hits)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda text: ascii(text)[:24])
+def test_a_hostile_text_is_a_text_like_any_other(index, payload):
+    for op in ("=", "!=", "<"):
+        condition = {"or": [{"column": "kind", "op": op, "value": payload}, {"column": "id", "op": "=", "value": "r0"}]}
+        assert {hit.id for hit in index.search_vectors(unit(1, 1), 60, filter=condition)[0]} == passing(condition)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(filters(contains=False))
+def test_random_filters_pass_the_rows_that_the_reference_passes(index, condition):
+    assert {hit.id for hit in index.search_vectors(unit(1, 1), 60, filter=condition)[0]} == passing(condition)
+    assert index.count(condition) == len(passing(condition))
+
+
+def test_contains_is_right_or_refused(index):
+    condition = {"column": "kind", "op": "contains", "value": 'a "b" \\'}
+    try:
+        assert index.count(condition) == len(passing(condition))
+    except CocoaError as error:
+        assert error.code == "E_INDEX_FILTER"
+        assert "2.5" in str(error)
+
+
+def test_rows_are_added_replaced_and_removed_and_none_is_doubled(fresh, made):
+    with pytest.raises(CocoaError, match="in the index already"):
+        fresh.add(rows(["new", "r1"], 5))
+    assert len(fresh) == 60
+    fresh.add(rows(["new"], 5))
+    for seed in range(4):
+        fresh.upsert(rows(["r1", "new", "newer"], seed))
+    names = [name for batch in fresh._store.scan(["id"]) for name in batch.column("id").to_pylist()]
+    assert len(names) == len(set(names)) == len(fresh) == 62
+    [row] = fresh.get(["r1"])
+    np.testing.assert_array_equal(row.vector, unit(3, 3)[0])
+    assert fresh.delete(["r2", "nobody"]) == 1
+    assert fresh.verify().ok
+    assert fresh.verify(made).damages == [
+        "'r2': not in the index",
+        "'r1': another vector in the index",
+        "'new': not in the embeddings",
+        "'newer': not in the embeddings",
+    ]
+
+
+def test_another_model_and_another_length_are_refused(fresh):
+    with pytest.raises(CocoaError, match="prompts differs"):
+        fresh.upsert(rows(["x"], prompts="other"))
+    with pytest.raises(CocoaError) as caught:
+        fresh.search_vectors(unit(1, 1, 9))
+    assert caught.value.code == "E_INDEX_VECTOR"
+
+
+def test_a_name_that_is_taken_is_not_built_over_and_a_foreign_collection_not_opened(fresh, made, server):
+    with pytest.raises(CocoaError) as caught:
+        Index.build(made, fresh.uri)
+    assert caught.value.code == "E_INDEX_EXISTS"
+    client = fresh._store._client
+    if not client.has_collection("foreign"):
+        client.create_collection("foreign", dimension=4)
+    with pytest.raises(CocoaError, match="not made by cocoa"):
+        Index.open(f"milvus://{server}/foreign")
+
+
+def test_a_name_that_is_no_index_is_told(server):
+    with pytest.raises(CocoaError, match="no index 'nobody'"):
+        Index.open(f"milvus://{server}/nobody")
