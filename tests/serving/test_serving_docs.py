@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery import make_gallery
+from gallery import index_of, scenes
 from running import data_url, running
 
 from cocoa.serving.app import create_app
@@ -30,7 +30,8 @@ LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for l
 def documented(embedder, tmp_path_factory):
     settings = ServeSettings(port=0)
     engine = Engine(Forward(embedder, max_batch_tokens=2048), settings, Metrics())
-    index = make_gallery(embedder, tmp_path_factory.mktemp("gallery"))
+    folder = tmp_path_factory.mktemp("gallery")
+    index = index_of(embedder, scenes(folder, 8), folder / "index")
     with running(create_app(settings, engine, index, keys=ApiKeys.of("a-key"))) as here:
         yield here
 

@@ -27,6 +27,7 @@ from cocoa.serving.service import Service
 from cocoa.serving.settings import LOOPBACK, ServeSettings
 
 _LAST_WRITES_SECONDS = 2
+_KEEP_ALIVE_SECONDS = 75
 log = logging.getLogger("cocoa.serving")
 
 
@@ -86,6 +87,8 @@ class DrainingServer(uvicorn.Server):
                 http=protocol(settings.header_seconds),
                 h11_max_incomplete_event_size=4 * settings.limits.max_header_bytes,
                 limit_concurrency=settings.max_connections,
+                # Longer than clients and proxies keep an idle connection, so that no request meets one that is closing.
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_LAST_WRITES_SECONDS,
                 ws="none",
                 access_log=False,
@@ -129,15 +132,22 @@ def protocol(header_seconds: float) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()  # Half of the next head may have come with the request before it.
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._disarm()
+            super().connection_lost(exc)
+
+        def _watch(self) -> None:
             has_half_a_head = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
             if not has_half_a_head:
                 self._disarm()
             elif self._timer is None:
                 self._timer = self.loop.call_later(header_seconds, self.transport.close)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._disarm()
-            super().connection_lost(exc)
 
         def _disarm(self) -> None:
             if self._timer is not None:
