@@ -35,9 +35,9 @@ test: check
 test-slow: setup
 	$(BIN)/pytest -m slow
 
-# Kills two training ranks a hundred times; the run must end as if nothing had happened.
+# Kills two training ranks a hundred times; the run must end as if nothing had happened. A server under load for minutes.
 soak: setup
-	$(BIN)/pytest -m slow tests/training/test_checkpoints.py
+	$(BIN)/pytest -m slow tests/training/test_checkpoints.py tests/serving/test_load.py
 
 # One optimiser step of each stage at the real Qwen2-VL-2B shape with random weights (20 GB of memory, half an hour).
 real-shape: setup
