@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup browser quickstart test test-slow soak real-shape check nano-backbone open-sets
+.PHONY: setup browser quickstart test test-slow soak real-shape check nano-backbone open-sets study
 
 setup: .venv/ready
 
@@ -28,15 +28,16 @@ check: setup
 	$(BIN)/ruff format --check src tests scripts benchmarks
 	$(BIN)/mypy
 
+# Two at a time, file by file; each test computes on one thread.
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow
 
-# Kills two training ranks a hundred times; the run must end as if nothing had happened.
+# Kills two training ranks a hundred times; the run must end as if nothing had happened. A server under load for minutes.
 soak: setup
-	$(BIN)/pytest -m slow tests/training/test_checkpoints.py
+	$(BIN)/pytest -m slow tests/training/test_checkpoints.py tests/serving/test_load.py
 
 # One optimiser step of each stage at the real Qwen2-VL-2B shape with random weights (20 GB of memory, half an hour).
 real-shape: setup
@@ -49,3 +50,7 @@ nano-backbone: setup
 # The real-data table of docs/results.md.
 open-sets: setup
 	$(BIN)/python scripts/run_open_sets.py --out runs/open-sets
+
+# Four arms, three seeds: shows that `cocoa ablate` works, no evidence.
+study: setup
+	$(BIN)/cocoa ablate studies/nano-small.yaml --out runs/nano-small

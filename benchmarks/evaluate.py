@@ -3,18 +3,16 @@
 The plain loop encodes every query and all its candidates in file order, 16 at a time, padded to the longest of them,
 and neither remembers nor sorts. Beside it stands a loop that does the same but embeds what repeats within one side of a
 task once, as MoCa and VLM2Vec V2 do (peers.md 3d). Same model, same data, same decoder, one process, nothing kept from
-run to run; scores are checked to be equal before anything is timed, and the runs alternate.
+run to run; the scores are checked to be equal, and the runs alternate.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measuring import Times, circumstances, matrix_rate, median, ratio, timed
 from cocoa.backbones.nano import load_nano
 from cocoa.batch import collate, single_row
 from cocoa.data.mmeb_eval import read_tasks
@@ -35,6 +35,7 @@ from cocoa.sample import Sample, Task
 
 BATCH_SIZE = 16
 TARGET = 3.0
+OURS, PEER, ONCE = "cocoa evaluate", "plain loop", "loop, once a task"
 OPEN_SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -69,13 +70,6 @@ def plain_loop(model: EmbeddingModel, tasks: Sequence[Task], *, every_candidate:
     return scores
 
 
-def timed(function: Callable[[], Any]) -> float:
-    """Returns the seconds of a call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def check_equal(ours: Sequence[TaskScore], theirs: Sequence[TaskScore], tasks: Sequence[Task]) -> int:
     """Returns how many ranks differ; exits if a hit@1 differs by more than one near tie."""
     moved = 0
@@ -83,36 +77,43 @@ def check_equal(ours: Sequence[TaskScore], theirs: Sequence[TaskScore], tasks: S
         moved += sum(a != b for a, b in zip(one.ranks, other.ranks, strict=True))
         # Batches of other shapes round otherwise in the last digit, and a near tie may fall to the other side.
         if abs(one.hit_at_1 - other.hit_at_1) > 1 / one.queries + 1e-9:
-            sys.exit(f"scores differ on {task.name}: {one.hit_at_1:.4f} and {other.hit_at_1:.4f}; nothing is timed")
+            sys.exit(f"scores differ on {task.name}: {one.hit_at_1:.4f} and {other.hit_at_1:.4f}; no time is given")
     return moved
 
 
 def compare(model: EmbeddingModel, tasks: Sequence[Task], repeats: int) -> dict[str, Any]:
-    """Returns the times of all and the ratios to ours, after checking that scores are equal; the check warms all up."""
-    ours = evaluate(model, tasks, name="ours")
-    ways: dict[str, Callable[[], Any]] = {
-        "plain loop": lambda: plain_loop(model, tasks, every_candidate=True),
-        "loop, once a task": lambda: plain_loop(model, tasks, every_candidate=False),
+    """Returns the times of all and their ratios to ours; what is timed is also what is checked to give equal scores."""
+    ways: dict[str, Callable[[Sequence[Task]], Sequence[TaskScore]]] = {
+        OURS: lambda tasks: evaluate(model, tasks, name="ours").scores,
+        PEER: lambda tasks: plain_loop(model, tasks, every_candidate=True),
+        ONCE: lambda tasks: plain_loop(model, tasks, every_candidate=False),
     }
-    moved = {name: check_equal(ours.scores, way(), tasks) for name, way in ways.items()}
-    ways = {"cocoa evaluate": lambda: evaluate(model, tasks, name="ours"), **ways}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way([replace(task, questions=task.questions[:1]) for task in tasks])  # warm-up
+    times: dict[str, list[Times]] = {name: [] for name in ways}
+    moved = 0
     for _ in range(repeats):
+        scores = {}
         for name, way in ways.items():
-            seconds[name].append(timed(way))
-    own = seconds["cocoa evaluate"]
-    ratios = {
-        name: {
-            "median": statistics.median(some) / statistics.median(own),
-            "pairs": [loop / one for one, loop in zip(own, some, strict=True)],
-            "ranks_moved": moved[name],
-        }
-        for name, some in seconds.items()
-        if name in moved
+            with timed(times[name]):
+                scores[name] = way(tasks)
+        moved = max(moved, *(check_equal(scores[OURS], scores[name], tasks) for name in (PEER, ONCE)))
+    with FlopCounterMode(display=False) as counter:
+        receipt = evaluate(model, tasks, name="ours").receipt or {}
+    rate = matrix_rate()
+    own = median(times[OURS])
+    return {
+        "ratio": ratio(times[PEER], times[OURS]),
+        "ratio_once_a_task": ratio(times[ONCE], times[OURS]),
+        "seconds": {name: [one.wall for one in some] for name, some in times.items()},
+        "cpu_seconds": {name: [one.cpu for one in some] for name, some in times.items()},
+        "ceiling": {"what": "float32 matrix product of this run, on the clock", "flops_per_second": rate},
+        "ceiling_share": counter.get_total_flops() / own / rate,
+        "ranks_moved": moved,
+        "tasks": [task.name for task in tasks],
+        "samples_asked": receipt["samples_asked"],
+        "samples_distinct": receipt["samples_distinct"],
     }
-    receipt = ours.receipt or {}
-    counts = {key: receipt[key] for key in ("samples_asked", "samples_distinct")}
-    return {"seconds": seconds, "ratios": ratios, "tasks": [task.name for task in tasks], **counts}
 
 
 def main() -> None:
@@ -134,18 +135,17 @@ def main() -> None:
             write_scene_tasks(where, seed=0, num_train=12, num_test=200)
         tasks = [replace(task, questions=task.questions[: options.questions or None]) for task in read_tasks(where)]
         result = compare(model, tasks, options.repeats)
-    result |= {"data": str(where), "questions": options.questions or None}
-    result |= {"machine": f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}"}
-    print(
-        f"{result['samples_asked']:,} samples asked for, {result['samples_distinct']:,} distinct; {result['machine']}"
-    )
+    result = {"name": "evaluate", "peer": PEER, "target": TARGET} | result
+    result |= {"data": where.name, "questions_a_task": options.questions or "all", **circumstances(options.threads)}
+    print(f"{result['samples_asked']:,} samples asked for, {result['samples_distinct']:,} distinct")
     for name, some in result["seconds"].items():
-        line = f"{name:18}{statistics.median(some):8.2f} s ({min(some):.2f} to {max(some):.2f})"
-        if ratio := result["ratios"].get(name):
-            line += f"   {ratio['median']:.2f} x ours ({min(ratio['pairs']):.2f} to {max(ratio['pairs']):.2f})"
-        print(line)
-    moved = max(ratio["ranks_moved"] for ratio in result["ratios"].values())
-    print(f"equal hit@1 on {len(tasks)} tasks ({moved} ranks moved by rounding); target {TARGET:g} x the plain loop")
+        cpu = statistics.median(result["cpu_seconds"][name])
+        print(f"{name:18}{statistics.median(some):8.1f} s ({min(some):.1f} to {max(some):.1f}), {cpu:.1f} s of CPU")
+    for key in ("ratio", "ratio_once_a_task"):
+        low, high = result[key]["spread"]
+        print(f"{key:18}{result[key]['median']:8.2f}   ({low:.2f} to {high:.2f}), of CPU {result[key]['cpu']:.2f}")
+    print(f"{result['ceiling_share']:.0%} of the rate of a matrix product; target {TARGET:g} x the plain loop")
+    print(f"equal hit@1 on {len(tasks)} tasks ({result['ranks_moved']} ranks moved by rounding); {result['hardware']}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -2,131 +2,87 @@
 
     python scripts/run_open_sets.py --out runs/open-sets
 
-A run that has its results is not repeated, so an interrupted study goes on where it stopped.
+Whatever is there is not done again: a finished training, a finished score. A training that was interrupted goes on from
+its checkpoint, a score from the vectors that were kept. So the study can be stopped at any time, and begun again by the
+same command. Other machines may take a share: `--seeds 2 --no-page`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
-import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cocoa.data.mmeb_eval import read_tasks
+from cocoa.evaluation.job import run_job
 from cocoa.evaluation.runner import evaluate
+from cocoa.evaluation.trivial import ConstantModel, GreyPictures, RandomModel, frequent_answers
+from cocoa.files import write_file
+from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe, load_recipe
-from cocoa.sample import META_TASKS
 from cocoa.training.loop import train
+from open_sets_page import TRIVIAL, VARIANTS, Results, Run, page
 
 ROOT = Path(__file__).parents[1]
-VARIANTS = ("contrastive_only", "cocoa")
-Results = dict[str, Any]
 
 
-def run(recipe: Recipe, variant: str, seed: int, out: Path, tasks_folder: Path) -> Results:
-    """Returns the results of one variant and seed; trains only if they are not there yet."""
-    done = out / f"{variant}-{seed}" / "study.json"
-    if done.is_file():
-        results: Results = json.loads(done.read_text())
-        return results
-    if done.parent.exists():
-        shutil.rmtree(done.parent)  # an interrupted run of this study
-    stages = recipe.stages if variant == "cocoa" else recipe.stages[-1:]
-    began = time.perf_counter()
-    model, log = train(recipe.model_copy(update={"seed": seed, "stages": stages}), done.parent)
-    trained = time.perf_counter()
-    results = evaluate(model, read_tasks(tasks_folder), name=f"{variant}-{seed}").to_dict()
-    results["seconds"] = {"train": trained - began, "evaluate": time.perf_counter() - trained}
-    results["steps"] = len(log.records)
-    done.write_text(json.dumps(results, indent=1) + "\n")
+def trained(recipe: Recipe, out: Path) -> Path:
+    """Returns the model folder of a recipe's run in `out`, trained as far as it is not yet."""
+    if not (out / "model").exists():
+        train(recipe, out, resume=(out / "recipe.yaml").is_file())
+    return out / "model"
+
+
+def scored(out: Path, score: Callable[[], Results]) -> Results:
+    """Returns the results in `out`, after `score` if there are none."""
+    path = out / "results.json"
+    if not path.is_file():
+        write_file(path, json.dumps(score(), indent=2) + "\n")
+    results: Results = json.loads(path.read_text())
     return results
 
 
-def page(recipe: Recipe, seeds: Sequence[int], runs: Mapping[str, Sequence[Results]]) -> str:
-    """Returns docs/results.md."""
-    first = runs[VARIANTS[0]][0]["tasks"]
-    lines = [
-        "# Results on the open sets",
-        "",
-        "Real pictures: emoji drawings, flags, clothing, blood cells, NLVR. Written by `make open-sets`, which runs",
-        "`python scripts/run_open_sets.py --out runs/open-sets`; no number here is typed by hand.",
-        "",
-        "Backbone: nano (1.5 million parameters, trained on generated emoji scenes only).",
-        f"Seeds: {', '.join(map(str, seeds))}. "
-        f"Hardware: {os.cpu_count()} {platform.machine()} cores, torch {torch.__version__}.",
-        "Both variants see the same labelled pairs in the same order; `cocoa` has the warm-up and the bridge before.",
-        "hit@1 in %, ties against the model, mean ± standard deviation over the seeds.",
-        "",
-        _verdict(runs),
-        "",
-        "| | contrastive_only | cocoa | difference |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| **{key}** | " + " | ".join(_compared([_summaries(runs[v], key) for v in VARIANTS])) + " |"
-        for key in [*META_TASKS, "overall"]
-    ]
-    lines += [
-        "| training steps | " + " | ".join(str(runs[v][0]["steps"]) for v in VARIANTS) + " | |",
-        "| training seconds | " + " | ".join(_seconds(runs[v], "train") for v in VARIANTS) + " | |",
-        "| evaluation seconds | " + " | ".join(_seconds(runs[v], "evaluate") for v in VARIANTS) + " | |",
-        "",
-        "Stages of `cocoa`: "
-        + "; ".join(f"{s.name} {s.steps} steps of {s.batch_size} pairs at {s.learning_rate:g}" for s in recipe.stages)
-        + ".",
-        "",
-        "| task | meta-task | chance | blind | contrastive_only | cocoa | difference |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, facts in first.items():
-        rates = [[run["tasks"][name]["hit_at_1"] for run in runs[v]] for v in VARIANTS]
-        guesses = " | ".join(f"{100 * facts[key]:.1f}" if facts[key] is not None else "" for key in ("chance", "blind"))
-        lines.append(f"| {name} | {facts['meta_task']} | {guesses} | " + " | ".join(_compared(rates)) + " |")
-    lines += [
-        "",
-        "*chance*: a random guess. *blind*: the most frequent training answer to the same question, picture unseen.",
-        "A score at or below *blind* says that the pictures of that task did not help.",
-        "",
-    ]
-    return "\n".join(lines)
+def run(recipe: Recipe, variant: str, seed: int, out: Path, tasks: Path) -> Run:
+    """Returns the numbers of one variant and seed; does what of it is not done yet."""
+    folder = out / f"{variant}-{seed}"
+    stages = recipe.stages if variant == "cocoa" else recipe.stages[-1:]
+    model = trained(recipe.model_copy(update={"seed": seed, "stages": stages}), folder)
+    evaluation = folder / "evaluation"
+    if not (evaluation / "results.json").is_file():
+        run_job(model, tasks, evaluation)
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return Run(
+        results=json.loads((evaluation / "results.json").read_text()),
+        steps=len(records),
+        seconds=sum(record["seconds"] for record in records),
+    )
 
 
-def _verdict(runs: Mapping[str, Sequence[Results]]) -> str:
-    before, after = (_summaries(runs[variant], "overall") for variant in VARIANTS)
-    differences = [100 * (b - a) for a, b in zip(before, after, strict=True)]
-    mean = statistics.mean(differences)
-    shown = f"Overall `cocoa` is {mean:+.1f} points from `contrastive_only` over {len(differences)} seeds"
-    if len(differences) < 2:
-        return f"{shown}: too few to say anything."
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    if abs(mean) <= 2 * error:
-        return f"**{shown}, with a standard error of {error:.1f}: no difference is shown at this scale.**"
-    return f"**{shown}, with a standard error of {error:.1f}.**"
+def run_trivial(model: Path, out: Path, tasks: Path) -> dict[str, Results]:
+    """Returns the numbers of models that cannot have learned to see, through the same evaluator and scorer."""
+    opened = EmbeddingModel.load(model)
+
+    def through_evaluator(trivial: EmbeddingModel, name: str) -> Callable[[], Results]:
+        return lambda: evaluate(trivial, read_tasks(tasks), name=name).to_dict()
+
+    ways: dict[str, Callable[[], Results]] = {
+        "random": through_evaluator(RandomModel(opened.backbone), "random"),
+        "constant": through_evaluator(ConstantModel(opened.backbone), "constant"),
+        "grey pictures": through_evaluator(GreyPictures(opened), "grey pictures"),
+        "frequent answer": lambda: _frequent_answers(tasks),
+    }
+    return {name: scored(out / f"trivial-{name.replace(' ', '-')}", ways[name]) for name in TRIVIAL}
 
 
-def _summaries(runs: Sequence[Results], key: str) -> list[float]:
-    return [run["summary"][key] for run in runs]
+def _frequent_answers(tasks: Path) -> Results:
+    scores = frequent_answers(read_tasks(tasks), sorted(path for path in tasks.iterdir() if (path / "train").is_dir()))
+    return {"tasks": {name: _rates(score) for name, score in scores.items()}}
 
 
-def _seconds(runs: Sequence[Results], key: str) -> str:
-    return f"{statistics.mean(run['seconds'][key] for run in runs):.0f}"
-
-
-def _compared(rates: Sequence[Sequence[float]]) -> list[str]:
-    shown = [
-        f"{100 * statistics.mean(r):.1f}" + (f" ± {100 * statistics.stdev(r):.1f}" if len(r) > 1 else "") for r in rates
-    ]
-    differences = [100 * (b - a) for a, b in zip(*rates, strict=True)]
-    spread = f" ± {statistics.stdev(differences):.1f}" if len(differences) > 1 else ""
-    return [*shown, f"{statistics.mean(differences):+.1f}{spread}"]
+def _rates(score: Any) -> dict[str, float]:
+    return {name: getattr(score, name) for name in ("hit_at_1", "expected_hit_at_1", "official_hit_at_1")}
 
 
 def main() -> None:
@@ -134,18 +90,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tasks", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "open-sets.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
+    parser.add_argument("--no-page", action="store_true", help="only do a share of the work")
     options = parser.parse_args()
-    recipe = load_recipe(ROOT / "recipes" / "open-sets.yaml")
-    runs: dict[str, list[Results]] = {variant: [] for variant in VARIANTS}
+    recipe = load_recipe(options.recipe)
+    recipe = recipe.model_copy(update={"machine": recipe.machine.model_copy(update={"checkpoint_every": 20})})
+    runs: dict[str, list[Run]] = {variant: [] for variant in VARIANTS}
     for seed in options.seeds:
         for variant in VARIANTS:
             runs[variant].append(run(recipe, variant, seed, options.out, options.tasks))
-            print(
-                variant, seed, {key: round(value, 4) for key, value in runs[variant][-1]["summary"].items()}, flush=True
-            )
-    options.page.write_text(page(recipe, options.seeds, runs))
+            rates = {key: round(rate, 4) for key, rate in runs[variant][-1].results["summary"].items()}
+            print(variant, seed, rates, flush=True)
+    trivial = run_trivial(options.out / f"cocoa-{options.seeds[0]}" / "model", options.out, options.tasks)
+    if not options.no_page:
+        options.page.write_text(page(recipe, options.seeds, runs, trivial))
 
 
 if __name__ == "__main__":

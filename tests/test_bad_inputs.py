@@ -17,8 +17,10 @@ import bombs
 from bad_input import BadInput
 from bad_inputs import BAD_INPUTS, of_kind
 from cocoa.backbones import Backbone
+from cocoa.embedder import Embedder
 from cocoa.errors import CocoaError, ImageError
 from cocoa.images import ImageLimits, open_rgb
+from cocoa.model import EmbeddingModel
 from cocoa.sample import Sample
 from picture_files import NOISE, encode, tiff
 
@@ -67,6 +69,34 @@ def test_a_text_has_its_code_or_its_tokens(case: BadInput, tiny: Callable[..., B
     sample = Sample(item["text"], tuple(item.get("images", ())), "cats.jsonl:7")
     backbone = tiny()
     assert case.is_right(outcome(lambda: backbone.encode(sample)))
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny: Callable[..., Backbone], tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    folder = tmp_path_factory.mktemp("model")
+    EmbeddingModel(tiny(), max_tokens=64).save(folder)
+    return Embedder.load(folder)
+
+
+def test_the_embedder_says_which_item_is_wrong_or_gives_its_right_vector(embedder: Embedder, tmp_path: Path) -> None:
+    (cat,) = embedder.encode(["a cat"])
+    for case in of_kind("image", "reference", "geometry"):
+        item = {"image": case.make(tmp_path)}
+        try:
+            first, vector = embedder.encode(["a cat", item])
+        except CocoaError as error:
+            assert case.is_right(error.code), case
+            assert error.where == "item 1"
+            assert not LEAK.search(str(error))
+            continue
+        assert case.is_right(None), case
+        np.testing.assert_allclose(first, cat, atol=1e-5)
+        assert abs(np.linalg.norm(vector) - 1) < 1e-3
+        if case.same_as is not None:
+            plain = case.same_as(tmp_path)
+            # A random model tells pictures apart that differ by one of 255; where losses are none, vectors are one.
+            if np.array_equal(open_rgb(item["image"]), open_rgb(plain)):
+                np.testing.assert_allclose(vector, embedder.encode([{"image": plain}])[0], atol=1e-5)
 
 
 def test_the_bomb_is_refused_before_it_costs_anything() -> None:

@@ -14,7 +14,13 @@ from cocoa.cli import app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-    [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("recipes/*.yaml")]
+    [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "docs").glob("*.md"),
+        *ROOT.glob("recipes/*.yaml"),
+        *ROOT.glob("studies/*.yaml"),
+    ]
 )
 
 
@@ -47,7 +53,9 @@ def test_every_cocoa_command_in_it_parses(document: Path):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_path_of_the_project_in_it_exists(document: Path):
     text = document.read_text()
-    found = set(re.findall(r"(?<![\w./-])((?:src|docs|recipes|scripts|tests|reference|benchmarks)/[\w./-]*\w)", text))
+    found = set(
+        re.findall(r"(?<![\w./-])((?:src|docs|recipes|studies|scripts|tests|reference|benchmarks)/[\w./-]*\w)", text)
+    )
     found |= {
         target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target and not target.startswith("/")
     }

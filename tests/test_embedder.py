@@ -210,7 +210,7 @@ def test_no_items_give_no_vectors(folder):
         ({"image": b"", "images": []}, "E_USAGE_ITEM", "both"),
         ({"images": "a.png"}, "E_USAGE_ITEM", "str"),
         ({"image": "data:image/png;base64,!!!"}, "E_IMAGE_URL", "base64"),
-        ({"image": "data:text/html,hello"}, "E_IMAGE_URL", "data:image"),
+        ({"image": "data:text/html;base64,aGVsbG8="}, "E_IMAGE_FORMAT", "item 1"),
         ({"image": "https://127.0.0.1/a.png"}, "E_IMAGE_URL", "net"),
         (Path("no-such-file.png"), "E_IMAGE_MISSING", "item 1"),
     ],

@@ -25,7 +25,10 @@ Row = list[tuple[Encoded, Role]]
 @dataclass(frozen=True)
 class Batch:
     """Rows as tensors; `samples` says which sample a token belongs to (-1: padding), `bridge` is the place of each
-    sample's e in the flattened lines (line x S + column; -1 where a sample has none)."""
+    sample's (last) e in the flattened lines (line x S + column; -1 where a sample has none).
+
+    `apart` holds targets that the model never reads: line i is [e ; target] of sample i.
+    """
 
     input_ids: Tensor  # (N, S) int64
     roles: Tensor  # (N, S) uint8, see layouts.Role
@@ -36,6 +39,7 @@ class Batch:
     mask_token: int
     pixel_values: Tensor | None = None  # (P, F) float32
     image_grid_thw: Tensor | None = None  # (I, 3) int64
+    apart: Batch | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -69,24 +73,38 @@ T = TypeVar("T")
 def moved(record: T, device: torch.device) -> T:
     """Returns a dataclass with all its tensors on a device."""
     tensors = {name: value.to(device) for name, value in vars(record).items() if isinstance(value, Tensor)}
-    return dataclasses.replace(record, **tensors)  # type: ignore[type-var]
+    inner = {name: moved(value, device) for name, value in vars(record).items() if isinstance(value, Batch)}
+    return dataclasses.replace(record, **tensors, **inner)  # type: ignore[type-var]
 
 
-def single_row(backbone: Backbone, sample: Encoded, max_tokens: int) -> Row:
-    """Returns the row [sample ; e], its text cut to `max_tokens`; e is never cut."""
-    return [(fitted(sample, max_tokens - 1), Role.CONTEXT), (backbone.bridge, Role.BRIDGE)]
+def single_row(backbone: Backbone, sample: Encoded, max_tokens: int, num_bridges: int = 1) -> Row:
+    """Returns the row [sample ; e], its text cut to `max_tokens`; e, or each of `num_bridges`, is never cut."""
+    return [(fitted(sample, max_tokens - num_bridges), Role.CONTEXT), *_bridges(backbone, num_bridges)]
 
 
-def joined_row(backbone: Backbone, query: Encoded, target: Encoded, max_tokens: int, *, bridged: bool) -> Row:
+def apart_row(backbone: Backbone, query: Encoded, target: Encoded, max_tokens: int, num_bridges: int = 1) -> Row:
+    """Returns the row [query ; e], and the target apart from it, each side with its text cut to `max_tokens`."""
+    row = single_row(backbone, query, max_tokens, num_bridges)
+    return [*row, (fitted(target, max_tokens - 1), Role.APART)]
+
+
+def joined_row(
+    backbone: Backbone, query: Encoded, target: Encoded, max_tokens: int, *, bridged: bool, num_bridges: int = 1
+) -> Row:
     """Returns the row [query ; e ; target], or [query ; target] if not `bridged`, its texts cut to `max_tokens`.
 
     The target keeps at least a quarter of the row, so that something is left to rebuild; e is never cut.
     """
-    budget = max_tokens - int(bridged)
+    bridges = _bridges(backbone, num_bridges) if bridged else []
+    budget = max_tokens - len(bridges)
     keep = min(len(target), max(budget // 4, budget - len(query)))
     query, target = fitted(query, budget - keep), fitted(target, keep)
-    bridge: Row = [(backbone.bridge, Role.BRIDGE)] if bridged else []
-    return [(query, Role.CONTEXT), *bridge, (target, Role.TARGET)]
+    return [(query, Role.CONTEXT), *bridges, (target, Role.TARGET)]
+
+
+def _bridges(backbone: Backbone, count: int) -> Row:
+    """So many bridge tokens; what tells them apart is their place."""
+    return [(backbone.bridge, Role.BRIDGE)] * count
 
 
 def closed_row(backbone: Backbone, query: Encoded, target: Encoded, max_tokens: int) -> Row:
@@ -96,8 +114,13 @@ def closed_row(backbone: Backbone, query: Encoded, target: Encoded, max_tokens: 
 
 
 def row_length(row: Row) -> int:
-    """Returns the number of tokens of a row."""
-    return sum(len(segment) for segment, _ in row)
+    """Returns the number of tokens of a row; what stands apart is not in it."""
+    return sum(len(segment) for segment, _ in read_part(row))
+
+
+def read_part(row: Row) -> Row:
+    """Returns the segments that the model reads."""
+    return [(segment, role) for segment, role in row if role != Role.APART]
 
 
 def fitted(sample: Encoded, budget: int) -> Encoded:
@@ -123,6 +146,12 @@ def collate(
 
     `lines` names the rows that share a line, each row once; without it every row has a line of its own.
     """
+    aside = [segment for row in rows for segment, role in row if role == Role.APART]
+    apart = None
+    if aside:
+        bridge_first: list[Row] = [[(backbone.bridge, Role.BRIDGE), (target, Role.TARGET)] for target in aside]
+        apart = collate(backbone, bridge_first)
+    rows = [read_part(row) for row in rows]
     lines = [[place] for place in range(len(rows))] if lines is None else lines
     size = max(sum(row_length(rows[place]) for place in line) for line in lines)
     shape = (len(lines), size)
@@ -163,4 +192,5 @@ def collate(
         mask_token=backbone.text.control.mask,
         pixel_values=torch.from_numpy(np.concatenate(patches)) if patches else None,
         image_grid_thw=torch.tensor(grids) if grids else None,
+        apart=apart,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from cocoa.errors import ImageError, UsageError
-from cocoa.images import ImageSource
+from cocoa.images import ImageSource, data_url_bytes
 from cocoa.sample import Sample
 
 Picture = str | Path | bytes | Image.Image
@@ -71,18 +69,7 @@ def _source(picture: Any, where: str) -> ImageSource:
             "E_USAGE_ITEM", f"a picture is a {type(picture).__name__}; give path, bytes or PIL", where=where
         )
     if isinstance(picture, str) and picture[:5].lower() == "data:":
-        return picture_of_data_url(picture, where)
+        return data_url_bytes(picture, where=where)
     if isinstance(picture, str) and picture.lower().startswith(("http://", "https://")):
         raise ImageError("E_IMAGE_URL", "pictures are not fetched from the net here; give the file", where=where)
     return picture
-
-
-def picture_of_data_url(url: str, where: str = "") -> bytes:
-    """Returns the bytes in `data:image/png;base64,...`; raises `E_IMAGE_URL` for anything else."""
-    head, comma, content = url.partition(",")
-    if not comma or not head[:11].lower() == "data:image/" or not head.lower().endswith(";base64"):
-        raise ImageError("E_IMAGE_URL", "a data URL of a picture begins with data:image/KIND;base64,", where=where)
-    try:
-        return base64.b64decode(content, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError("E_IMAGE_URL", "the data URL is not base64; encode the file again", where=where) from error

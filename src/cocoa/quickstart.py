@@ -30,7 +30,7 @@ from cocoa.evaluation.runner import Evaluation, evaluate
 from cocoa.files import write_file
 from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
-from cocoa.objectives import MaskedPatch
+from cocoa.objectives import MaskedPatch, Objective
 from cocoa.recipe import Recipe, Stage, parse_recipe
 from cocoa.reconstruction import BridgeReading, read_through_bridge, rebuild_pictures, rebuild_words
 from cocoa.report import (
@@ -46,7 +46,6 @@ from cocoa.report import (
 from cocoa.sample import Sample
 from cocoa.training.log import RunLog
 from cocoa.training.loop import StepHook, train
-from cocoa.training.trainee import Objective
 
 MARKER = "quickstart.json"
 TITLES = {"contrastive_only": "Contrastive only", "cocoa": "CoCoA"}

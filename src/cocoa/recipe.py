@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -18,6 +18,7 @@ from cocoa.errors import RecipeError
 from cocoa.layouts import LAYOUTS, LayoutName
 from cocoa.objectives import ObjectiveOptions
 from cocoa.options import Options
+from cocoa.pooling import Pooling
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -94,12 +95,14 @@ class Stage(Options):
         kinds = [objective.kind for objective in self.objectives]
         if len(set(kinds)) < len(kinds):
             raise ValueError("an objective is listed twice")
-        if len({objective.rows for objective in self.objectives} - {"single"}) > 1:
+        rows = {objective.rows for objective in self.objectives}
+        if len(rows - {"single"}) > 1:
             raise ValueError(f"objectives {', '.join(kinds)} need different rows and cannot share a stage")
         if "next_token" in kinds and self.layout != "causal":
             raise ValueError("next_token needs layout causal: under any other the answer is in sight")
-        if LAYOUTS[self.layout].bridged and kinds == ["contrastive"]:
-            raise ValueError(f"layout {self.layout} has no effect on contrastive, which has no target text in its rows")
+        if LAYOUTS[self.layout].bridged and rows <= {"single", "apart"}:
+            named = " and ".join(kinds)
+            raise ValueError(f"layout {self.layout} has no effect on {named}, with no target text in the rows")
         if self.adapter is not None and self.freeze_vision:
             raise ValueError("freeze_vision has no effect with an adapter; say adapter.vision: false")
         if self.sub_batch is not None and self.batch_size % self.sub_batch:
@@ -117,6 +120,8 @@ class Recipe(Options):
     backbone: BackboneOptions
     max_tokens: Annotated[int, Field(ge=16)] = 4096
     """Longest row; texts are cut to it, pictures never are."""
+    pooling: Pooling = Pooling()
+    """What the embedding is made of, in every stage and in the model folder."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: frozen weights and matrix products in bfloat16; trained weights, norms and losses in float32."""
     max_bad_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -171,25 +176,39 @@ def parse_recipe(
     text: str, *, where: str = "recipe", folder: Path | None = None, changes: Sequence[str] = ()
 ) -> Recipe:
     """Returns the recipe of a YAML text; see `load_recipe`."""
+    tree = read_yaml(text, "a recipe is a mapping with name, backbone and stages", where=where)
+    for change in changes:
+        _change(tree, change)
+    if folder is not None:
+        _anchor_paths(tree, folder.resolve())
+    return read_options(Recipe, tree, where=where)
+
+
+def read_yaml(text: str, expected: str, *, where: str) -> dict[str, Any]:
+    """Returns the mapping of a YAML text, numbers as people write them. Raises `E_RECIPE_YAML` for anything else."""
     try:
         tree = yaml.load(text, _Yaml)
     except yaml.YAMLError as error:
         raise RecipeError("E_RECIPE_YAML", f"not YAML: {' '.join(str(error).split())}", where=where) from error
     if not isinstance(tree, dict):
-        raise RecipeError("E_RECIPE_YAML", "a recipe is a mapping with name, backbone and stages", where=where)
-    for change in changes:
-        _change(tree, change)
-    if folder is not None:
-        _anchor_paths(tree, folder.resolve())
+        raise RecipeError("E_RECIPE_YAML", expected, where=where)
+    return tree
+
+
+Given = TypeVar("Given", bound=Options)
+
+
+def read_options(kind: type[Given], tree: Any, *, where: str) -> Given:
+    """Returns options of a kind from plain data. Raises `RecipeError` naming every wrong key, type or range at once."""
     try:
         # Through JSON, because strict Python mode refuses a list where a tuple stands and a string where a path stands.
-        return Recipe.model_validate_json(json.dumps(tree))
+        return kind.model_validate_json(json.dumps(tree))
     except TypeError as error:
         raise RecipeError(
             "E_RECIPE_TYPE", f"a value is of a type that recipes do not have: {error}", where=where
         ) from error
     except ValidationError as error:
-        raise RecipeError("E_RECIPE_OPTION", "; ".join(_explain(error)), where=where) from error
+        raise RecipeError("E_RECIPE_OPTION", "; ".join(_explain(error, kind)), where=where) from error
 
 
 class _Yaml(yaml.SafeLoader):
@@ -255,7 +274,7 @@ def _anchor_paths(node: Any, folder: Path) -> None:
                 _anchor_paths(value, folder)
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     problems = error.errors()
     for problem in problems:
         # A list whose items are wrong is also reported as too short, which would only distract.
@@ -263,9 +282,9 @@ def _explain(error: ValidationError) -> Iterator[str]:
         if problem["type"] == "too_short" and len(inner) > 1:
             continue
         loc = [part for part in problem["loc"] if part not in _KINDS]
-        place = ".".join(str(part) for part in loc) or "recipe"
+        place = ".".join(str(part) for part in loc) or root.__name__.lower()
         if problem["type"] == "extra_forbidden":
-            yield f"{place}: unknown option{_closest(str(loc[-1]), sorted(_known_keys(problem['loc'][:-1])))}"
+            yield f"{place}: unknown option{_closest(str(loc[-1]), sorted(_known_keys(root, problem['loc'][:-1])))}"
         elif problem["type"] == "missing":
             yield f"{place}: is missing"
         else:
@@ -287,8 +306,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(inner)
 
 
-def _known_keys(loc: Sequence[int | str]) -> set[str]:
-    models: list[type[BaseModel]] = [Recipe]
+def _known_keys(root: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
+    models: list[type[BaseModel]] = [root]
     for part in loc:
         if isinstance(part, str) and part in _KINDS:
             models = [model for model in models if model.model_fields["kind"].default == part]
@@ -298,5 +317,5 @@ def _known_keys(loc: Sequence[int | str]) -> set[str]:
     return {name for model in models for name in model.model_fields}
 
 
-_GROUPS = ("machine", "adapter")
+_GROUPS = ("machine", "adapter", "pooling")
 _KINDS = {model.model_fields["kind"].default for model in [*_models(ObjectiveOptions), *_models(Source)]}

@@ -95,7 +95,10 @@ def _read(
 ) -> BridgeReading:
     backbone = model.backbone
     bridged = LAYOUTS[layout].bridged
-    rows = [joined_row(backbone, query, target, model.max_tokens, bridged=bridged) for query, target in pairs]
+    rows = [
+        joined_row(backbone, query, target, model.max_tokens, bridged=bridged, num_bridges=model.pooling.tokens)
+        for query, target in pairs
+    ]
     batch = collate(backbone, rows)
     objective = MaskedText(MaskedTextOptions(rate=rate, roles=("target",)))
     # What is drawn belongs to the sample, so another query hides the same words of the target.

@@ -231,7 +231,7 @@ def test_rank_and_official_rule() -> None:
 
 
 def result(meta_task: MetaTask, rate: float, split: Literal["ind", "ood"] | None = None) -> tuple[Task, TaskScore]:
-    score = TaskScore(rate, 1.0, 1.0, 1.0, 1.0, 1.0, (0.0, 1.0), 10, 2, 2.0, 0, 0, (), ())
+    score = TaskScore(rate, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, (0.0, 1.0), 10, 2, 2.0, 0, 0, (), ())
     return Task(f"{meta_task} {rate}", meta_task, (), split=split), score
 
 

@@ -7,8 +7,9 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
+from cocoa.backbones.tokens import TextTokens
 from cocoa.model import EmbeddingModel
-from cocoa.model.stock_files import stock_prompts
+from cocoa.model.stock_files import chat_template, stock_prompts
 from cocoa.prompts import PROMPTS, prompted, worded
 from cocoa.sample import Sample
 from making import make_picture
@@ -75,6 +76,19 @@ def test_in_the_words_of_a_side_or_task(model, sample, name):
 def test_in_words_of_ones_own(model, sample, prompt):
     model, tokenizer = model
     assert rendered(tokenizer, sample, prompt) == ours(model, worded(sample, prompt))
+
+
+def test_with_the_real_tokenizer(real_qwen):
+    text = TextTokens.load(str(real_qwen / "tokenizer"))
+    text.stock.chat_template = chat_template(ODD)
+    control = text.control
+    for sample in INPUTS:
+        for prompt, asked in ((None, sample), ("cocoa:query", prompted(sample, "query", None, ODD))):
+            expected = []
+            for piece in text.split(asked.text, len(asked.images)):
+                picture = [control.vision_start, control.image, control.vision_end]
+                expected += text.ids(piece) if isinstance(piece, str) else picture
+            assert rendered(text.stock, sample, prompt) == [*expected, control.bridge]
 
 
 def test_a_message_may_be_a_string(model):

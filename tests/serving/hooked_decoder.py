@@ -31,6 +31,9 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
         case b"tell":
             # What a decoder that has been taken over could see and do.
             raise ImageError("E_IMAGE_TOLD", f"{sorted(os.environ)} {'torch' in sys.modules}")
+        case _ if data.startswith(b"hang "):
+            Path(data[5:].decode()).touch()
+            time.sleep(600)
         case _ if data.startswith(b"write "):
             Path(data[6:].decode()).write_bytes(b"x")
     return open_rgb(data, limits)

@@ -80,14 +80,16 @@ def test_a_decoder_that_hangs_is_killed_at_its_deadline() -> None:
         assert [code(result) for result in pool.decode([GOOD, b"hang", GOOD])] == [None, "E_IMAGE_TIMEOUT", None]
 
 
-def test_a_decoder_killed_from_outside_is_replaced() -> None:
+def test_a_decoder_killed_from_outside_is_replaced(tmp_path: Path) -> None:
     before = children()
     with DecodePool(2, program=HOOKED) as pool:
         pool.decode([GOOD] * 4)
         results: list[Image.Image | ImageError] = []
-        thread = threading.Thread(target=lambda: results.extend(pool.decode([b"hang"])))
+        begun = tmp_path / "begun"
+        thread = threading.Thread(target=lambda: results.extend(pool.decode([b"hang " + bytes(begun)])))
         thread.start()
-        time.sleep(0.5)
+        while not begun.exists():
+            time.sleep(0.01)
         for child in set(children()) - set(before):
             os.kill(child.pid, signal.SIGKILL)
         thread.join()
@@ -101,6 +103,14 @@ def test_a_bomb_that_its_header_does_not_give_away_meets_the_limit_of_memory() -
     with DecodePool(1, limits, memory_bytes=100_000_000) as pool:
         results = pool.decode([GOOD, bombs.real_169_million(), GOOD])
         assert [code(result) for result in results] == [None, "E_IMAGE_TOO_LARGE", None]
+        assert pool.num_replaced == 0
+
+
+def test_the_bomb_is_refused_by_its_header_in_10_megabytes() -> None:
+    with DecodePool(1, memory_bytes=10_000_000) as pool:
+        (result,) = pool.decode([bombs.real_169_million()])
+        assert isinstance(result, ImageError)
+        assert "13000 x 13000" in result.message
         assert pool.num_replaced == 0
 
 
@@ -128,6 +138,17 @@ def test_the_event_loop_goes_on_meanwhile(pool: DecodePool) -> None:
     results, beats = asyncio.run(main())
     assert [code(result) for result in results] == [None, "E_IMAGE_TIMEOUT", None]
     assert beats > 10
+
+
+def test_a_pool_that_can_start_no_process_says_so_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("too many processes")
+
+    with DecodePool(1, program=HOOKED) as pool:
+        with monkeypatch.context() as broken:
+            broken.setattr("subprocess.Popen", refuse)
+            assert [code(result) for result in pool.decode([GOOD, b"die", GOOD])] == [None, *["E_IMAGE_DECODER"] * 2]
+        assert [code(result) for result in pool.decode([GOOD])] == [None]
 
 
 def test_what_has_not_begun_can_be_cancelled() -> None:

@@ -26,7 +26,7 @@ from cocoa.training.batches import content_key
 from cocoa.training.reconstruct import hidden_chunks, look
 from cocoa.training.setup import open_data
 
-ALL = ["warm-up", "bridge", "contrastive", "captioner"]
+ALL = ["warm-up", "bridge", "contrastive", "captioner", "light", "joint", "joint-bridge"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -133,6 +133,39 @@ def test_cached_gradients_are_uncached_ones(sample, extra) -> None:
     expected = {name: weight.grad for name, weight in trainee.trained.items() if weight.grad is not None}
     assert tally.losses["contrastive"] == pytest.approx(total.item() / 6, abs=1e-6)
     assert_equal_gradients(expected, cached, 1e-6)
+
+
+@pytest.mark.parametrize("machine", [LARGE, SMALL], ids=["whole", "cached"])
+@pytest.mark.parametrize("name", ["joint", "joint-bridge"])
+def test_a_loss_beside_the_contrastive_one_adds_its_gradient(sample, name, machine) -> None:
+    """The slow version: each objective as a stage of its own, and the sum of both gradients by their weights."""
+    pairs = make_pairs(sample)
+    setup = ready(calm_backbone(), make_recipe(name))
+    together, found = gradients(setup, pairs, machine)
+    contrastive, rebuilt = setup.trainee.objectives
+    expected: dict[str, torch.Tensor] = {}
+    for number, (objective, other) in enumerate(((contrastive, rebuilt), (rebuilt, contrastive))):
+        setup.trainee.objectives = torch.nn.ModuleList([objective])
+        alone, part = gradients(setup, pairs, machine)
+        assert alone.losses == {objective.name: pytest.approx(together.losses[objective.name], rel=1e-6)}
+        for key, gradient in part.items():
+            key = key.replace("objectives.0", f"objectives.{number}")
+            expected[key] = expected.get(key, 0) + gradient
+        assert other.name in together.losses
+    assert_equal_gradients(expected, found, 1e-6)
+
+
+def test_the_weight_of_a_loss_beside_the_contrastive_one_scales_it(sample) -> None:
+    pairs = make_pairs(sample)
+    setup = ready(calm_backbone(), make_recipe("joint"))
+    rebuilt = setup.trainee.objectives[1]
+    found = []
+    for weight in (1e-9, 1.0, 2.0):
+        rebuilt.weight = weight
+        found.append(gradients(setup, pairs)[1]["model.backbone.stock.model.language_model.norm.weight"])
+    none, one, two = found
+    assert (one - none).abs().max() > 0
+    assert float(((two - none) - 2 * (one - none)).abs().max()) <= 1e-5 * float((one - none).abs().max() + none.norm())
 
 
 def test_dropout_would_be_seen_if_it_were_not_replayed(sample, monkeypatch) -> None:

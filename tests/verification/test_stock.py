@@ -13,19 +13,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from cocoa import Embedder
-from cocoa.backbones.nano import load_nano, train_tokenizer
+from cocoa.backbones.nano import load_nano, new_nano, train_tokenizer
+from cocoa.backbones.tokens import TextTokens
 from cocoa.model import EmbeddingModel
 from making import SENTENCES, make_picture, new_small
 
 HERE = Path(__file__).parent
 TORCHVISION = Path(sys.prefix) / "torchvision"
 USE = HERE.parents[1] / "docs" / "use.md"
+FOLDERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 SAME = ("batch", "alone", "backwards", "query", "document", "task", "prompt")
 
 pytestmark = pytest.mark.skipif(
@@ -60,17 +63,9 @@ def home(tmp_path_factory):
     return home
 
 
-@pytest.fixture(scope="module")
-def answer(home):
-    families = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-    request = {
-        "folders": {
-            **{name: [str(home / name)] * 2 for name in families},
-            "causal": [str(home / "causal"), str(home / "qwen2_vl")],
-        },
-        "verify": str(home / "qwen2_vl"),
-        "recipe": recipe_of("sentence-transformers", model=str(home / "qwen2_vl"), picture=str(home / "apple.png")),
-    }
+def ask(home: Path, folders: dict[str, list[str]], recipe: str) -> dict[str, Any]:
+    """Returns the answer of a process with torchvision about folders (theirs and ours) and a recipe."""
+    request = {"folders": folders, "verify": str(home / "qwen2_vl"), "recipe": recipe}
     (home / "request.json").write_text(json.dumps(request))
     command = [sys.executable, HERE / "stock_runner.py", TORCHVISION, home / "request.json", home / "answer.json"]
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
@@ -80,9 +75,26 @@ def answer(home):
     return json.loads((home / "answer.json").read_text())
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
-def test_every_input_has_the_same_vector_alone_in_a_batch_and_with_prompts(answer, family):
-    found = answer["differences"][family]
+@pytest.fixture(scope="module")
+def answer(home):
+    folders = {name: [str(home / name)] * 2 for name in FOLDERS}
+    folders["causal"] = [str(home / "causal"), str(home / "qwen2_vl")]
+    recipe = recipe_of("sentence-transformers", model=str(home / "qwen2_vl"), picture=str(home / "apple.png"))
+    return ask(home, folders, recipe)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_input_has_the_same_vector_alone_in_a_batch_and_with_prompts(answer, name):
+    found = answer["differences"][name]
+    assert {way: found[way] for way in SAME if found[way] > 1e-5} == {}
+
+
+@pytest.mark.slow
+def test_so_has_a_model_with_the_real_tokenizer(home, real_qwen):
+    text = TextTokens.load(str(real_qwen / "tokenizer"))
+    small = new_nano(text, hidden_size=32, num_layers=2, num_vision_layers=1)
+    EmbeddingModel(small, max_tokens=512).save(home / "real")
+    found = ask(home, {"real": [str(home / "real")] * 2}, "queries = documents = []")["differences"]["real"]
     assert {way: found[way] for way in SAME if found[way] > 1e-5} == {}
 
 
@@ -127,13 +139,7 @@ def is_here(module: str) -> bool:
 def test_the_recipe_of_a_framework_gives_the_same_vectors_where_it_is_installed(home, framework):
     if not is_here(FRAMEWORKS[framework]):
         pytest.skip(f"{framework} is not installed")
-    recipe = recipe_of(framework, model=str(home / "qwen2_vl"))
-    request = {"folders": {}, "verify": str(home / "qwen2_vl"), "recipe": recipe}
-    (home / "framework.json").write_text(json.dumps(request))
-    command = [sys.executable, HERE / "stock_runner.py", TORCHVISION, home / "framework.json", home / "framework.out"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
-    subprocess.run(command, env=environment, check=True)
-    found = json.loads((home / "framework.out").read_text())["recipe"]
+    found = ask(home, {}, recipe_of(framework, model=str(home / "qwen2_vl")))["recipe"]
     embedder = Embedder.load(home / "qwen2_vl")
     np.testing.assert_allclose(found["queries"], embedder.encode_query(["a red apple"]), atol=1e-5)
     np.testing.assert_allclose(found["documents"], embedder.encode_document(["an apple", "an owl"]), atol=1e-5)

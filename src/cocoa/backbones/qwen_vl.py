@@ -66,6 +66,12 @@ class Backbone(nn.Module):
         return layers
 
     @property
+    def final_norm(self) -> nn.Module:
+        """What the last layer's states go through before the head reads them."""
+        norm: nn.Module = self.stock.model.language_model.norm
+        return norm
+
+    @property
     def vision(self) -> nn.Module:
         """The vision tower, with the map to the language model's width."""
         tower: nn.Module = self.stock.model.visual
@@ -145,7 +151,7 @@ class Backbone(nn.Module):
         if seen is None and pixel_values is not None:
             assert image_grid_thw is not None, "patches come with their grids"
             seen = self.see(pixel_values, image_grid_thw)
-        embedded: Tensor = self.stock.get_input_embeddings()(input_ids)
+        embedded = self.words(input_ids)
         is_image = kinds == Kind.IMAGE
         deepstack: dict[str, Any] = {}
         if seen is not None:
@@ -164,6 +170,11 @@ class Backbone(nn.Module):
         )
         states: Tensor = output.last_hidden_state
         return states
+
+    def words(self, input_ids: Tensor) -> Tensor:
+        """Returns [N, S, D]: the embeddings of tokens, before any layer."""
+        embedded: Tensor = self.stock.get_input_embeddings()(input_ids)
+        return embedded
 
     def attention_mask(self, allowed: Tensor) -> Tensor:
         """Returns `allowed` as the attention backend must be given it.

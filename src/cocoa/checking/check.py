@@ -28,7 +28,7 @@ from cocoa.data.sources import Source
 from cocoa.errors import CocoaError
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe, Stage
-from cocoa.training.setup import open_data, set_pixel_limits
+from cocoa.training.setup import model_of, open_data, set_pixel_limits
 
 EVALUATION = "evaluation"
 """Stands for a stage in what is wrong with the tasks themselves."""
@@ -158,7 +158,7 @@ class _Check:
         # A source that a stage lists twice has its rows once.
         distinct = list({id(source): source for source in sources}.values())
         own_grid = self._backbone.grid
-        model = EmbeddingModel(self._backbone, layout=stage.layout, max_tokens=self.recipe.max_tokens)
+        model = model_of(self.recipe, stage, self._backbone)
         options = self.recipe.backbone
         set_pixel_limits(model, options.min_pixels, options.max_pixels, "recipe: backbone")
         set_pixel_limits(model, stage.min_pixels, stage.max_pixels, f"recipe: stage {stage.name}")

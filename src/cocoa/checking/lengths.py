@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cocoa.backbones import Encoded, Kind
-from cocoa.batch import row_length, single_row
+from cocoa.batch import row_length
 from cocoa.checking.rows import Progress, ReadSource, in_threads
 from cocoa.data.bad_rows import BadRow
 from cocoa.errors import CocoaError
@@ -125,5 +125,5 @@ def _row_lengths(model: EmbeddingModel, stage: Stage, pair: EncodedPair) -> list
     rows = [stage_row(model, stage, pair.query, pair.target)] if kinds - {"single"} else []
     if "single" in kinds:
         samples: tuple[Encoded, ...] = (pair.query, pair.target, *pair.negatives)
-        rows += [single_row(model.backbone, sample, model.max_tokens) for sample in samples]
+        rows += [model.row(sample) for sample in samples]
     return [row_length(row) for row in rows]

@@ -10,7 +10,6 @@ from typing import Any
 from PIL import Image
 
 from cocoa.backbones import Backbone, Encoded, Kind
-from cocoa.batch import Row, single_row
 from cocoa.data.mixing import Mixture
 from cocoa.errors import CocoaError
 from cocoa.layouts import Role
@@ -100,14 +99,12 @@ def _pair(model: EmbeddingModel, stage: Stage, mixture: Mixture, position: int) 
         where, num_negatives = pair.query.where, len(pair.negatives)
         encoded = encode_pair(model.backbone, pair)
         if any(options.rows == "single" for options in stage.objectives):
-            rows: list[Row] = [
-                single_row(model.backbone, side, model.max_tokens) for side in (encoded.query, encoded.target)
-            ]
+            rows = [model.row(side) for side in (encoded.query, encoded.target)]
             query, target = rows[0][0][0], rows[1][0][0]
         else:
             row = stage_row(model, stage, encoded.query, encoded.target)
             query = next(segment for segment, role in row if role == Role.CONTEXT)
-            target = next(segment for segment, role in row if role == Role.TARGET)
+            target = next(segment for segment, role in row if role in (Role.TARGET, Role.APART))
         return PreviewPair(
             position,
             where,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cocoa.cli import corpus, data, evaluation, models, quickstart, searching, training
+from cocoa.cli import ablation, corpus, data, evaluation, models, quickstart, searching, serving, training
 from cocoa.cli.console import complain, console, errors, rank
 from cocoa.errors import CocoaError, TrainingStoppedError
 
@@ -39,12 +39,15 @@ app.command()(quickstart.quickstart)
 app.command()(training.train)
 app.command()(training.plan)
 app.command()(evaluation.evaluate)
+app.command()(ablation.ablate)
+app.command()(ablation.probe)
 app.command()(data.synthesize)
 app.command("check-data")(data.check_data)
 app.command()(data.mine)
 app.command()(corpus.embed)
 app.command()(searching.index)
 app.command()(searching.search)
+app.command()(serving.serve)
 app.command()(models.verify)
 app.command()(models.export)
 app.add_typer(recipe_app, name="recipe")

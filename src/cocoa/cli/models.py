@@ -14,7 +14,7 @@ from cocoa.cli.console import console
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
     against: Annotated[
         str | None,
         typer.Option(help="Who is asked for vectors: sentence-transformers or a server's URL; default this package."),
@@ -27,9 +27,10 @@ def verify(
 ) -> None:
     """Compare vectors with a model folder's golden ones, by kind of input; exit 1 if one is not the same."""
     from cocoa.files import write_file
+    from cocoa.model import local_folder
     from cocoa.verification import verify as compare
 
-    result = compare(model, against=against, threshold=threshold, api_key=api_key)
+    result = compare(local_folder(model), against=against, threshold=threshold, api_key=api_key)
     table = Table("input", "number", "smallest cosine", "")
     for kind in result.kinds:
         cosine = "-" if kind.smallest_cosine is None else f"{kind.smallest_cosine:.9f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cocoa.data.scene_splits import all_things, draw_scene, stream
+from cocoa.data.sides import Side, seen_from
 from cocoa.errors import UsageError
 from cocoa.sample import IMAGE_PLACEHOLDER, Pair, Sample
 
@@ -15,7 +16,8 @@ class ScenePairs:
 
     All of the first `num_things` things appear, in all combinations. `questions` is the rate of pairs that ask;
     the others describe. `pixels` is the width and height of a picture, `max_items` the most things in one.
-    With `names_only` a description is the names of the things and nothing more.
+    With `names_only` a description is the names of the things and nothing more. `side` says what is read and what is
+    rebuilt, see `sides`; the other text of a scene is another caption of it.
     """
 
     seed: int
@@ -25,6 +27,7 @@ class ScenePairs:
     questions: float = 0.0
     max_items: int = 4
     names_only: bool = False
+    side: Side = "image_to_text"
 
     def __post_init__(self) -> None:
         if self.num_pairs < 0:
@@ -59,4 +62,8 @@ class ScenePairs:
         else:
             text, target = f"{IMAGE_PLACEHOLDER}\n", ", ".join(scene.names) if self.names_only else scene.caption(rng)
         where = f"generated pair {index}"
-        return Pair(Sample(text, (scene.render(),), where), Sample(target, where=where))
+        if self.side in ("same_text", "other_text"):
+            # No picture is looked at, so none is drawn.
+            other = scene.caption(stream(self.seed, "pretrain", "any", index, "other text"))
+            return seen_from(Pair(Sample(text, where=where), Sample(target, where=where)), self.side, other)
+        return seen_from(Pair(Sample(text, (scene.render(),), where), Sample(target, where=where)), self.side)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cocoa.data.bad_rows import OnBad, fail
 from cocoa.data.image_text_pairs import ImageTextPairs
 from cocoa.data.mmeb_train import MmebTrain
 from cocoa.data.scene_pairs import ScenePairs
+from cocoa.data.sides import Side
 from cocoa.options import Options
 from cocoa.sample import Pair
 
@@ -49,12 +50,22 @@ class ScenePairsSource(Options):
     """The most things in one picture."""
     names_only: bool = False
     """A description is the names of the things and nothing more."""
+    side: Side = "image_to_text"
+    """What is read and what is rebuilt; `other_text` is another caption of the same scene."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How often its pairs come in an epoch: 0.5 every other epoch, 2 twice."""
 
     def build(self, on_bad: OnBad = fail) -> Pairs:
         """Returns the pairs, none of which is ever bad."""
         return ScenePairs(**self.model_dump(exclude={"kind", "weight"}))
+
+    @model_validator(mode="after")
+    def _side_fits(self) -> ScenePairsSource:
+        if self.side != "image_to_text" and self.questions:
+            raise ValueError(f"side {self.side} is of descriptions; set questions to 0")
+        if self.side == "other_text" and self.names_only:
+            raise ValueError("names alone are not said in other words: side other_text needs captions")
+        return self
 
 
 class ImageTextPairsSource(Options):
@@ -64,12 +75,14 @@ class ImageTextPairsSource(Options):
     path: Path
     limit: Count | None = None
     """Good rows kept."""
+    side: Side = "image_to_text"
+    """What is read and what is rebuilt; `other_text` is the text with its parts in another order."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How often its pairs come in an epoch: 0.5 every other epoch, 2 twice."""
 
     def build(self, on_bad: OnBad = fail) -> Pairs:
         """Returns the pairs; bad rows go to `on_bad`."""
-        return ImageTextPairs(self.path, limit=self.limit, on_bad=on_bad)
+        return ImageTextPairs(self.path, limit=self.limit, on_bad=on_bad, side=self.side)
 
 
 class MmebTrainSource(Options):

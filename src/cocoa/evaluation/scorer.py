@@ -29,7 +29,8 @@ class TaskScore:
 
     `ranks` has the strict rank of each query's right candidate: a tie counts against the model. The rates, `mrr` and
     `ndcg_at_10` are made of it; `ci95` holds 95 % of the bootstrap's values of `hit_at_1`. `official_hit_at_1` is
-    MMEB's: the first maximum wins, and the right candidate comes first. `candidates` and `mean_candidates` are the
+    MMEB's: the first maximum wins, and the right candidate comes first. `expected_hit_at_1` lies between them: where k
+    candidates share the best score each is worth 1/k, as if one were drawn. `candidates` and `mean_candidates` are the
     most and the mean of a question; `ties` is the number of questions whose right candidate shares the best score,
     `duplicates` of those that list the right candidate twice, so that no model can win them. `official_ranks` are by
     MMEB's rule, a tie for the model.
@@ -37,6 +38,7 @@ class TaskScore:
 
     hit_at_1: float
     official_hit_at_1: float
+    expected_hit_at_1: float
     hit_at_5: float
     hit_at_10: float
     mrr: float
@@ -102,11 +104,13 @@ def score_task(
         ties += official and ranks[-1] > 1
         duplicates += bool((index[1:] == index[0]).any())
     sizes = [len(index) for index in candidate_index]
-    rank = np.array(ranks)
+    rank, official_rank = np.array(ranks), np.array(official_ranks)
     hit_at_1 = float(np.mean(rank == 1))
     return TaskScore(
         hit_at_1=hit_at_1,
         official_hit_at_1=hits / len(ranks),
+        # Where none is better than the right one, its strict rank counts those that share the best score.
+        expected_hit_at_1=float(np.mean(np.where(official_rank == 1, 1 / rank, 0))),
         hit_at_5=float(np.mean(rank <= 5)),
         hit_at_10=float(np.mean(rank <= 10)),
         mrr=float(np.mean(1 / rank)),

@@ -14,12 +14,16 @@ from torch import Tensor
 
 
 class Role(IntEnum):
-    """What a token is to the layout: padding, context (A), bridge token (e), target text (B)."""
+    """What a token is to the layout: padding, context (A), bridge token (e), target text (B).
+
+    A target that stands apart is in no row: the model never reads it, a light decoder does.
+    """
 
     PAD = 0
     CONTEXT = 1
     BRIDGE = 2
     TARGET = 3
+    APART = 4
 
 
 LETTERS = {Role.PAD: "-", Role.CONTEXT: "A", Role.BRIDGE: "e", Role.TARGET: "B"}

@@ -13,12 +13,11 @@ from typing import Any
 import cocoa
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
+from cocoa.pooling import BRIDGE, Pooling
 from cocoa.prompts import PROMPTS
 
 CARD = "cocoa.json"
 FORMAT = 2
-POOLING = "bridge"
-"""The state of e, the bridge token, is the embedding; there is no other pooling."""
 LIBRARIES = ("transformers", "torch", "pillow")
 """Whose versions decide the last digits of a vector."""
 
@@ -36,6 +35,7 @@ class Card:
     max_tokens: int
     prompts: dict[str, str]
     matryoshka: tuple[int, ...] = ()
+    pooling: Pooling = BRIDGE
     receipt: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Card:
             "format": FORMAT,
             "backbone": self.backbone,
             "layout": self.layout,
-            "pooling": POOLING,
+            "pooling": self.pooling.name,
             "bridge_token": self.bridge_token,
             "normalized": True,
             "dimensions": self.dimensions,
@@ -83,11 +83,12 @@ class Card:
                 **{name: int(content[name]) for name in ("dimensions", "min_pixels", "max_pixels", "max_tokens")},
                 prompts=_prompts(content["prompts"]),
                 matryoshka=tuple(int(size) for size in content.get("matryoshka", ())),
+                pooling=Pooling.named(content["pooling"]),
                 receipt=dict(content["receipt"]),
                 versions=dict(content["versions"]),
             )
-            if content["pooling"] != POOLING or card.layout not in LAYOUTS:
-                raise ModelError("E_MODEL_FORMAT", f"pooling {content['pooling']!r} or layout {card.layout!r} unknown")
+            if card.layout not in LAYOUTS:
+                raise ModelError("E_MODEL_FORMAT", f"layout {card.layout!r} unknown")
         except ModelError as error:
             raise error.at(str(folder)) from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:

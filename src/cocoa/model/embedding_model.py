@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cocoa.backbones import Backbone, Encoded, Seen
-from cocoa.batch import Batch, collate, row_length, single_row
+from cocoa.batch import Batch, Row, collate, row_length, single_row
 from cocoa.chunks import padded_chunks
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
+from cocoa.pooling import BRIDGE, Pooling
 from cocoa.prompts import PROMPTS
 from cocoa.sample import Sample
 
@@ -43,6 +44,7 @@ class EmbeddingModel(nn.Module):
         max_tokens: int = 4096,
         prompts: Mapping[str, str] = PROMPTS,
         matryoshka: Sequence[int] = (),
+        pooling: Pooling = BRIDGE,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -50,6 +52,7 @@ class EmbeddingModel(nn.Module):
         self.max_tokens = max_tokens
         self.prompts = dict(prompts)
         self.matryoshka = tuple(sorted(matryoshka))
+        self.pooling = pooling
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,17 +74,21 @@ class EmbeddingModel(nn.Module):
             seen=seen,
         )
 
+    def row(self, sample: Encoded) -> Row:
+        """Returns a sample as it is embedded: with its bridge tokens behind it, its text cut to fit."""
+        return single_row(self.backbone, sample, self.max_tokens, self.pooling.tokens)
+
     def embed(self, batch: Batch, seen: Seen | None = None) -> Tensor:
         """Returns float32 [M, D] of unit length: each sample's e."""
         states = self.states(batch, LAYOUTS[self.layout].allowed(batch.roles, batch.samples), seen)
-        return functional.normalize(states.flatten(0, 1)[batch.bridge].float(), dim=-1)
+        return functional.normalize(self.pooling.pool(states, batch).float(), dim=-1)
 
     def embed_all(self, samples: Sequence[Encoded], *, max_batch_tokens: int = 16_384) -> Tensor:
         """Returns float32 [len(samples), D] in the order given.
 
         Rows of like length share a forward pass of at most `max_batch_tokens` padded tokens: little is padding.
         """
-        rows = [single_row(self.backbone, sample, self.max_tokens) for sample in samples]
+        rows = [self.row(sample) for sample in samples]
         vectors: list[Tensor] = []
         places: list[int] = []
         for chunk in padded_chunks([row_length(row) for row in rows], max_batch_tokens):

@@ -11,7 +11,7 @@ from typing import Any
 
 import cocoa
 from cocoa.files import read_manifest
-from cocoa.model.card import LIBRARIES, POOLING, Card
+from cocoa.model.card import LIBRARIES, Card
 from cocoa.model.embedding_model import EmbeddingModel
 
 _WORDS = {
@@ -41,7 +41,7 @@ def fingerprint(folder: Path) -> str:
     card = Card.read(folder, older=True)
     deciding = {
         "files": {name: entry["sha256"] for name, entry in files.items() if _decides(name)},
-        "card": [card.layout, POOLING, card.bridge_token, card.max_tokens, card.min_pixels, card.max_pixels],
+        "card": [card.layout, card.pooling.name, card.bridge_token, card.max_tokens, card.min_pixels, card.max_pixels],
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
@@ -58,7 +58,7 @@ def identity_of(model: EmbeddingModel, fingerprint: str) -> dict[str, Any]:
         "fingerprint": fingerprint,
         "backbone": model.backbone.stock.config.model_type,
         "layout": model.layout,
-        "pooling": POOLING,
+        "pooling": model.pooling.name,
         "bridge_token": model.backbone.text.control.bridge,
         "dimensions": model.backbone.hidden_size,
         "dtype": str(model.dtype).removeprefix("torch."),

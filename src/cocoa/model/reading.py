@@ -72,7 +72,12 @@ def read_model(
             message = f"{CARD} says {name} {getattr(card, name)}, the other files say {value}"
             raise ModelError("E_MODEL_FORMAT", message, where=str(folder))
     model = EmbeddingModel(
-        backbone, layout=card.layout, max_tokens=card.max_tokens, prompts=card.prompts, matryoshka=card.matryoshka
+        backbone,
+        layout=card.layout,
+        max_tokens=card.max_tokens,
+        prompts=card.prompts,
+        matryoshka=card.matryoshka,
+        pooling=card.pooling,
     )
     model.to(best_device() if device is None else torch.device(device))
     if self_test:

@@ -17,7 +17,7 @@ def readme(card: Card, name: str) -> str:
     return f"""---
 library_name: sentence-transformers
 pipeline_tag: feature-extraction
-tags: [cocoa, sentence-transformers, feature-extraction, multimodal, image-text-to-embedding, {card.backbone}]
+tags: [cocoa, sentence-transformers, feature-extraction, multimodal, {card.backbone}]
 {f"base_model: {base}" + chr(10) if _is_hub_id(base) else ""}---
 
 # {name}

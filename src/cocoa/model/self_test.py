@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cocoa.batch import collate, single_row
+from cocoa.batch import collate
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
 from cocoa.model.embedding_model import EmbeddingModel
@@ -45,7 +45,7 @@ def check_attention(model: EmbeddingModel) -> None:
 @torch.inference_mode()
 def _change_of_first_state(model: EmbeddingModel) -> float:
     backbone = model.backbone
-    row = single_row(backbone, backbone.encode(Sample("a red apple and a green pear")), model.max_tokens)
+    row = model.row(backbone.encode(Sample("a red apple and a green pear")))
     batch = collate(backbone, [row]).to(backbone.device)
     changed = batch.input_ids.clone()
     changed[0, -1] = backbone.text.control.mask

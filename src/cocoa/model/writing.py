@@ -12,6 +12,7 @@ from cocoa.model.embedding_model import EmbeddingModel
 from cocoa.model.golden import GOLDEN, Golden
 from cocoa.model.readme import README, readme
 from cocoa.model.stock_files import write_stock_files
+from cocoa.pooling import BRIDGE
 
 
 def write_model(model: EmbeddingModel, folder: Path, *, receipt: dict[str, Any] | None = None) -> None:
@@ -29,13 +30,16 @@ def write_model(model: EmbeddingModel, folder: Path, *, receipt: dict[str, Any] 
         max_tokens=model.max_tokens,
         prompts=model.prompts,
         matryoshka=model.matryoshka,
+        pooling=model.pooling,
         receipt=receipt or {},
         versions=library_versions(),
     )
     golden = Golden.of(model)
     with write_folder(folder) as draft:
         backbone.save(draft)
-        write_stock_files(draft, dimensions=card.dimensions, prompts=card.prompts)
+        # Stock code can pool the last token; what is pooled otherwise it must not open as if it were.
+        if model.pooling == BRIDGE:
+            write_stock_files(draft, dimensions=card.dimensions, prompts=card.prompts)
         (draft / CARD).write_text(card.to_json())
         (draft / GOLDEN).write_text(golden.to_json())
         (draft / README).write_text(readme(card, folder.name))

@@ -15,19 +15,24 @@ from cocoa.backbones import Backbone
 from cocoa.batch import Batch
 from cocoa.objectives.draws import Draws
 
-Rows = Literal["joined", "closed", "single"]
+Rows = Literal["joined", "closed", "apart", "single"]
 """How an objective wants a pair in rows: `joined` [query ; target] or [query ; e ; target] as the layout says,
-`closed` [query ; target ; e], `single` one row [sample ; e] for each side."""
+`closed` [query ; target ; e], `apart` [query ; e] with the target beside it, which the model never reads, `single` one
+row [sample ; e] for each side."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A forward pass as an objective sees it: the batch that went in, the states that came out, the mask between."""
+    """A forward pass as an objective sees it: the batch that went in, the states that came out, the mask between.
+
+    `vectors` are what the states are pooled to, for each sample; they are there where the targets stand apart.
+    """
 
     backbone: Backbone
     batch: Batch
     allowed: Tensor  # (N, 1, S, S) bool
     states: Tensor  # (N, S, D)
+    vectors: Tensor | None = None  # (M, D)
 
 
 @dataclass(frozen=True)

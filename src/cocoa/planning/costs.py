@@ -16,14 +16,13 @@ from torch.optim import AdamW
 
 from cocoa.backbones import Backbone
 from cocoa.batch import collate, moved
-from cocoa.model import EmbeddingModel
 from cocoa.objectives import Contrastive, Draws
 from cocoa.planning.ledger import Ledger, fake, make_fake
 from cocoa.planning.passes import Pass, Step
 from cocoa.planning.standin import Depth, stand_in
 from cocoa.recipe import MachineOptions, Recipe, Stage
 from cocoa.training.reconstruct import look
-from cocoa.training.setup import set_up
+from cocoa.training.setup import model_of, set_up
 from cocoa.training.trainee import Trainee
 
 _EXACT_DEPTH = 12
@@ -92,7 +91,7 @@ def trace(
 
 def fake_trainee(backbone: Backbone, recipe: Recipe, stage: Stage, depth: Depth | None = None) -> Trainee:
     """Returns a stage's trainee as training would make it, all of its weights without content."""
-    model = EmbeddingModel(stand_in(backbone, depth), layout=stage.layout, max_tokens=recipe.max_tokens)
+    model = model_of(recipe, stage, stand_in(backbone, depth))
     with torch.random.fork_rng():
         trainee = set_up(model, recipe, stage, sharded=False).trainee
     make_fake(trainee)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from cocoa.batch import Row, row_length, single_row
+from cocoa.batch import Row, read_part, row_length
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import MachineOptions, Stage
 from cocoa.training.batches import EncodedPair, cut
@@ -50,7 +50,7 @@ class Pass:
             grid[0] * grid[1] * grid[2]
             for line in self.lines
             for row in line
-            for segment, _ in row
+            for segment, _ in read_part(row)
             for grid in segment.grids
         ]
 
@@ -97,7 +97,7 @@ def step_of(model: EmbeddingModel, stage: Stage, pairs: Sequence[EncodedPair], m
     if "single" in kinds:
         negatives = [negative for pair in pairs for negative in pair.negatives]
         samples = [*(pair.query for pair in pairs), *(pair.target for pair in pairs), *negatives]
-        single = [single_row(model.backbone, sample, model.max_tokens) for sample in samples]
+        single = [model.row(sample) for sample in samples]
     return Step(_passes(joined, machine, joined=True), _passes(single, machine, joined=False))
 
 

@@ -20,7 +20,7 @@ from cocoa.planning.passes import Step, step_of
 from cocoa.planning.rehearsal import rehearse
 from cocoa.recipe import MachineOptions, Recipe, Stage
 from cocoa.training.batches import STEPS_AHEAD, EncodedPair
-from cocoa.training.setup import open_data, set_pixel_limits
+from cocoa.training.setup import model_of, open_data, set_pixel_limits
 
 CHUNKS = tuple(2**power for power in range(10, 17))
 """Values of `chunk_tokens` that are looked at."""
@@ -129,7 +129,7 @@ def plan(recipe: Recipe, *, device: str = "here", ranks: int = 1, sample: int = 
     backbone = open_backbone(options.name, attention=options.attention, dtype=dtype, weights=False)
     stages = []
     for stage in recipe.stages:
-        model = EmbeddingModel(backbone, layout=stage.layout, max_tokens=recipe.max_tokens)
+        model = model_of(recipe, stage, backbone)
         own_grid = backbone.grid
         set_pixel_limits(model, options.min_pixels, options.max_pixels, "recipe: backbone")
         set_pixel_limits(model, stage.min_pixels, stage.max_pixels, f"recipe: stage {stage.name}")
@@ -228,7 +228,7 @@ class _StagePlanner:
         """Patches of the steps that are read ahead and of the one that runs, and their copies in its passes."""
         ahead = STEPS_AHEAD + 1 if self.recipe.machine.workers else 1
         patches = [self.step_patches(step) for step in steps]
-        copies = 1.0 + sum(o.rate for o in self.stage.objectives if o.kind == "masked_patch")
+        copies = 1.0 + sum(o.rate for o in self.stage.objectives if o.kind in ("masked_patch", "bridged_patch"))
         return round(ahead * float(np.mean(patches)) + copies * max(patches))
 
     def step_patches(self, step: Step) -> int:

@@ -12,12 +12,12 @@ from torch import nn
 
 from cocoa.backbones import Backbone
 from cocoa.data.mixing import Mixture
-from cocoa.model import EmbeddingModel, best_device
+from cocoa.model import best_device
 from cocoa.planning.standin import Depth, stand_in
 from cocoa.recipe import Recipe, Stage
 from cocoa.training.batches import prefetched
 from cocoa.training.ranks import Ranks
-from cocoa.training.setup import fits, set_up
+from cocoa.training.setup import fits, model_of, set_up
 from cocoa.training.step import backward_step
 
 _SECONDS = 8.0
@@ -56,7 +56,7 @@ def rehearse(
         expected *= shrink
     num_pairs = max(1, min(num_pairs, int(num_pairs * _SECONDS / (1 + _LEAST_STEPS) / expected)))
     with torch.random.fork_rng():
-        model = EmbeddingModel(stand_in(backbone, depth, device), layout=stage.layout, max_tokens=recipe.max_tokens)
+        model = model_of(recipe, stage, stand_in(backbone, depth, device))
         trainee = (setup := set_up(model, recipe, stage, sharded=False)).trainee
     trainee.train()
     ranks = Ranks(0, 1, device)

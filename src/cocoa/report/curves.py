@@ -13,6 +13,8 @@ _WORDS = {
     "masked_text": "hidden words",
     "masked_patch": "hidden patches",
     "next_token": "next word",
+    "bridged_text": "words through e",
+    "bridged_patch": "patches through e",
     "contrastive": "contrastive",
 }
 

@@ -1,1 +1,1 @@
-"""The HTTP API and the search page over a model and an index."""
+"""A model behind HTTP, in the shapes that embedding clients already speak."""

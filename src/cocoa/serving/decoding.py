@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from types import TracebackType
 
@@ -104,9 +105,9 @@ class DecodePool:
     def _one(self, data: bytes) -> Image.Image | ImageError:
         # There are as many threads as processes, so one is idle.
         worker = self._idle.get()
-        if not worker.is_alive():  # It died while it had nothing to do, so this picture is not at fault.
-            worker = self._replacement(worker)
         try:
+            if not worker.is_alive():  # It died while it had nothing to do, so this picture is not at fault.
+                worker = self._replacement(worker)
             worker.wait_until_ready()
             return worker.decode(data, self._deadline_seconds)
         except ImageError as error:
@@ -120,15 +121,18 @@ class DecodePool:
             self._idle.put(worker)
 
     def _replacement(self, dead: _Worker) -> _Worker:
-        """A new worker; the dead one where nothing may be started any more."""
+        """A new worker; the dead one where none may be started any more, or none can be now."""
         with self._lock:
             if self._closed:
                 return dead
             dead.end()
+            try:
+                worker = _Worker(self._command)
+            except OSError:  # Too many processes or open files: this picture fails, the next tries again.
+                return dead
             self._workers.discard(dead)
-            self.num_replaced += 1
-            worker = _Worker(self._command)
             self._workers.add(worker)
+            self.num_replaced += 1
             return worker
 
 
@@ -136,9 +140,10 @@ class _Worker:
     """One process, and the socket to it."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._socket, theirs = socket.socketpair()
         program, arguments = command[:-3], command[-3:]
-        with theirs:
+        self._socket, theirs = socket.socketpair()
+        with theirs, ExitStack() as undo:
+            undo.callback(self._socket.close)
             self._process = subprocess.Popen(
                 [*program, str(theirs.fileno()), *arguments],
                 pass_fds=(theirs.fileno(),),
@@ -147,6 +152,7 @@ class _Worker:
                 stderr=subprocess.DEVNULL,  # Decoders in C write there what they find in pictures.
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {"OMP_NUM_THREADS": "1"},
             )
+            undo.pop_all()
         self._is_ready = False
 
     def is_alive(self) -> bool:

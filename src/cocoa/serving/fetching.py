@@ -104,7 +104,10 @@ class Fetcher:
             if isinstance(answer, bytes):
                 return answer
             # Whatever this makes of the two is judged anew, by the same rules as what a person gave.
-            url = urljoin(str(address), answer)
+            try:
+                url = urljoin(str(address), answer)
+            except ValueError as error:
+                raise ImageError("E_IMAGE_URL", "it leads on to what is no URL") from error
         raise ImageError("E_IMAGE_URL", f"it leads on more than {self._settings.max_redirects} times")
 
     def _ask(self, address: Address, deadline: float) -> bytes | str:

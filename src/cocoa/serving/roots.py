@@ -68,16 +68,22 @@ class Roots:
                 inner = os.open(step, _FOLDER, dir_fd=place)
                 os.close(place)
                 place = inner
+            # Opening a device may do something already; what is swapped in after this look is found out below.
+            _check_plain(os.stat(steps[-1], dir_fd=place, follow_symlinks=False))
             file = os.open(steps[-1], _FILE, dir_fd=place)
         finally:
             os.close(place)
         with os.fdopen(file, "rb") as opened:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise OSError(errno.EINVAL, "not a plain file")
+            _check_plain(os.fstat(file))
             data = opened.read(limit + 1)
         if len(data) > limit:
             raise _TooLargeError
         return data
+
+
+def _check_plain(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a plain file")
 
 
 class _TooLargeError(Exception):

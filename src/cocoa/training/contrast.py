@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cocoa.backbones import Seen
-from cocoa.batch import Batch, collate, row_length, single_row
+from cocoa.batch import Batch, collate, row_length
 from cocoa.chunks import flattened
 from cocoa.objectives import Contrastive
 from cocoa.recipe import MachineOptions
@@ -89,7 +89,7 @@ def _chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions) -> l
     """Queries, targets and negatives together, so that rows of like length share a pass whatever their side."""
     backbone = trainee.model.backbone
     samples = [*pairs.queries, *pairs.targets, *pairs.negatives]
-    rows = [single_row(backbone, sample, trainee.model.max_tokens) for sample in samples]
+    rows = [trainee.model.row(sample) for sample in samples]
     lengths = [row_length(row) for row in rows]
     made = []
     for chunk in cut(lengths, machine):

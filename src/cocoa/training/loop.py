@@ -22,6 +22,7 @@ from cocoa.data.mixing import Mixture
 from cocoa.errors import RecipeError, TrainingError, TrainingStoppedError, UsageError
 from cocoa.files import write_file
 from cocoa.model import EmbeddingModel, library_versions
+from cocoa.objectives import Objective
 from cocoa.recipe import Recipe, Stage, differences, parse_recipe
 from cocoa.training.batches import EncodedPairs, prefetched
 from cocoa.training.checkpoints import (
@@ -42,7 +43,7 @@ from cocoa.training.schedule import learning_rate
 from cocoa.training.setup import Setup, finished, fits, open_data, open_model, set_up, stage_seed
 from cocoa.training.step import backward_step
 from cocoa.training.tally import Tally
-from cocoa.training.trainee import Objective, Trainee, put
+from cocoa.training.trainee import Trainee, put
 
 EXPLODED = 100.0
 """A loss so many times that of the stage's first step (or of 1, if that is larger) ends the run."""

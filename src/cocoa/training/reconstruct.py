@@ -13,18 +13,16 @@ import torch
 from torch import Tensor
 
 from cocoa.backbones import Encoded
-from cocoa.batch import Batch, Row, closed_row, collate, joined_row, moved, row_length
+from cocoa.batch import Batch, Row, apart_row, closed_row, collate, joined_row, moved, row_length
 from cocoa.chunks import flattened
 from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
-from cocoa.objectives import Draws, Loss, MaskedPatch, MaskedText, NextToken, View
+from cocoa.objectives import Draws, Loss, Reconstruction, View
 from cocoa.recipe import MachineOptions, Stage
 from cocoa.training.batches import EncodedPairs, cut
 from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
-
-Rebuilder = MaskedText | MaskedPatch | NextToken
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class HiddenChunk:
 
 def reconstruct_backward(
     trainee: Trainee,
-    objectives: Sequence[Rebuilder],
+    objectives: Sequence[Reconstruction],
     pairs: EncodedPairs,
     ranks: Ranks,
     machine: MachineOptions,
@@ -89,7 +87,7 @@ def reconstruct_backward(
 def hidden_chunks(
     model: EmbeddingModel,
     stage: Stage,
-    objectives: Sequence[Rebuilder],
+    objectives: Sequence[Reconstruction],
     pairs: EncodedPairs,
     machine: MachineOptions,
     seed: int,
@@ -116,11 +114,17 @@ def stage_row(model: EmbeddingModel, stage: Stage, query: Encoded, target: Encod
     """Returns a pair as one row, with the bridge token where the stage's layout or objectives want it."""
     if any(options.rows == "closed" for options in stage.objectives):
         return closed_row(model.backbone, query, target, model.max_tokens)
-    return joined_row(model.backbone, query, target, model.max_tokens, bridged=LAYOUTS[stage.layout].bridged)
+    num_bridges = model.pooling.tokens
+    if any(options.rows == "apart" for options in stage.objectives):
+        return apart_row(model.backbone, query, target, model.max_tokens, num_bridges)
+    bridged = LAYOUTS[stage.layout].bridged
+    return joined_row(model.backbone, query, target, model.max_tokens, bridged=bridged, num_bridges=num_bridges)
 
 
 def look(model: EmbeddingModel, layout: str, batch: Batch) -> View:
     """Returns the model's states of a batch under a layout, with all that made them."""
     batch = batch.to(model.backbone.device)
     allowed = LAYOUTS[layout].allowed(batch.roles, batch.samples)
-    return View(model.backbone, batch, allowed, model.states(batch, allowed))
+    states = model.states(batch, allowed)
+    vectors = None if batch.apart is None else model.pooling.pool(states, batch)
+    return View(model.backbone, batch, allowed, states, vectors)

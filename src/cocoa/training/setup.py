@@ -9,9 +9,9 @@ import torch
 from torch.optim import AdamW, Optimizer
 
 from cocoa.adapters import Adapter, add_adapter
-from cocoa.backbones import open_backbone
+from cocoa.backbones import Backbone, open_backbone
 from cocoa.backbones.patches import PatchGrid
-from cocoa.batch import row_length, single_row
+from cocoa.batch import row_length
 from cocoa.data.bad_rows import BadRows
 from cocoa.data.mixing import Mixture
 from cocoa.data.sources import Grouped
@@ -79,11 +79,16 @@ def open_model(recipe: Recipe, device: torch.device | None = None) -> EmbeddingM
     options = recipe.backbone
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
     backbone = open_backbone(options.name, attention=options.attention, dtype=dtype)
-    model = EmbeddingModel(backbone, layout=recipe.stages[-1].layout, max_tokens=recipe.max_tokens)
+    model = model_of(recipe, recipe.stages[-1], backbone)
     set_pixel_limits(model, options.min_pixels, options.max_pixels, "recipe: backbone")
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
     return model.to(device or best_device())
+
+
+def model_of(recipe: Recipe, stage: Stage, backbone: Backbone) -> EmbeddingModel:
+    """Returns a backbone as an embedding model that reads and pools as a recipe's stage says."""
+    return EmbeddingModel(backbone, layout=stage.layout, max_tokens=recipe.max_tokens, pooling=recipe.pooling)
 
 
 def set_pixel_limits(model: EmbeddingModel, min_pixels: int | None, max_pixels: int | None, where: str) -> None:
@@ -123,8 +128,7 @@ def fits(model: EmbeddingModel, stage: Stage) -> Fit:
             sizes.append((kept, len(pair.query) + len(pair.target)))
         if "single" in rows:
             samples = (pair.query, pair.target, *pair.negatives)
-            rows_made = (single_row(model.backbone, sample, model.max_tokens) for sample in samples)
-            sizes += [(row_length(row) - 1, len(sample)) for row, sample in zip(rows_made, samples, strict=True)]
+            sizes += [(row_length(model.row(sample)) - model.pooling.tokens, len(sample)) for sample in samples]
         return sum(kept < given for kept, given in sizes)
 
     return fit

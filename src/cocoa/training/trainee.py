@@ -14,10 +14,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cocoa.model import EmbeddingModel
-from cocoa.objectives import Contrastive, MaskedPatch, MaskedText, NextToken
+from cocoa.objectives import Objective
 from cocoa.recipe import Stage
-
-Objective = MaskedText | MaskedPatch | NextToken | Contrastive
 
 
 class Trainee(nn.Module):

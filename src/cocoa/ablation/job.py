@@ -1,0 +1,315 @@
+"""Runs a study: tuning first, then every arm, budget and seed once; killed and started again, it goes on.
+
+What is done is what has its record: `tuning/ARM/BUDGET/TRIAL-SEED.json` and `runs/ARM/BUDGET/SEED.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from cocoa.ablation.costs import added, cost_of, flops_of
+from cocoa.ablation.links import Link, chain_of, train_link
+from cocoa.ablation.study import GENERATED, Arm, Budget, Study, TaskFolder, placed
+from cocoa.data.mmeb_eval import read_tasks
+from cocoa.data.scene_tasks import write_scene_tasks
+from cocoa.errors import DataError, RecipeError, UsageError
+from cocoa.evaluation.runner import Evaluation, evaluate
+from cocoa.files import sweep, write_file
+from cocoa.model import EmbeddingModel, library_versions
+from cocoa.probing import probe
+from cocoa.recipe import Recipe
+from cocoa.sample import Task
+from cocoa.training.loop import StepHook
+
+STUDY = "study.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run to be: an arm under a budget with a seed, its learning rates multiplied by `factors`, by stage.
+
+    `number` is that of a setting that is tried on the validation tasks; None: it counts, and is scored on the tests.
+    """
+
+    arm: str
+    budget: str
+    seed: int
+    factors: Mapping[str, float]
+    number: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Its record, below the study's folder."""
+        if self.number is None:
+            return Path("runs") / self.arm / self.budget / f"{self.seed}.json"
+        return Path("tuning") / self.arm / self.budget / f"{self.number}-{self.seed}.json"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a study is: trials that are done, of how many; what runs now; and the records so far."""
+
+    done: int
+    of: int
+    now: Trial | None
+    records: Sequence[Mapping[str, Any]]
+
+
+class Job:
+    """A study in a folder."""
+
+    def __init__(
+        self,
+        study: Study,
+        out: Path,
+        *,
+        folder: Path,
+        on_standing: Callable[[Standing], None] | None = None,
+        on_step: StepHook | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.study = study
+        self.out = out
+        self.folder = folder.resolve()
+        self.data = out.resolve() / GENERATED
+        self.links = out / "links"
+        self.on_standing = on_standing
+        self.on_step = on_step
+        self.say = say
+        self._tasks: dict[tuple[TaskFolder, ...], list[Task]] = {}
+
+    def run(self) -> list[dict[str, Any]]:
+        """Returns the records of all runs that count, in the order of `runs`, doing what is not done yet.
+
+        Raises `E_USAGE_OUT` for a folder that is another study's; `CocoaError` where a run fails.
+        """
+        self._begin()
+        self._draw_sets()
+        for trial in self.tuning():
+            self._do(trial)
+        # All tuning is over before any test is looked at.
+        runs = self.runs()
+        for trial in runs:
+            self._do(trial)
+        self._tell(None)
+        return [self.record(trial) for trial in runs]
+
+    def tuning(self) -> list[Trial]:
+        """Returns the trials on validation tasks: equally many for every arm and budget."""
+        tuning = self.study.tuning
+        if tuning is None:
+            return []
+        return [
+            Trial(arm.name, budget.name, seed, self._factors(arm, number), number)
+            for seed in tuning.seeds
+            for number in range(tuning.trials)
+            for arm, budget in self._pairs()
+        ]
+
+    def runs(self) -> list[Trial]:
+        """Returns the runs that count, with the settings that tuning found best; seeds vary slowest.
+
+        All of tuning must be done.
+        """
+        return [
+            Trial(arm.name, budget.name, seed, self._best(arm, budget))
+            for seed in self.study.seeds
+            for arm, budget in self._pairs()
+        ]
+
+    def record(self, trial: Trial) -> dict[str, Any]:
+        """Returns the record of a trial that is done."""
+        record: dict[str, Any] = json.loads((self.out / trial.path).read_text())
+        return record
+
+    def recipe(self, trial: Trial) -> Recipe:
+        """Returns what a trial trains, its last stage made longer where the budget wants equal FLOPs."""
+        study = self.study
+        arm = study.arm(trial.arm)
+        budget = next(each for each in study.budgets if each.name == trial.budget)
+        recipe = study.recipe(arm, budget, trial.seed, folder=self.folder, data=self.data, factors=trial.factors)
+        assert recipe is not None, "arms with nothing left have no trials"
+        if budget.equal == "data":
+            return recipe
+        most = max(self._flops(other) for other, each in self._recipes(trial.seed) if each == budget)
+        last = self._chain(recipe)
+        more = (most - self._flops(recipe)) / flops_of(last.recipe, self.out / "flops")
+        stage = last.stage.model_copy(update={"steps": last.stage.steps + round(more)})
+        return recipe.model_copy(update={"stages": (*recipe.stages[:-1], stage)})
+
+    # One trial.
+
+    def _do(self, trial: Trial) -> None:
+        path = self.out / trial.path
+        if path.is_file():
+            return
+        self._tell(trial)
+        recipe = self.recipe(trial)
+        link = self._chain(recipe)
+        found = self._scored(link, recipe, "validation" if trial.number is not None else "tests")
+        costs = [{"link": each.address, "counted": each.counted, **cost_of(each, self.links)} for each in link.chain]
+        record = {
+            "arm": trial.arm,
+            "budget": trial.budget,
+            "seed": trial.seed,
+            "trial": trial.number,
+            "factors": dict(trial.factors),
+            **found,
+            "cost": added([cost for cost in costs if cost["counted"]]),
+            "links": costs,
+            "recipe": recipe.model_dump(mode="json"),
+            "versions": library_versions(),
+        }
+        write_file(path, json.dumps(record, indent=1) + "\n")
+
+    def _scored(self, link: Link, recipe: Recipe, kind: Literal["tests", "validation"]) -> dict[str, Any]:
+        """What a link's model reaches; trained and looked at once, whichever arms and budgets end in it."""
+        pooling = recipe.pooling
+        path = self.out / "scores" / kind / f"{link.address}-{pooling.name}.json"
+        if not path.is_file():
+            for each in link.chain:
+                model_folder = train_link(each, self.links, on_step=self.on_step, say=self.say)
+            model = EmbeddingModel.load(model_folder)
+            # The folder may have been made for an arm that pools otherwise, if its stages never read e.
+            model.pooling = pooling
+            tasks = self._read(self.study.tests if kind == "tests" else self.study.validation)
+            found = _scores(evaluate(model, tasks, name=link.address))
+            found["probes"] = probe(model, tasks) if kind == "tests" and self.study.probes else None
+            write_file(path, json.dumps(found, indent=1) + "\n")
+        if not self._goes_on(link):
+            # Its log and recipe stay.
+            shutil.rmtree(self.links / link.address / "model", ignore_errors=True)
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
+    def _goes_on(self, link: Link) -> bool:
+        """Whether any arm has stages behind those of a link."""
+        own = [each.stage.name for each in link.chain]
+        chains = [
+            [*self.study.before, *(name for name in arm.stages if name not in budget.drop)]
+            for arm, budget in self._pairs()
+        ]
+        return any(len(other) > len(own) and other[: len(own)] == own for other in chains)
+
+    def _best(self, arm: Arm, budget: Budget) -> Mapping[str, float]:
+        """The factors whose mean score on the validation tasks is best; the first of equal ones."""
+        tuning = self.study.tuning
+        if tuning is None:
+            return {}
+        means = []
+        for number in range(tuning.trials):
+            factors = self._factors(arm, number)
+            found = [self.record(Trial(arm.name, budget.name, seed, factors, number)) for seed in tuning.seeds]
+            means.append(fmean(each["score"] for each in found))
+        return self._factors(arm, means.index(max(means)))
+
+    def _factors(self, arm: Arm, number: int) -> dict[str, float]:
+        """What the learning rates of an arm's stages are multiplied by in a trial: 1 in the first."""
+        tuning = self.study.tuning
+        assert tuning is not None
+        if number == 0:
+            return dict.fromkeys(arm.stages, 1.0)
+        low, high = (math.log(factor) for factor in tuning.factors)
+        # Of the stage's name and the trial alone, so that arms share the stages that they have in common.
+        return {
+            name: float(f"{math.exp(random.Random(f'{name}/{number}').uniform(low, high)):.3g}") for name in arm.stages
+        }
+
+    # What the study is made of.
+
+    def _pairs(self) -> Iterator[tuple[Arm, Budget]]:
+        for budget in self.study.budgets:
+            for arm in self.study.arms:
+                if set(arm.stages) - set(budget.drop):
+                    yield arm, budget
+
+    def _recipes(self, seed: int) -> Iterator[tuple[Recipe, Budget]]:
+        for arm, budget in self._pairs():
+            recipe = self.study.recipe(arm, budget, seed, folder=self.folder, data=self.data)
+            assert recipe is not None
+            yield recipe, budget
+
+    def _chain(self, recipe: Recipe) -> Link:
+        # Longer names first: the generated sets may lie beside the study file.
+        places = {str(self.data): GENERATED, str(self.folder): "."}
+        return chain_of(recipe, num_before=len(self.study.before), places=places)
+
+    def _flops(self, recipe: Recipe) -> float:
+        own = [each for each in self._chain(recipe).chain if each.counted]
+        return sum(each.stage.steps * flops_of(each.recipe, self.out / "flops") for each in own)
+
+    def _read(self, folders: tuple[TaskFolder, ...]) -> list[Task]:
+        if folders not in self._tasks:
+            self._tasks[folders] = [
+                task for each in folders for task in read_tasks(placed(each.path, self.folder, self.data), each.only)
+            ]
+        return self._tasks[folders]
+
+    # The folder.
+
+    def _begin(self) -> None:
+        """Makes the folder this study's, or finds that it is."""
+        content = self.study.model_dump(mode="json", exclude={"machine"})
+        path = self.out / STUDY
+        if path.is_file():
+            if json.loads(path.read_text()) != content:
+                raise UsageError(
+                    "E_USAGE_OUT",
+                    "the folder is of another study, or of this one before it was changed",
+                    where=str(path),
+                )
+        elif self.out.exists() and any(self.out.iterdir()):
+            raise UsageError("E_USAGE_OUT", "folder is not empty and not of a study", where=str(self.out))
+        else:
+            write_file(path, json.dumps(content, indent=1) + "\n")
+        for folder in (self.out, self.links, self.data):
+            if folder.is_dir():
+                sweep(folder)
+
+    def _draw_sets(self) -> None:
+        for name, options in self.study.generated.items():
+            if not (self.data / name).is_dir():
+                self.say(f"drawing {name}")
+                write_scene_tasks(self.data / name, **options.model_dump())
+        for folders in (self.study.tests, self.study.validation):
+            for each in folders:
+                place = placed(each.path, self.folder, self.data)
+                if not place.is_dir():
+                    raise DataError("E_DATA_FILE", "no such folder of tasks", where=str(place))
+        if self.study.tuning is not None and _same(self._read(self.study.tests), self._read(self.study.validation)):
+            raise RecipeError("E_RECIPE_OPTION", "a question of the tests is among those of the validation tasks")
+
+    def _tell(self, now: Trial | None) -> None:
+        if self.on_standing is None:
+            return
+        tuning = self.tuning()
+        tuned = all((self.out / trial.path).is_file() for trial in tuning)
+        expected = len(tuning) + len(self.study.seeds) * len(list(self._pairs()))
+        runs = self.runs() if tuned else []
+        done = [trial for trial in (*tuning, *runs) if (self.out / trial.path).is_file()]
+        records = [self.record(trial) for trial in done if trial.number is None]
+        self.on_standing(Standing(len(done), expected, now, records))
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Any]:
+    """Each task's hit@1, the means of meta-tasks, and their one number: the mean of all tasks."""
+    facts = evaluation.to_dict()
+    tasks = {name: {key: task[key] for key in ("meta_task", "hit_at_1")} for name, task in facts["tasks"].items()}
+    return {
+        "tasks": tasks,
+        "summary": facts["summary"],
+        "score": fmean(task["hit_at_1"] for task in tasks.values()),
+    }
+
+
+def _same(tests: Sequence[Task], validation: Sequence[Task]) -> bool:
+    seen = {question.query.key for task in validation for question in task.questions if question.query.images}
+    return any(question.query.key in seen for task in tests for question in task.questions)

@@ -1,0 +1,99 @@
+"""A recipe as a chain of links: each is one stage on what stands before it, named by its content.
+
+Arms whose chains begin alike share those links, so a common prefix is trained once. A chain trained link by link gives
+the numbers of the whole recipe, because a stage draws from its own seed and a model folder loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cocoa.layouts import LAYOUTS
+from cocoa.pooling import Pooling
+from cocoa.recipe import Recipe, Stage
+from cocoa.training.loop import StepHook, train
+
+
+@dataclass(frozen=True)
+class Link:
+    """One stage as a recipe of its own, after `parent`; `counted` says that it is an arm's own cost.
+
+    Links of equal `address` give equal models. `recipe` still names the first backbone: where the parent's model lies
+    is known when it is trained.
+    """
+
+    address: str
+    recipe: Recipe
+    parent: Link | None
+    counted: bool
+
+    @property
+    def stage(self) -> Stage:
+        """The stage."""
+        return self.recipe.stages[0]
+
+    @property
+    def chain(self) -> list[Link]:
+        """The links up to this one, first first."""
+        return [*(self.parent.chain if self.parent else []), self]
+
+
+def chain_of(recipe: Recipe, *, num_before: int, places: Mapping[str, str]) -> Link:
+    """Returns the last link of a recipe's chain; its first `num_before` stages are not counted as cost.
+
+    `places` are folders and the names that stand for them in addresses: an address says what is trained, not where.
+    """
+    link: Link | None = None
+    for number, stage in enumerate(recipe.stages):
+        pooling = recipe.pooling if _reads_e(stage) else Pooling()
+        own = recipe.model_copy(update={"stages": (stage,), "pooling": pooling, "name": stage.name})
+        said = own.model_dump(mode="json", exclude={"machine", "name"})
+        content = json.dumps([link.address if link else None, _portable(said, places)], sort_keys=True)
+        address = f"{stage.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        link = Link(address, own, link, number >= num_before)
+    assert link is not None, "a recipe has a stage"
+    return link
+
+
+def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say: Callable[[str], None]) -> Path:
+    """Returns the model folder of a link below `links`, trained now if it is not there; one that was killed goes on.
+
+    Its parent's model must be there.
+    """
+    folder = links / link.address
+    model = folder / "model"
+    if model.is_dir():
+        return model
+    recipe = link.recipe
+    if link.parent is not None:
+        before = recipe.backbone.model_copy(update={"name": str(links / link.parent.address / "model")})
+        recipe = recipe.model_copy(update={"backbone": before})
+    resume = (folder / "recipe.yaml").is_file()
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)  # killed before it had begun
+    train(recipe, folder, resume=resume, on_step=on_step, say=say)
+    shutil.rmtree(folder / "checkpoints")
+    return model
+
+
+def _reads_e(stage: Stage) -> bool:
+    rows = {options.rows for options in stage.objectives}
+    return LAYOUTS[stage.layout].bridged or bool(rows & {"apart", "single"})
+
+
+def _portable(node: Any, places: Mapping[str, str]) -> Any:
+    if isinstance(node, dict):
+        return {key: _portable(value, places) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_portable(value, places) for value in node]
+    if isinstance(node, str):
+        for folder, name in places.items():
+            if node == folder or node.startswith(folder + "/"):
+                return name + node[len(folder) :]
+    return node

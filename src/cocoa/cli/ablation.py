@@ -1,0 +1,99 @@
+"""`cocoa ablate`: ways of training against each other. `cocoa probe`: what explains a model's scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from cocoa.cli.console import console
+
+
+def ablate(
+    study: Annotated[Path, typer.Argument(help="Study, a YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the study; default runs/NAME. Run again, it goes on.")] = (
+        None
+    ),
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change an option of the study: seeds=[0,1] (may be repeated).")
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Train nothing; write the tables of the runs that are done.")
+    ] = False,
+) -> None:
+    """Train the arms of a study with every seed under every budget, and test each against the baseline."""
+    from cocoa.ablation.analysis import analyse, read_records
+    from cocoa.ablation.job import Job, Standing
+    from cocoa.ablation.study import load_study
+    from cocoa.ablation.writing import write_results
+
+    loaded = load_study(study, changes or ())
+    out = out or Path("runs") / loaded.name
+    if not report_only:
+        with Live(console=console, refresh_per_second=2) as live:
+
+            def on_standing(standing: Standing) -> None:
+                if console.is_terminal:
+                    live.update(_table(analyse(loaded, standing.records).to_dict(), standing), refresh=True)
+                else:
+                    # Where nothing can be overwritten, a line for each run.
+                    _say(_said(standing))
+
+            Job(loaded, out, folder=study.parent, on_standing=on_standing, say=_say).run()
+    records = read_records(out)
+    write_results(analyse(loaded, records), records, out)
+    where, page = escape(str(out / "results.md")), escape(str(out / "report.html"))
+    console.print(f"Tables in [bold]{where}[/], with charts in {page}", soft_wrap=True)
+
+
+def probe(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    tasks: Annotated[Path, typer.Option(help="Folder of tasks in MMEB's format, or a folder of such folders.")],
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write them there.")] = None,
+) -> None:
+    """Measure a model's vectors: alignment, uniformity, rank, what e holds, and what a linear map reads off it."""
+    from cocoa.data.mmeb_eval import read_tasks
+    from cocoa.files import write_file
+    from cocoa.model import EmbeddingModel
+    from cocoa.probing import probe as measure
+
+    found = measure(EmbeddingModel.load(model), read_tasks(tasks))
+    table = Table("probe", "value", box=None)
+    for name, value in found.items():
+        table.add_row(name.replace("_", " "), f"{value:.3f}")
+    console.print(table)
+    if json_file is not None:
+        write_file(json_file, json.dumps(found, indent=1) + "\n")
+
+
+def _say(text: str) -> None:
+    console.print(escape(text), soft_wrap=True, highlight=False)
+
+
+def _said(standing: Any) -> str:
+    now = standing.now
+    running = "" if now is None else f", now {now.arm} under {now.budget}, seed {now.seed}"
+    if now is not None and now.number is not None:
+        running += f" (tuning, trial {now.number})"
+    return f"{standing.done} of {standing.of} runs{running}"
+
+
+def _table(result: dict[str, Any], standing: Any) -> Table:
+    """Every arm under every budget so far: mean hit@1, and the difference to the baseline."""
+    columns = [budget["budget"] for budget in result["budgets"]]
+    table = Table("arm", *columns, box=None, caption=_said(standing))
+    cells: dict[str, dict[str, str]] = {}
+    for budget in result["budgets"]:
+        for arm in budget["arms"]:
+            difference = "" if arm["difference"] is None else f" ({100 * arm['difference']:+.1f})"
+            cells.setdefault(arm["title"], {})[budget["budget"]] = (
+                f"{100 * arm['score']:.1f}{difference} ×{len(arm['seeds'])}"
+            )
+    for title, own in cells.items():
+        table.add_row(escape(title), *(own.get(budget["budget"], "") for budget in result["budgets"]))
+    return table

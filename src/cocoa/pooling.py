@@ -1,0 +1,58 @@
+"""Pooling: which states of the last layer become the embedding.
+
+Shapes: M samples, N lines, S sequence, D hidden.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from cocoa.batch import Batch
+from cocoa.layouts import Role
+from cocoa.options import Options
+
+
+class Pooling(Options):
+    """The state of e (the paper), the mean of several bridge tokens, or the mean of all tokens (as MoCa does)."""
+
+    kind: Literal["bridge", "mean"] = "bridge"
+    """`bridge`: the bridge tokens' states, averaged; `mean`: the states of all tokens of the sample, e among them."""
+    tokens: Annotated[int, Field(ge=1, le=64)] = 1
+    """Bridge tokens that are put behind each sample: all the same word, told apart by their places."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> Pooling:
+        if self.kind == "mean" and self.tokens > 1:
+            raise ValueError("pooling mean averages all tokens; several bridge tokens are for kind bridge")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The one word that a model folder says: `bridge`, `mean`, or `bridge-4` for four bridge tokens."""
+        return self.kind if self.tokens == 1 else f"{self.kind}-{self.tokens}"
+
+    @classmethod
+    def named(cls, name: str) -> Pooling:
+        """Returns the pooling of a name. Raises `ValueError` for one that is none's."""
+        kind, _, tokens = name.partition("-")
+        found = cls.model_validate({"kind": kind, "tokens": int(tokens or 1)})
+        if found.name != name:
+            raise ValueError(f"pooling {name!r} is not known")
+        return found
+
+    def pool(self, states: Tensor, batch: Batch) -> Tensor:
+        """Returns [M, D]: one vector, of any length, for each sample of states [N, S, D]."""
+        if self.kind == "bridge" and self.tokens == 1:
+            return states.flatten(0, 1)[batch.bridge]
+        chosen = batch.roles == Role.BRIDGE if self.kind == "bridge" else batch.roles != Role.PAD
+        owners = batch.samples[chosen]
+        sums = torch.zeros(len(batch.bridge), states.shape[-1], dtype=torch.float32, device=states.device)
+        counts = torch.bincount(owners, minlength=len(batch.bridge))
+        return sums.index_add(0, owners, states[chosen].float()) / counts[:, None]
+
+
+BRIDGE = Pooling()

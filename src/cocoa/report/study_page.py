@@ -1,0 +1,102 @@
+"""The page of a study: each budget's arms with intervals and tests, their costs, and few-shot curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from cocoa.report.charts import MAX_SERIES, _px, _svg, _text, line_chart
+from cocoa.report.page import _environment
+from cocoa.report.scale import scale_for
+
+Result = Mapping[str, Any]
+_WIDTH, _LINE = 560, 26
+
+
+def study_page(result: Result) -> str:
+    """Returns the HTML of a study's result, given as its `results.json`."""
+    return _environment().get_template("study.html.j2").render(result=result, charts=study_charts(result))
+
+
+def study_charts(result: Result) -> dict[str, Markup]:
+    """Returns the charts of a study by name: scores and differences of each budget, and few-shot curves if any."""
+    charts = {}
+    for budget in result["budgets"]:
+        name, arms = budget["budget"], budget["arms"]
+        if not arms:
+            continue
+        scores = [(arm["title"], arm["score"], arm["half"]) for arm in arms]
+        charts[f"scores-{name}"] = interval_chart(scores, title=f"hit@1, {name}")
+        differences = [(a["title"], a["difference"], a["difference_half"]) for a in arms if a["difference"] is not None]
+        if differences:
+            title = f"Difference to {result['baseline']}, {name}"
+            charts[f"differences-{name}"] = interval_chart(differences, title=title, zero=True)
+    curves = _few_shot(result)
+    for number, start in enumerate(range(0, len(curves), MAX_SERIES), start=1):
+        names = list(curves)[start : start + MAX_SERIES]
+        charts[f"few-shot-{number}"] = line_chart(
+            {name: curves[name] for name in names},
+            title="hit@1 by labelled pairs",
+            x_label="labelled pairs, powers of two",
+            y_label="hit@1 in %",
+            noisy=False,
+        )
+    return charts
+
+
+def interval_chart(rows: Sequence[tuple[str, float, float | None]], *, title: str, zero: bool = False) -> Markup:
+    """Returns points with their intervals, a row each, in percent points, as inline SVG; `zero` marks no difference."""
+    left = 30 + max(7.2 * len(name) for name, _, _ in rows)
+    ends = [100 * (rate + sign * (half or 0.0)) for _, rate, half in rows for sign in (1, -1)]
+    scale = scale_for([*ends, *([0.0] if zero else [])], left, _WIDTH - 60)
+    top, bottom = 40, 40 + _LINE * len(rows)
+    parts = [_text(0, 15, title, "chart-title")]
+    rule = Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+    for tick, label in zip(scale.ticks, scale.labels(), strict=True):
+        parts.append(rule.format("grid", _px(scale(tick)), _px(scale(tick)), top - 8, bottom))
+        parts.append(_text(scale(tick), bottom + 16, label, "tick", "middle"))
+    if zero:
+        parts.append(rule.format("marker", _px(scale(0.0)), _px(scale(0.0)), top - 8, bottom))
+    said = []
+    for number, (name, rate, half) in enumerate(rows):
+        y = top + _LINE * number + _LINE / 2 - 4
+        value = 100 * rate
+        parts.append(_text(left - 12, y + 4.5, name, "label", "end"))
+        if half is not None:
+            low, high = scale(value - 100 * half), scale(value + 100 * half)
+            line = Markup('<line x1="{}" x2="{}" y1="{}" y2="{}" style="stroke:var(--series-2);stroke-width:2"/>')
+            parts.append(line.format(_px(low), _px(high), _px(y), _px(y)))
+        dot = Markup('<circle cx="{}" cy="{}" r="4" style="fill:var(--series-2)"/>')
+        parts.append(dot.format(_px(scale(value)), _px(y)))
+        shown = f"{value:+.1f}" if zero else f"{value:.1f}"
+        parts.append(_text(_WIDTH - 4, y + 4.5, shown.replace("-", "−"), "value", "end"))
+        said.append(f"{name}: {shown}" + (f" ± {100 * half:.1f}" if half is not None else ""))
+    chart = _svg(bottom + 26, title, "; ".join(said), parts)
+    return Markup(str(chart).replace('viewBox="0 0 380 ', f'viewBox="0 0 {_WIDTH} ', 1))
+
+
+def standalone(chart: Markup) -> str:
+    """Returns a chart of a page as a file of its own, with the colours that the page would give it."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" class="chart"'
+    return str(chart).replace('<svg class="chart"', head, 1).replace("<title>", f"{_STYLE}<title>", 1) + "\n"
+
+
+_STYLE = (
+    "<style>:root{--series-1:#7d8fa6;--series-2:#a8521d;--series-3:#2b7a58;--series-4:#7450a3;--series-5:#94731a;"
+    "--series-6:#b3386b}text{font:12px sans-serif;fill:#23211d}.chart-title{font-weight:600;font-size:14px}"
+    ".tick,.value{fill:#635d54}.grid{stroke:#ece7dd}.marker{stroke:#23211d;stroke-dasharray:3 3}"
+    ".line{fill:none;stroke-width:2}.faint{opacity:.35}</style>"
+)
+
+
+def _few_shot(result: Result) -> dict[str, list[tuple[float, float]]]:
+    """Each arm's (log2 of labelled pairs, hit@1 in %), of the budgets that say how many there are."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for budget in sorted((b for b in result["budgets"] if b["labelled"]), key=lambda b: int(b["labelled"])):
+        for arm in budget["arms"]:
+            power = math.log2(budget["labelled"])
+            curves.setdefault(arm["title"], []).append((power, 100 * arm["score"]))
+    return {name: points for name, points in curves.items() if len(points) > 1}

@@ -1,0 +1,81 @@
+"""The application: routes behind the door, and how failures of every kind are told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+import cocoa
+from cocoa.errors import CocoaError
+from cocoa.serving import embedding, manual, page, probes, searching
+from cocoa.serving.door import Door
+from cocoa.serving.engine import Engine
+from cocoa.serving.keys import ApiKeys
+from cocoa.serving.problems import RequestError, log, public, reply
+from cocoa.serving.service import Service
+from cocoa.serving.settings import ServeSettings
+
+
+def create_app(settings: ServeSettings, engine: Engine, index: Any = None, *, keys: ApiKeys | None = None) -> FastAPI:
+    """Returns the application; its lifespan starts and stops the engine.
+
+    Without `keys` anyone who reaches it is answered: then it must be on loopback only.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        yield
+        service.sources.close()
+        service.has_ended = await engine.stop()
+
+    app = FastAPI(
+        title="CoCoA",
+        version=cocoa.__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    service = app.state.service = Service(settings, engine, index)
+    for part in (probes, manual, embedding, searching, page):
+        app.include_router(part.router)
+    for kind in (CocoaError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _told)
+    app.add_middleware(Door, service=service, keys=keys or ApiKeys())
+    return app
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    match error:
+        case CocoaError():
+            told = public(error)
+            if told is not error:
+                log.info("request %s: %s", request.state.request_id, error)
+        case RequestValidationError():
+            told = _field_at_fault(error)
+        case HTTPException(status_code=404):
+            told = RequestError("E_REQUEST_ROUTE", "there is nothing at this path", status=404)
+        case HTTPException(status_code=405):
+            told = RequestError("E_REQUEST_METHOD", "this path does not take that method", status=405)
+        case HTTPException():
+            told = RequestError("E_REQUEST_BAD", "the request cannot be read", status=error.status_code)
+        case _:
+            raise error
+    request.state.code = told.code
+    return reply(told, request.state.request_id)
+
+
+def _field_at_fault(error: RequestValidationError) -> RequestError:
+    problem = error.errors()[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"][1:])
+    if problem["type"] == "extra_forbidden":
+        return RequestError("E_REQUEST_FIELD", "there is no such field", where=place.lstrip(".")[:200])
+    return RequestError("E_REQUEST_FIELD", str(problem["msg"])[:300], where=place.lstrip(".")[:200])

@@ -1,0 +1,104 @@
+"""`GET /v1/documents/{key}/image`: the picture of a document, decoded and drawn anew; what a client sees of a hit."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from PIL import Image
+from starlette.responses import Response
+
+from cocoa.errors import CocoaError, ImageError
+from cocoa.serving.problems import RequestError
+from cocoa.serving.service import Service, needs, service_of
+
+router = APIRouter(tags=["search"], dependencies=[needs("search")])
+
+_PIXELS = {"small": 384, "large": 1280}
+_HEADERS = {
+    "cache-control": "private, max-age=3600",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; sandbox",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def shown(hit: Any) -> dict[str, Any]:
+    """Returns a hit as JSON shows it; its picture is an address below this server, never a place on the disk."""
+    address = f"/v1/documents/{document_key(hit.id)}/image" if hit.image else None
+    return {"id": hit.id, "score": hit.score, "text": hit.text, "image": address, "columns": hit.columns}
+
+
+def document_key(name: str) -> str:
+    """Returns an id as one safe piece of a path: any text may be an id, `..` and `a/b` too."""
+    return "_" + base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def id_of(key: str) -> str:
+    """Returns the id of a key. Raises `E_REQUEST_DOCUMENT` for what `document_key` does not make."""
+    try:
+        name = base64.b64decode(key[1:] + "=" * (-len(key[1:]) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise missing() from None
+    if document_key(name) != key:
+        raise missing()
+    return name
+
+
+def missing() -> RequestError:
+    """Returns what is said of a document or picture that is not there; it does not tell which of the two."""
+    return RequestError("E_REQUEST_DOCUMENT", "there is no such document, or it has no picture here", status=404)
+
+
+@router.get("/v1/documents/{key}/image", response_class=Response)
+async def document_image(key: str, request: Request, size: Literal["small", "large"] = "small") -> Response:
+    """The picture of a document as WebP, shrunk to fit; `key` is in the `image` of a hit."""
+    service = service_of(request)
+    document = await document_of(service, id_of(key))
+    picture = await picture_of(service, document)
+    content = await service.engine.read(lambda: _drawn(picture, _PIXELS[size]))
+    tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+    headers = {**_HEADERS, "etag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type="image/webp", headers=headers)
+
+
+async def document_of(service: Service, name: str) -> Any:
+    """Returns the row of a document by its id. Raises `E_REQUEST_DOCUMENT` if there is none."""
+    if service.index is None:
+        raise missing()
+    try:
+        [document] = await service.engine.read(lambda: service.index.get([name]))
+    except CocoaError as error:
+        if error.code != "E_INDEX_ID":
+            raise
+        raise missing() from None
+    return document
+
+
+async def picture_of(service: Service, document: Any) -> Image.Image:
+    """Returns a document's picture in RGB. Raises `E_REQUEST_DOCUMENT` where there is none that may be shown."""
+    if not document.image:
+        raise missing()
+    data = await service.engine.read(lambda: _read(service, document.image))
+    return await service.engine.decode(data)
+
+
+def _read(service: Service, reference: str) -> bytes:
+    try:
+        return service.sources.roots.read(reference, service.settings.limits.max_image_bytes)
+    except ImageError:
+        raise missing() from None
+
+
+def _drawn(picture: Image.Image, pixels: int) -> bytes:
+    picture = picture.copy()
+    picture.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    picture.save(stream, "WEBP", quality=85, method=2)
+    return stream.getvalue()

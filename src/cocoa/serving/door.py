@@ -1,0 +1,114 @@
+"""The door: nothing behind it sees a request that has no right to be answered.
+
+A plain ASGI layer around the whole application. It looks at what the server parsed (`scope["path"]`, raw headers) and
+never at a URL rebuilt from the Host header, and it denies by default: only the two probes pass without a key.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cocoa.serving.keys import ApiKey, ApiKeys
+from cocoa.serving.problems import RequestError, failed, log, reply
+from cocoa.serving.service import Service
+from cocoa.serving.settings import LOOPBACK
+
+PROBES = frozenset({"/livez", "/readyz"})
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+class Door:
+    """Gives each request an id, checks headers, host and key, counts the answer, and lets no exception out."""
+
+    def __init__(self, app: ASGIApp, service: Service, keys: ApiKeys) -> None:
+        self.app = app
+        self.service = service
+        self.keys = keys
+        settings = service.settings
+        self.max_header_bytes = settings.limits.max_header_bytes
+        self.hosts = LOOPBACK | {settings.host} | {name.lower() for name in settings.allowed_hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one connection of the ASGI server."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        request_id = secrets.token_hex(8)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [pair for pair in message.get("headers", ()) if pair[0] != b"x-request-id"]
+                message = {**message, "headers": [*headers, (b"x-request-id", request_id.encode())]}
+            await send(message)
+
+        with self.service.under_way(), self.service.engine.metrics.request(scope) as outcome:
+            try:
+                key = self._admit(scope)
+                scope.setdefault("state", {}).update(key=key, request_id=request_id)
+                await self.app(scope, receive, answer)
+            except RequestError as error:
+                outcome.code = error.code
+                await reply(error, request_id)(scope, receive, answer)
+            except Exception:
+                log.exception("request %s failed", request_id)
+                outcome.code = "E_SERVER_FAILED"
+                if status:
+                    raise  # Half an answer is out; only closing the connection tells the client.
+                await reply(failed(), request_id)(scope, receive, answer)
+            finally:
+                outcome.status = status
+                outcome.code = scope.get("state", {}).get("code", outcome.code)
+
+    def _admit(self, scope: Scope) -> ApiKey | None:
+        """The key that opened the door; None for a probe. Raises what is wrong."""
+        headers = Headers(scope=scope)
+        size = sum(len(name) + len(value) for name, value in headers.raw) + len(scope.get("raw_path") or b"")
+        if size + len(scope["query_string"]) > self.max_header_bytes:
+            raise RequestError(
+                "E_LIMIT_HEADERS",
+                f"headers have more than {self.max_header_bytes} bytes (max_header_bytes)",
+                status=431,
+            )
+        if scope["path"] in PROBES and scope["method"] in ("GET", "HEAD"):
+            return None
+        if "*" not in self.hosts and _host(headers.getlist("host")) not in self.hosts:
+            raise RequestError("E_REQUEST_HOST", "this server does not go by that name (Host header)", status=421)
+        key = self.keys.find(_shown(headers.getlist("authorization")))
+        if key is None:
+            raise RequestError("E_REQUEST_KEY", "a valid API key is needed", status=401)
+        if self.service.is_draining:
+            raise RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
+        return key
+
+
+def _host(values: list[str]) -> str | None:
+    """The name in a Host header, without port; None where there is not exactly one well-formed name."""
+    match = _HOST.fullmatch(values[0].lower()) if len(values) == 1 else None
+    return match[1].strip("[]") if match else None
+
+
+def _shown(values: list[str]) -> str | None:
+    """The key in an Authorization header: Bearer, or the password of Basic; None where there is not exactly one."""
+    if len(values) != 1:
+        return None
+    kind, _, value = values[0].partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode("utf-8", "surrogateescape").partition(":")[2]
+        except (binascii.Error, ValueError):
+            return None
+    return None

@@ -1,0 +1,179 @@
+"""From items to vectors: admission, decoding, reading, the line, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from PIL import Image
+
+from cocoa.errors import CocoaError, ImageError
+from cocoa.images import picture_size
+from cocoa.prompts import Side
+from cocoa.sample import Sample
+from cocoa.serving.cache import VectorCache
+from cocoa.serving.decoding import DecodePool
+from cocoa.serving.forward import Forward, Ready
+from cocoa.serving.line import Cost, Job, Line
+from cocoa.serving.metrics import Metrics
+from cocoa.serving.passes import Passes
+from cocoa.serving.problems import RequestError, late
+from cocoa.serving.settings import ServeSettings
+from cocoa.serving.vectors import Embedded
+
+T = TypeVar("T")
+
+
+class Decoder(Protocol):
+    """What turns the bytes of pictures into RGB, somewhere else than here."""
+
+    async def adecode(self, sources: Sequence[bytes]) -> list[Image.Image | ImageError]:
+        """Returns a picture or an error for each."""
+        ...
+
+    def close(self) -> None:
+        """Ends its processes."""
+
+
+class Engine:
+    """The model behind its line. The event loop only hands on; decoding, reading and computing stand beside it."""
+
+    def __init__(
+        self, forward: Forward, settings: ServeSettings, metrics: Metrics, decoder: Decoder | None = None
+    ) -> None:
+        self.forward = forward
+        self.settings = settings
+        self.metrics = metrics
+        self.line: Line[Ready] = Line(settings.queue)
+        self.passes = Passes(forward, self.line, metrics)
+        self.cache = VectorCache(settings.cache_items, metrics)
+        self._decoder = decoder
+        self._reading = ThreadPoolExecutor(2, thread_name_prefix="cocoa-read")
+        for what in ("items", "tokens", "pixels"):
+            metrics.held.labels(what).set_function(lambda what=what: getattr(self.line.held, what))  # type: ignore[misc]
+
+    @property
+    def dimensions(self) -> int:
+        """Length D of a vector."""
+        return self.forward.dimensions
+
+    async def start(self) -> None:
+        """Begins to take jobs from the line."""
+        if self._decoder is None:
+            self._decoder = DecodePool(self.settings.decode_workers, self.settings.limits.images)
+        self.passes.start()
+
+    async def stop(self) -> bool:
+        """Ends threads and processes; returns whether that was possible, which it is not if a pass hangs."""
+        self._reading.shutdown(wait=False, cancel_futures=True)
+        is_free = self.passes.stop()
+        if self._decoder is not None:
+            await asyncio.to_thread(self._decoder.close)
+        return is_free
+
+    async def embed(
+        self,
+        samples: Sequence[Sample],
+        side: Side | None = None,
+        *,
+        deadline: float,
+        cut: bool = False,
+        admitted: bool = False,
+    ) -> list[Embedded]:
+        """Returns the vectors of samples whose pictures are bytes, in the order given.
+
+        Raises the first item's error (`where` names it), `E_SERVER_BUSY` at once where there is no room, and
+        `E_SERVER_DEADLINE` when `deadline`, a time of `time.monotonic`, has come. What is `admitted` already goes
+        through whatever is under way.
+        """
+        found = [self.cache.find(sample, side) for sample in samples]
+        missing = [sample for sample, known in zip(samples, found, strict=True) if known is None]
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                made = iter(await self._embed(missing, side, deadline, cut, admitted) if missing else [])
+        except TimeoutError:
+            raise late() from None
+        return [known or next(made) for known in found]
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        """Returns what `work` returns; it has the model to itself while it runs."""
+        return await self.passes.compute(work)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Returns what `work` returns; it runs beside the event loop and the model."""
+        return await asyncio.get_running_loop().run_in_executor(self._reading, work)
+
+    async def decode(self, data: bytes) -> Image.Image:
+        """Returns the picture of a file's bytes in RGB, decoded where that can do no harm; raises `ImageError`."""
+        [picture] = await self._decode([data])
+        if isinstance(picture, ImageError):
+            raise picture
+        return picture
+
+    async def _embed(
+        self, samples: Sequence[Sample], side: Side | None, deadline: float, cut: bool, admitted: bool
+    ) -> list[Embedded]:
+        cost = Cost(0, 0) if admitted else await self._cost(samples)
+        self.line.admit(cost)
+        try:
+            ready = await self._ready(samples, side, cut)
+            loop = asyncio.get_running_loop()
+            jobs = [Job(item, item.num_tokens, deadline, loop.create_future()) for item in ready]
+            self.passes.add(jobs)
+            try:
+                vectors = await asyncio.gather(*(job.vector for job in jobs))
+            finally:
+                for job in jobs:
+                    job.vector.cancel()
+        finally:
+            self.line.release(cost)
+        made = [Embedded(vector, *item.size) for vector, item in zip(vectors, ready, strict=True)]
+        for sample, embedded in zip(samples, made, strict=True):
+            self.cache.keep(sample, side, embedded)
+        return made
+
+    async def _cost(self, samples: Sequence[Sample]) -> Cost:
+        # Three characters a token: few texts have less.
+        tokens = sum(len(sample.text) // 3 + 1 for sample in samples)
+        if not any(sample.images for sample in samples):
+            return Cost(len(samples), tokens)
+        pixels = await self.read(lambda: [n for sample in samples for n in self._pixels(sample)])
+        if sum(pixels) > (most := self.settings.limits.max_request_pixels):
+            raise RequestError("E_LIMIT_PIXELS", f"more than {most} pixels (max_request_pixels)", status=413)
+        return Cost(len(samples), tokens + sum(self.forward.num_tokens(n) for n in pixels), sum(pixels))
+
+    def _pixels(self, sample: Sample) -> list[int]:
+        """Pixels of each picture of a sample, by its header."""
+        limits = self.settings.limits.images
+        try:
+            sizes = [picture_size(image, limits) for image in sample.images]
+        except CocoaError as error:
+            raise error.at(sample.where) from None
+        return [width * height for width, height in sizes]
+
+    async def _ready(self, samples: Sequence[Sample], side: Side | None, cut: bool) -> list[Ready]:
+        sources = [image for sample in samples for image in sample.images if isinstance(image, bytes)]
+        decoded = iter(await self._decode(sources) if sources else [])
+        with_pictures = [_decoded(sample, [next(decoded) for _ in sample.images]) for sample in samples]
+        return await self.read(lambda: [self._one_ready(sample, side, cut) for sample in with_pictures])
+
+    async def _decode(self, sources: Sequence[bytes]) -> list[Image.Image | ImageError]:
+        assert self._decoder is not None, "the engine has started"
+        return await self._decoder.adecode(sources)
+
+    def _one_ready(self, sample: Sample, side: Side | None, cut: bool) -> Ready:
+        try:
+            return self.forward.ready(sample, side, cut=cut)
+        except CocoaError as error:
+            raise error.at(sample.where) from None
+
+
+def _decoded(sample: Sample, pictures: Sequence[Image.Image | ImageError]) -> Sample:
+    for picture in pictures:
+        if isinstance(picture, ImageError):
+            raise picture.at(sample.where)
+    return replace(sample, images=tuple(picture for picture in pictures if isinstance(picture, Image.Image)))

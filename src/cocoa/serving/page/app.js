@@ -1,0 +1,166 @@
+// The page: one view (what is asked), one index (what there is to find), one answer (what is on the screen).
+
+import { addressOf, asks, NOTHING, viewOf } from "./address.js";
+import { found, searchesOf, unasked } from "./answers.js";
+import { describeIndex, search, Trouble } from "./api.js";
+import { watchTheme } from "./appearance.js";
+import { waysOf } from "./compare.js";
+import { hideDetail, showDetail, watchDetail } from "./detail.js";
+import { counted, element } from "./elements.js";
+import { filterBody, showFilters, watchFilters } from "./filters.js";
+import { failed, quiet, searching, told } from "./notice.js";
+import { dataUrl, keep, picture, watchPictures } from "./pictures.js";
+import { emptyQuery, showQuery, watchQuery } from "./query.js";
+import { skeleton } from "./results.js";
+
+const results = document.getElementById("results");
+const compareButton = document.getElementById("compare");
+const known = new Map(); // Every hit of this visit by its id: chips show them when the list has gone on.
+
+let view = viewOf(location.href);
+let index = null;
+let answer = null; // {key, panes: [{way, body, hits, seconds}]}; `body` is null where nothing was asked.
+let request = null;
+let opened = null; // The id of the hit that was looked at last: the focus goes back to it.
+
+/** Changes the view, keeps the former for the back button, and shows the new one. */
+function change(changes) {
+  const next = { ...view, ...changes };
+  if (addressOf(next) === addressOf(view)) return show({ anew: true });
+  view = next;
+  history.pushState({ inside: true }, "", addressOf(view));
+  return show();
+}
+
+/** Changes what is asked: from the first hits on, and with nothing opened. */
+const ask = (changes) => change({ size: NOTHING.size, show: null, ...changes });
+
+const act = {
+  open: (hit) => change({ show: hit.id }),
+  more: (hit) => ask({ text: "", picture: null, like: [hit.id], unlike: [] }),
+  less: (hit) => ask({ unlike: [...new Set([...view.unlike, hit.id])], like: view.like.filter((id) => id !== hit.id) }),
+  further: () => change({ size: view.size * 2 }),
+  unfilter: () => ask({ filter: {} }),
+  choose: (place, way) => ask({ compare: answer.panes.map((pane, number) => (number === place ? way : pane.way)) }),
+  close: () => (history.state?.inside ? history.back() : change({ show: null })),
+  step: (by) => {
+    const hits = answer.panes.flatMap((pane) => pane.hits);
+    const next = hits[hits.findIndex((hit) => hit.id === view.show) + by];
+    if (!next) return;
+    view = { ...view, show: next.id };
+    history.replaceState(history.state, "", addressOf(view));
+    showOpened();
+  },
+};
+
+function show({ anew = false } = {}) {
+  document.title = asks(view) ? `${view.text || "Like this"} · cocoa` : "Search · cocoa";
+  showQuery(view, known, ask);
+  if (!index) return undefined;
+  compareButton.hidden = !asks(view) || waysOf(index).length < 2;
+  compareButton.setAttribute("aria-pressed", String(view.compare !== null));
+  showFilters(index, view.filter, asks(view), (filter) => ask({ filter }));
+  const key = addressOf({ ...view, show: null });
+  return anew || answer?.key !== key ? find(key) : showOpened();
+}
+
+async function find(key) {
+  request?.abort();
+  hideDetail();
+  if (!asks(view) || !index.count) {
+    return finish(key, [{ way: null, body: null, hits: index.examples }], unasked(index, act));
+  }
+  if (view.picture && !picture(view.picture)) {
+    finish(key, [], []);
+    return told("The picture of this search was not kept", "Pictures leave the page with a reload. Drop it here again.");
+  }
+  const mine = (request = new AbortController());
+  searching(() => mine.abort());
+  results.setAttribute("aria-busy", "true");
+  if (!results.querySelector(".card, .row")) results.replaceChildren(skeleton(12));
+  try {
+    const searches = searchesOf(view, index, bodyOfView());
+    const answers = await Promise.all(searches.map(({ body }) => search(body, mine.signal)));
+    const panes = answers.map(({ hits, seconds }, place) => ({ ...searches[place], hits, seconds }));
+    return finish(key, panes, found(view, index, panes, act));
+  } catch (failure) {
+    if (request !== mine) return undefined; // A newer search has the screen.
+    mine.abort();
+    const again = () => show({ anew: true });
+    finish(null, [], []);
+    if (failure.name === "AbortError") return told("Stopped", "The search was cancelled.", again, "Search again");
+    if (failure instanceof Trouble) return failed(failure, again);
+    throw failure;
+  }
+}
+
+function finish(key, panes, parts) {
+  quiet();
+  answer = { key, panes };
+  for (const hit of panes.flatMap((pane) => pane.hits)) known.set(hit.id, hit);
+  results.removeAttribute("aria-busy");
+  results.replaceChildren(...parts);
+  showQuery(view, known, ask);
+  showOpened();
+}
+
+function bodyOfView() {
+  const filter = filterBody(view.filter, index.columns);
+  return {
+    ...(view.text.trim() && { text: view.text.trim() }),
+    ...(view.picture && { image: dataUrl(view.picture) }),
+    ...(view.like.length && { like: view.like }),
+    ...(view.unlike.length && { unlike: view.unlike }),
+    ...(filter && { filter }),
+    k: view.size,
+  };
+}
+
+function showOpened() {
+  const shown = answer.panes.flatMap((pane) => pane.hits.map((hit) => ({ hit, body: pane.body })));
+  const place = view.show === null ? -1 : shown.findIndex(({ hit }) => hit.id === view.show);
+  if (place >= 0) {
+    opened = view.show;
+    showDetail(shown[place].hit, { query: shown[place].body, place, total: shown.length, act });
+    return;
+  }
+  hideDetail();
+  if (opened !== null) results.querySelector(`[data-id="${CSS.escape(opened)}"]`)?.focus();
+  opened = null;
+}
+
+async function start() {
+  results.replaceChildren(skeleton(12));
+  searching(() => undefined);
+  try {
+    index = await describeIndex();
+  } catch (failure) {
+    results.replaceChildren();
+    if (failure instanceof Trouble) return failed(failure, start);
+    throw failure;
+  }
+  document.getElementById("count").textContent = index.count ? counted(index.count, "document") : "";
+  return show();
+}
+
+watchTheme();
+watchFilters();
+watchDetail(act);
+watchQuery(ask);
+watchPictures(async (file) => ask({ picture: await keep(file) }));
+compareButton.addEventListener("click", () => change({ compare: view.compare ? null : [], show: null }));
+document.getElementById("home").addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  change({ ...NOTHING });
+  emptyQuery();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && results.hasAttribute("aria-busy")) request?.abort();
+});
+addEventListener("popstate", () => {
+  view = viewOf(location.href);
+  show();
+});
+show();
+start();

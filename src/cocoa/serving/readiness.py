@@ -1,0 +1,56 @@
+"""Whether the server can do its work now: asked by doing some of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import time
+from typing import Any
+
+import numpy as np
+
+from cocoa.sample import Sample
+from cocoa.serving.engine import Engine
+
+_DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR42mP4z8CAFTEMLQkAKP8/wc53yE8AAAAASUVORK5CYII="
+)
+"""A red PNG of 8 x 8 pixels."""
+_FRESH_SECONDS = 1.0
+
+log = logging.getLogger("cocoa.serving")
+
+
+class Readiness:
+    """Embeds a text with a picture and searches for it; many who ask at once share one answer."""
+
+    def __init__(self, engine: Engine, index: Any, seconds: float) -> None:
+        self.engine = engine
+        self.index = index
+        self.seconds = seconds
+        self._asking: asyncio.Task[bool] | None = None
+        self._since = 0.0
+
+    async def is_ready(self) -> bool:
+        """Returns whether a vector came back in time, now or within the last second."""
+        if self._asking is None or (self._asking.done() and time.monotonic() - self._since > _FRESH_SECONDS):
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> bool:
+        deadline = time.monotonic() + self.seconds
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + self.seconds):
+                [found] = await self.engine.embed([Sample("ready?", (_DOT,))], deadline=deadline, admitted=True)
+                if self.index is not None:
+                    query = found.vector[None].astype(np.float32)
+                    await self.engine.read(lambda: self.index.search_vectors(query, 1))
+            is_ready = True
+        except Exception:
+            # Whatever it is: it is logged, counted, and the answer says so.
+            log.exception("not ready")
+            is_ready = False
+        self._since = time.monotonic()
+        self.engine.metrics.ready.set(is_ready)
+        return is_ready

@@ -1,0 +1,79 @@
+"""The same application in several processes, behind Ray Serve: a replica that dies is replaced, others answer on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+
+from cocoa.serving.keys import ApiKeys
+from cocoa.serving.server import check_reach, open_app
+from cocoa.serving.settings import ServeSettings
+
+NAME = "cocoa"
+_CHECK_SECONDS = 5
+
+
+def serve_replicas(model: Path, index: str | None, settings: ServeSettings, num_replicas: int) -> None:
+    """Serves a model folder with several replicas until SIGTERM or SIGINT, which drain them.
+
+    Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
+    """
+    start_replicas(model, index, settings, num_replicas)
+    stopped = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    stopped.wait()
+    stop_replicas()
+
+
+def start_replicas(model: Path, index: str | None, settings: ServeSettings, num_replicas: int) -> None:
+    """Starts Ray, if it does not run yet, and returns when all replicas are ready."""
+    keys = ApiKeys.load(settings.key_file)
+    check_reach(settings, keys)
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": None})
+    told = settings.model_dump_json()
+    replica: Any = _Replica
+    deployed = replica.options(
+        num_replicas=num_replicas,
+        max_ongoing_requests=settings.queue.max_items,
+        graceful_shutdown_timeout_s=settings.drain_seconds,
+    ).bind(str(model.resolve()), index, told, keys)
+    serve.run(deployed, name=NAME, route_prefix="/")
+
+
+def stop_replicas() -> None:
+    """Drains the replicas and ends Ray."""
+    serve.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
+
+
+@serve.deployment(
+    name=NAME, health_check_period_s=_CHECK_SECONDS, health_check_timeout_s=30, ray_actor_options={"num_cpus": 0}
+)
+@serve.ingress()
+class _Replica:
+    """One process with the model: what `cocoa serve` is without Ray, but for the socket."""
+
+    def __init__(self, model: str, index: str | None, told: str, keys: ApiKeys) -> None:
+        self._app = open_app(Path(model), index, ServeSettings.model_validate_json(told), keys)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
+
+    async def check_health(self) -> None:
+        """Raises where a vector does not come back through the line; Ray then replaces the replica."""
+        if not await self._app.state.service.readiness.is_ready():
+            raise RuntimeError("not ready")

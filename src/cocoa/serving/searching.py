@@ -1,0 +1,84 @@
+"""`POST /v1/search`: the documents that are nearest to words, a picture, both, or other documents."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from pydantic import Field
+from starlette.responses import Response
+
+from cocoa.corpus.examples import combined
+from cocoa.errors import UsageError
+from cocoa.options import Options
+from cocoa.sample import Sample
+from cocoa.serving.bodies import StrictRoute
+from cocoa.serving.documents import shown
+from cocoa.serving.nearest import nearest, others
+from cocoa.serving.problems import RequestError
+from cocoa.serving.service import Service, json_reply, needs, service_of
+
+router = APIRouter(route_class=StrictRoute, tags=["search"], dependencies=[needs("search")])
+
+
+class SearchBody(Options):
+    """What is looked for, and how much of it."""
+
+    text: str | None = None
+    image: str | None = Field(None, description="Data URL or base64.")
+    like: list[str] = Field([], description="Ids of documents to be near to.")
+    unlike: list[str] = Field([], description="Ids of documents to be far from.")
+    k: int = Field(10, ge=1)
+    filter: dict[str, Any] | None = None
+    dimensions: int | None = Field(None, ge=1)
+    model: str | None = None
+
+
+@router.post("/v1/search")
+async def search(body: SearchBody, request: Request) -> Response:
+    """Find the nearest documents."""
+    service = service_of(request)
+    start = time.perf_counter()
+    if service.index is None:
+        raise RequestError("E_REQUEST_INDEX", "this server has no index; start it with --index", status=404)
+    if body.k > service.settings.limits.max_k:
+        raise RequestError("E_LIMIT_K", f"k is above {service.settings.limits.max_k} (max_k)", where="k")
+    vector = await query_vector(service, request, body)
+    condition = others(service.index, body.filter, [*body.like, *body.unlike])
+    hits = await service.engine.read(lambda: nearest(service.index, vector, body.k, condition, body.dimensions))
+    return json_reply(
+        {
+            "hits": [shown(hit) for hit in hits],
+            "model": service.settings.model_name,
+            "seconds": time.perf_counter() - start,
+        }
+    )
+
+
+async def query_vector(service: Service, request: Request, body: SearchBody) -> NDArray[np.float32]:
+    """Returns the unit vector float32 [D] of a query."""
+    for name, ids in (("like", body.like), ("unlike", body.unlike)):
+        if len(ids) > service.settings.limits.max_likes:
+            raise RequestError(
+                "E_LIMIT_LIKES", f"more than {service.settings.limits.max_likes} documents (max_likes)", where=name
+            )
+    if body.dimensions is not None and body.dimensions > service.engine.dimensions:
+        raise RequestError(
+            "E_LIMIT_DIMENSIONS", f"the model has {service.engine.dimensions} dimensions", where="dimensions"
+        )
+    if not (body.text or body.image or body.like):
+        raise RequestError("E_REQUEST_QUERY", "give a text, an image, or documents in like")
+    rows = await service.engine.read(lambda: service.index.get([*body.like, *body.unlike]))
+    wanted = [row.vector for row in rows[: len(body.like)]]
+    unwanted = [row.vector for row in rows[len(body.like) :]]
+    if body.text or body.image:
+        images = (body.image,) if body.image else ()
+        [embedded] = await service.embed(request, [Sample(body.text or "", images, "query")], "query", model=body.model)
+        wanted.append(embedded.vector)
+    try:
+        return combined(np.stack(wanted), np.stack(unwanted) if unwanted else None)
+    except UsageError:
+        raise RequestError("E_REQUEST_QUERY", "what is liked and unlike cancels out", where="unlike") from None

@@ -1,0 +1,157 @@
+"""The server process: an application on a socket, until it is told to stop; then it finishes what it began."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from cocoa.corpus.index import Index
+from cocoa.embedder import Embedder
+from cocoa.errors import UsageError
+from cocoa.serving.app import create_app
+from cocoa.serving.engine import Engine
+from cocoa.serving.forward import Forward
+from cocoa.serving.keys import ApiKeys
+from cocoa.serving.metrics import Metrics
+from cocoa.serving.problems import RequestError
+from cocoa.serving.service import Service
+from cocoa.serving.settings import LOOPBACK, ServeSettings
+
+_LAST_WRITES_SECONDS = 2
+_KEEP_ALIVE_SECONDS = 75
+log = logging.getLogger("cocoa.serving")
+
+
+def serve(model: Path, index: str | None, settings: ServeSettings) -> None:
+    """Serves a model folder until SIGTERM or SIGINT, and returns once all is answered; a second signal ends it at once.
+
+    Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
+    """
+    keys = ApiKeys.load(settings.key_file)
+    check_reach(settings, keys)
+    run(DrainingServer(open_app(model, index, settings, keys)))
+
+
+def check_reach(settings: ServeSettings, keys: ApiKeys) -> None:
+    """Raises `E_USAGE_KEYS` where others than this machine could reach a server without a key."""
+    if settings.host not in LOOPBACK and not keys:
+        raise UsageError(
+            "E_USAGE_KEYS", f"on {settings.host} others can reach the server: give it keys", where="--keys"
+        )
+
+
+def open_app(model: Path, index: str | None, settings: ServeSettings, keys: ApiKeys) -> FastAPI:
+    """Returns the application of a model folder, and of an index if there is one; raises where they do not fit."""
+    embedder = Embedder.load(model)
+    opened = Index.open(index) if index else None
+    if opened is not None:
+        opened.check_identity(embedder.identity, str(model))
+    forward = Forward(embedder, max_batch_tokens=settings.queue.max_batch_tokens)
+    return create_app(settings, Engine(forward, settings, Metrics()), opened, keys=keys)
+
+
+def run(server: DrainingServer) -> None:
+    """Runs a server until it has stopped."""
+    server.run()
+    if not server.service.has_ended:
+        # A pass that hangs would keep the process for ever.
+        log.error("the model does not answer; ending without it")
+        os._exit(1)
+
+
+class DrainingServer(uvicorn.Server):
+    """Uvicorn that stops in two steps.
+
+    The first signal drains: `/readyz` and new requests get 503, those under way are answered, within `drain_seconds`;
+    then what is left gets 503 too. A second signal ends the process at once, with code 1.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self.service: Service = app.state.service
+        settings = self.service.settings
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                # The one parser that bounds what it keeps of an unfinished head; our own answer comes first.
+                http=protocol(settings.header_seconds),
+                h11_max_incomplete_event_size=4 * settings.limits.max_header_bytes,
+                limit_concurrency=settings.max_connections,
+                # Longer than clients and proxies keep an idle connection, so that no request meets one that is closing.
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_LAST_WRITES_SECONDS,
+                ws="none",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+            )
+        )
+        self._stop_at = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Takes a signal: drain, then, when it comes again, end."""
+        if self.service.is_draining:
+            os._exit(1)
+        self.service.is_draining = True
+        self._stop_at = time.monotonic() + self.service.settings.drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Looks, ten times a second, whether all is answered."""
+        if self.service.is_draining and not self.should_exit:
+            if time.monotonic() > self._stop_at:
+                log.warning("%d requests are not answered in time to stop", self.service.num_under_way)
+                self.service.engine.passes.give_up(
+                    RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
+                )
+                self.should_exit = True
+            elif self.service.num_under_way == 0:
+                self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def protocol(header_seconds: float) -> type[asyncio.Protocol]:
+    """Returns uvicorn's HTTP protocol that closes a connection whose request head takes longer than that."""
+    import h11
+
+    class Patient(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._timer = self.loop.call_later(header_seconds, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()  # Half of the next head may have come with the request before it.
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._disarm()
+            super().connection_lost(exc)
+
+        def _watch(self) -> None:
+            has_half_a_head = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+            if not has_half_a_head:
+                self._disarm()
+            elif self._timer is None:
+                self._timer = self.loop.call_later(header_seconds, self.transport.close)
+
+        def _disarm(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return Patient

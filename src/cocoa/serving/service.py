@@ -1,0 +1,144 @@
+"""What the routes share: the engine, the index, and the way from what a client wants to vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from cocoa.prompts import Side
+from cocoa.sample import Sample
+from cocoa.serving.engine import Engine
+from cocoa.serving.problems import RequestError, late
+from cocoa.serving.readiness import Readiness
+from cocoa.serving.settings import ServeSettings
+from cocoa.serving.sources import Sources
+from cocoa.serving.vectors import Embedded, first_of
+
+T = TypeVar("T")
+
+
+class Service:
+    """One application's parts; a route finds it at `request.app.state.service`."""
+
+    def __init__(self, settings: ServeSettings, engine: Engine, index: Any) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.index = index
+        self.sources = Sources(settings)
+        self.readiness = Readiness(engine, index, settings.ready_seconds)
+        self.is_draining = False
+        self.has_ended = False
+        self.num_under_way = 0
+        self.body_bytes = 0
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Counts a request until it is answered."""
+        self.num_under_way += 1
+        try:
+            yield
+        finally:
+            self.num_under_way -= 1
+
+    async def embed(
+        self,
+        request: Request,
+        samples: Sequence[Sample],
+        side: Side | None = None,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        cut: bool = False,
+    ) -> list[Embedded]:
+        """Returns the vectors of samples whose pictures are references; raises what the client did wrong."""
+        deadline = time.monotonic() + self.settings.deadline_seconds
+        if model is not None and model != self.settings.model_name:
+            raise RequestError(
+                "E_REQUEST_MODEL", f"the model here is {self.settings.model_name!r}", where="model", status=404
+            )
+        if dimensions is not None and not 1 <= dimensions <= self.engine.dimensions:
+            raise RequestError(
+                "E_LIMIT_DIMENSIONS", f"the model has {self.engine.dimensions} dimensions", where="dimensions"
+            )
+        self._check_limits(samples)
+        if any(sample.images for sample in samples):
+            try:
+                async with asyncio.timeout(self.settings.deadline_seconds):
+                    samples = await asyncio.gather(*(self.sources.resolve(sample) for sample in samples))
+            except TimeoutError:
+                raise late() from None
+        embedded = await unless_gone(request, self.engine.embed(samples, side, deadline=deadline, cut=cut))
+        return embedded if dimensions is None else [first_of(item, dimensions) for item in embedded]
+
+    def _check_limits(self, samples: Sequence[Sample]) -> None:
+        limits = self.settings.limits
+        if len(samples) > limits.max_items:
+            raise RequestError("E_LIMIT_ITEMS", f"more than {limits.max_items} items (max_items)", status=413)
+        if sum(len(sample.images) for sample in samples) > limits.max_images:
+            raise RequestError("E_LIMIT_IMAGES", f"more than {limits.max_images} pictures (max_images)", status=413)
+        for sample in samples:
+            if len(sample.text) > limits.max_characters:
+                raise RequestError(
+                    "E_LIMIT_CHARACTERS",
+                    f"a text has more than {limits.max_characters} characters (max_characters)",
+                    where=sample.where,
+                    status=413,
+                )
+            if not sample.text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in sample.text):
+                raise RequestError("E_DATA_TEXT", "the text has half of a surrogate pair", where=sample.where)
+
+
+def service_of(request: Request) -> Service:
+    """Returns the service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+class Needs:
+    """What a route asks of a key: that it opens one of these scopes."""
+
+    def __init__(self, *scopes: str) -> None:
+        self.scopes = scopes
+
+    async def __call__(self, request: Request) -> None:
+        """Raises `E_REQUEST_SCOPE` if the key does not."""
+        if not any(request.state.key.opens(scope) for scope in self.scopes):
+            raise RequestError("E_REQUEST_SCOPE", f"this key does not open {' or '.join(self.scopes)}", status=403)
+
+
+def needs(*scopes: str) -> Any:
+    """Returns the dependency of a route that only keys of one of these scopes may use."""
+    return Depends(Needs(*scopes))
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Returns what `work` returns, or cancels it when the client goes away first."""
+    working = asyncio.ensure_future(work)
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        working.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        return await working
+    except asyncio.CancelledError:
+        if watching.done():
+            raise RequestError("E_REQUEST_GONE", "the client went away", status=499) from None
+        raise
+    finally:
+        watching.cancel()
+        working.cancel()
+
+
+def json_reply(value: Any) -> Response:
+    """Returns an answer of JSON."""
+    return Response(to_json(value), media_type="application/json")

@@ -1,0 +1,84 @@
+"""A reference to a picture, as clients write them, to the bytes of a file."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from urllib.parse import unquote
+
+from cocoa.sample import Sample
+from cocoa.serving.fetching import Fetcher, FetchSettings
+from cocoa.serving.problems import RequestError
+from cocoa.serving.roots import Roots
+from cocoa.serving.settings import ServeSettings
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+_AT_ONCE = 8
+"""Pictures that are fetched at once; each may take its ten seconds, so they must not be in anybody's way."""
+
+
+class Sources:
+    """Data URLs and base64 always; `file:` where settings name roots, `http:` and `https:` where they name hosts."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.most = settings.limits.max_image_bytes
+        self.roots = Roots(settings.roots)
+        fetch = FetchSettings(hosts=settings.fetch_hosts, allow_http=True, limits=settings.limits.images)
+        self.fetcher = Fetcher(fetch) if settings.fetch_hosts else None
+        self._reading = ThreadPoolExecutor(2, thread_name_prefix="cocoa-source")
+        self._fetching = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cocoa-fetch")
+
+    async def resolve(self, sample: Sample) -> Sample:
+        """Returns the sample with the bytes of its pictures.
+
+        Raises `E_REQUEST_IMAGE`, `E_LIMIT_IMAGE`, or `ImageError` for a file or URL.
+        """
+        loop = asyncio.get_running_loop()
+        work = [
+            loop.run_in_executor(
+                self._fetching if image[:4].lower() == "http" else self._reading, self._bytes, image, sample.where
+            )
+            for image in map(str, sample.images)
+        ]
+        return replace(sample, images=tuple(await asyncio.gather(*work)))
+
+    def close(self) -> None:
+        """Ends the threads."""
+        for pool in (self._reading, self._fetching):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _bytes(self, reference: str, where: str) -> bytes:
+        scheme = _SCHEME.match(reference)
+        match scheme and scheme[1].lower():
+            case None:
+                return self._decoded(reference, where)
+            case "data":
+                head, comma, content = reference.partition(",")
+                if comma and head.lower().endswith(";base64"):
+                    return self._decoded(content, where)
+            case "file":
+                return self.roots.read(unquote(reference[5:].removeprefix("//")), self.most, where)
+            case "http" | "https" if self.fetcher is not None:
+                return self.fetcher.fetch(reference, where)
+        raise RequestError(
+            "E_REQUEST_IMAGE", "this server takes pictures as data:image/...;base64,... or as base64", where=where
+        )
+
+    def _decoded(self, content: str, where: str) -> bytes:
+        # Not even the text is decoded that could be too long.
+        if len(content) <= (self.most + 2) // 3 * 4:
+            try:
+                # Line breaks and the letters of URLs are what encoders differ in.
+                data = base64.b64decode(content.encode("ascii").translate(_STANDARD, b" \t\r\n"), validate=True)
+            except (binascii.Error, ValueError):
+                raise RequestError("E_REQUEST_IMAGE", "the picture is not base64", where=where) from None
+            if len(data) <= self.most:
+                return data
+        raise RequestError(
+            "E_LIMIT_IMAGE", f"a picture has more than {self.most} bytes (max_image_bytes)", where=where, status=413
+        )

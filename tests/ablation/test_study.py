@@ -1,0 +1,91 @@
+"""A study says what is done: arms are recipes, and what has no effect is refused before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from studying import TEXT
+
+from cocoa.ablation.job import Job
+from cocoa.ablation.links import chain_of
+from cocoa.ablation.study import load_study
+from cocoa.errors import RecipeError
+
+STUDIES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.yaml"))
+
+
+def load(tmp_path, text=TEXT, *changes):
+    (tmp_path / "study.yaml").write_text(text)
+    return load_study(tmp_path / "study.yaml", changes)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_every_study_that_is_shipped_is_one(path):
+    study = load_study(path)
+    assert study.baseline == "contrastive-only"
+    job = Job(study, Path("none"), folder=path.parent)
+    assert len({trial.path for trial in job.tuning()}) == len(job.tuning())
+
+
+def test_the_full_study_has_the_arms_and_seeds_that_the_protocol_names():
+    study = load_study(STUDIES[0].with_name("nano-full.yaml"))
+    assert len(study.seeds) >= 5
+    assert study.before == ("naming", "captioner"), "seeds differ from the backbone on"
+    protocol = STUDIES[0].parents[1].joinpath("docs", "study.md").read_text()
+    for arm in study.arms:
+        assert f"`{arm.name}`" in protocol
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("baseline: plain", "baseline: best", "baseline 'best' is no arm"),
+        ("stages: [contrastive]}", "stages: [contrast]}", "no stage 'contrast'"),
+        ("stages: [warm-up, light, contrastive]", "stages: [warm-up, contrastive]", "stage 'light' has no effect"),
+        ("seeds: [7]", "seeds: [1]", "seeds of tuning must not be seeds of the study"),
+        ("tuning: {trials: 2, seeds: [7]}", "", "only together"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", "a seed is listed twice"),
+        ("{name: short}", "{name: long}", "budget names must differ"),
+        ("rate: 0.7", "rate: 7", "arm light, budget short: stages.1.objectives.0.rate"),
+        ("stages.contrastive.steps=3", "stages.contrast.steps=3", "arm plain, budget long"),
+        ("equal: flops", "equal: time", "equal"),
+        ("probes: false", "probe: false", "probe: unknown option; did you mean 'probes'?"),
+        ("pooling: {kind: mean}", "pooling: {kind: mean, tokens: 3}", "averages all tokens"),
+    ],
+)
+def test_a_wrong_study_is_refused_by_name(tmp_path, old, new, message):
+    assert old in TEXT
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, TEXT.replace(old, new, 1))
+    assert message in str(caught.value)
+
+
+def test_a_change_of_the_command_line_is_read_as_in_the_file(tmp_path):
+    assert load(tmp_path, TEXT, "seeds=[4]").seeds == (4,)
+    with pytest.raises(RecipeError, match="takes an option of the study"):
+        load(tmp_path, TEXT, "seed=4")
+
+
+def links(study, arm, tmp_path, budget=0, seed=0):
+    recipe = study.recipe(study.arm(arm), study.budgets[budget], seed, folder=tmp_path, data=tmp_path / "generated")
+    return [link.address for link in chain_of(recipe, num_before=0, places={str(tmp_path): "."}).chain]
+
+
+def test_arms_share_what_they_begin_with_and_nothing_else(tmp_path):
+    study = load(tmp_path)
+    plain, light, mean = (links(study, arm, tmp_path) for arm in ("plain", "light", "mean"))
+    assert light[0] == mean[0], "the warm-up does not know how the arm will pool"
+    assert len({*plain, *light, *mean}) == 5
+    assert links(study, "light", tmp_path, budget=1)[:2] == light[:2]
+    assert links(study, "light", tmp_path, budget=1)[2] != light[2]
+    assert not set(links(study, "light", tmp_path, seed=1)) & set(light)
+
+
+def test_an_address_says_what_is_trained_and_not_where(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    found = []
+    for folder in (here, there):
+        folder.mkdir()
+        found.append(links(load(folder), "light", folder))
+    assert found[0] == found[1]

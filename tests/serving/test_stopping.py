@@ -1,0 +1,151 @@
+"""A server that is told to stop answers what it began, and then it is gone; told twice, it is gone at once."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+from running import StubForward, running, stub_app, until
+
+# The stub's model needs `seconds` for a pass, or for ever.
+_PROGRAM = """
+import sys, time
+sys.path[:0] = {path!r}
+from running import StubForward, stub_app
+from cocoa.serving.server import DrainingServer, run
+forward = StubForward()
+forward.seconds = {seconds}
+app = stub_app(forward, drain_seconds={drain})
+server = DrainingServer(app)
+server.config.port = {port}
+run(server)
+"""
+
+
+@pytest.fixture
+def start():
+    """Starts a server in a process of its own: `start(seconds, drain)` -> (process, url)."""
+    started = []
+
+    def run(seconds: float, drain: float) -> tuple[subprocess.Popen[bytes], str]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        folder = Path(__file__).parent
+        program = _PROGRAM.format(path=[str(folder), str(folder.parent)], seconds=seconds, drain=drain, port=port)
+        process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+        started.append(process)
+
+        def is_up() -> bool:
+            assert process.poll() is None
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        until(is_up, 60)
+        return process, f"http://127.0.0.1:{port}"
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+CLIENT = httpx2.Client(timeout=60, trust_env=False, limits=httpx2.Limits(max_connections=None))
+
+
+def ask(url: str, text: str) -> int:
+    return CLIENT.post(url + "/v1/embeddings", json={"model": "cocoa", "input": text}).status_code
+
+
+def test_sigterm_answers_what_was_begun_and_exits_0(start):
+    process, url = start(seconds=2.0, drain=30)
+    with ThreadPoolExecutor(50) as pool:
+        answers = [pool.submit(ask, url, f"text {n}") for n in range(50)]
+        # One is in a pass, all others stand in line behind it.
+        until(lambda: num_under_way(url) == 50)
+        process.send_signal(signal.SIGTERM)
+        assert [answer.result() for answer in answers] == [200] * 50
+    assert process.wait(20) == 0
+    with pytest.raises(httpx2.ConnectError):
+        ask(url, "after")
+
+
+def num_under_way(url: str) -> int:
+    text = CLIENT.get(url + "/metrics").text
+    return int(float(text.partition('cocoa_held{what="items"} ')[2].partition("\n")[0]))
+
+
+def test_a_pass_that_hangs_is_not_waited_for_longer_than_it_was_said(start):
+    process, url = start(seconds=10_000, drain=0.5)
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(ask, url, "held up"), pool.submit(ask, url, "behind it")]
+        until(lambda: num_under_way(url) == 2)
+        process.send_signal(signal.SIGTERM)
+        assert [answer.result() for answer in answers] == [503, 503]
+    assert process.wait(20) == 1
+    assert not [child for child in psutil.Process().children() if child.pid == process.pid and child.is_running()]
+
+
+def test_a_second_signal_ends_it_at_once(start):
+    process, url = start(seconds=10_000, drain=10_000)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, url, "held up")
+        until(lambda: num_under_way(url) == 1)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 1
+        assert isinstance(answer.exception(), httpx2.HTTPError)
+
+
+def test_while_it_drains_it_is_not_ready_and_takes_nothing_new():
+    forward = StubForward()
+    forward.go.clear()
+    with running(stub_app(forward)) as here, ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(here.post, "/v1/embeddings", {"model": "cocoa", "input": "a"})
+        until(lambda: here.service.engine.line.held.items == 1)
+        here.server.handle_exit(signal.SIGTERM, None)
+        refused = here.post("/v1/embeddings", {"model": "cocoa", "input": "b"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert refused.json()["error"]["code"] == "E_SERVER_STOPPING"
+        assert here.client.get("/readyz").status_code == 503
+        assert here.client.get("/livez").status_code == 200
+        forward.go.set()
+        assert begun.result().status_code == 200
+
+
+def test_a_head_that_does_not_end_and_a_body_that_does_not_come_are_given_up():
+    with running(stub_app(header_seconds=0.3, limits={"max_body_seconds": 0.3})) as here:
+        for start in (b"", b"POST /v1/embed", b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /li"):
+            with socket.create_connection(("127.0.0.1", here.port), timeout=20) as slow:
+                slow.sendall(start)
+                while slow.recv(4096):
+                    pass
+        head = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", here.port), timeout=20) as slow:
+            slow.sendall(head + b"Content-Length: 9\r\n\r\n{")
+            assert b"408" in slow.recv(4096)[:20]
+        here.embed("an honest client")
+
+
+def test_hundreds_of_slow_clients_do_not_keep_out_an_honest_one():
+    with running(stub_app(header_seconds=5.0)) as here:
+        slow = [socket.create_connection(("127.0.0.1", here.port), timeout=20) for _ in range(200)]
+        for connection in slow:
+            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: ")
+        connections = here.server.server_state.connections
+        until(lambda: len(connections) >= 200)
+        here.embed("a"), here.embed("b")
+        for connection in slow:
+            connection.close()
+        until(lambda: len(connections) <= 2)
