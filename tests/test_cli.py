@@ -318,7 +318,7 @@ def test_embed_and_search_find_a_picture_by_itself(cocoa, model, recipe, tmp_pat
         (["evaluate", "{tmp}/nothing", "--tasks", "{tmp}/images"], 1, "E_DATA_FILE"),
         (["embed", "{tmp}/nothing", "{tmp}/images", "--out", "{tmp}/o"], 1, "E_MODEL_MISSING"),
         (["embed", "{tmp}/backbone", "{tmp}/images", "--out", "{tmp}/o"], 1, "must be trained first"),
-        (["search", "{tmp}/images", "--text", "a"], 1, "E_DATA_FILE"),
+        (["search", "{tmp}/images", "--text", "a"], 1, "E_INDEX_FILE"),
         (["train", "{tmp}/nothing.yaml"], 2, "E_RECIPE_FILE"),
         (["fly"], 2, "No such command"),
     ],

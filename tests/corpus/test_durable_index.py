@@ -321,7 +321,7 @@ def write_from_many(empty: Path, folder: Path, processes: int, times: int) -> No
         assert seen <= len(names) <= len(keys) + processes
         seen = len(names)
         index.search_vectors(unit(1, 2), 3)
-        time.sleep(0.02)
+        time.sleep(0.1)
     assert [process.returncode for process in running] == [0] * processes
     held = state_of(index)
     assert set(held) == {*keys, *(f"own-{seed}" for seed in range(processes))}
@@ -338,7 +338,7 @@ def compactions(folder: Path) -> int:
 
 
 def test_two_writers_at_once_never_double_an_id(empty, tmp_path):
-    write_from_many(empty, tmp_path / "index", 2, 12)
+    write_from_many(empty, tmp_path / "index", 2, 8)
 
 
 @pytest.mark.slow

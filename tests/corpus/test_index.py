@@ -313,7 +313,7 @@ def test_the_approximate_index_measures_its_recall_and_keeps_the_number(tmp_path
     index = Index.build(made, tmp_path / "index", exact_rows=1000, say=told.append)
     kept = index.approximate
     assert kept["recall_at_10"] >= 0.98
-    assert kept["recall_at_10"] == min(kept["tried"][str(kept["looks_into"])])
+    assert kept["recall_at_10"] == min(kept["tried"][str(kept["width"])])
     assert any(f"{kept['recall_at_10']:.3f}" in line for line in told)
     exact = Index.open(made.folder)
     assert exact.approximate is None

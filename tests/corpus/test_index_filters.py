@@ -50,7 +50,7 @@ def test_a_hostile_text_is_a_text_like_any_other(stores, query, payload):
             assert index.count(condition) == len(passing(condition))
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(filters())
 def test_random_filters_pass_the_rows_that_the_reference_passes(stores, query, condition):
     for index in stores:

@@ -1,14 +1,14 @@
 """The approximate index of an embedded table: how it is made, how hard it looks, and how much it finds.
 
-IVF_SQ: rows stand in sqrt(N) cells by nearest centre, one byte a dimension; a search looks into some cells, and more
-rows than were asked for are scored again exactly. Graphs (IVF_HNSW_SQ) answer in half the time and take seventy times
-as long to make; docs/index-and-search.md has the measurement.
+IVF_HNSW_SQ: graphs of about 250 000 rows at most, a byte a dimension; a search walks every graph, and more rows than
+were asked for are scored again exactly. Cells without graphs (IVF_SQ) are made sooner, but of a million rows a search
+had to look into half of the cells to find as much; docs/index-and-search.md has the measurement.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,54 +23,46 @@ from cocoa.corpus.stores.rows import table_vectors
 
 EXACT_ROWS = 50_000
 """Up to so many rows every row is looked at; above, the approximate index is asked."""
-KIND = "IVF_SQ"
+KIND = "IVF_HNSW_SQ"
 K = 10
 NUM_QUERIES = 200
 TARGET_RECALL = 0.98
-_CELLS = (8, 16, 32, 64, 128, 256, 512)
+_GRAPH_ROWS = 250_000
+_WIDTHS = (128, 256, 512)
 
 
-def ask_cells(ask: Callable[[], Any], limit: int, cells: int) -> pa.Table:
-    """Returns about the `limit` nearest rows of what `ask()` asks, from so many cells; from all if that is too few."""
-    rows: pa.Table = ask().nprobes(cells).to_arrow()
-    if len(rows) < limit:
-        # A large limit, or a filter that leaves little in these cells.
-        rows = ask().minimum_nprobes(cells).maximum_nprobes(0).to_arrow()
+def ask_graphs(asked: Any, limit: int, made: Mapping[str, Any]) -> pa.Table:
+    """Returns about the `limit` nearest rows of a question; fewer if a filter leaves too little within reach."""
+    rows: pa.Table = asked.nprobes(made["graphs"]).ef(max(limit, made["width"])).to_arrow()
     return rows
 
 
 def build_approximate(table: Table, rows: int, *, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Returns what was made: its kind, its cells, into how many a search looks, and recall@10 against exact search.
+    """Returns what was made: its kind, its graphs, the width of a search, and recall@10 against exact search.
 
-    It looks into the fewest of which recall@10 reaches 0.98, or the most that are tried. Half of the queries are rows,
-    which do not count as found by themselves; half lie between two rows, because queries of people are unlike rows and
-    harder (a text among pictures). The recall told is that of the worse half.
+    A search keeps so many candidates on its way: the fewest of which recall@10 reaches 0.98, or the most that are
+    tried. Half of the queries are rows, which do not count as found by themselves; half lie between two rows, because
+    queries of people are unlike rows and harder (a text among pictures). The recall told is that of the worse half.
     """
-    num_cells = max(1, round(math.sqrt(rows)))
-    say(f"making an approximate index of {rows:,} rows ({KIND}, {num_cells} cells)")
-    table.create_index("vector", config=connecting.lance_cells(num_cells), replace=True)
+    made: dict[str, Any] = {"kind": KIND, "graphs": max(1, math.ceil(rows / _GRAPH_ROWS))}
+    say(f"making an approximate index of {rows:,} rows ({KIND})")
+    table.create_index("vector", config=connecting.lance_graphs(made["graphs"]), replace=True)
     vectors, own = _sampled(table, rows)
     between = vectors + np.roll(vectors, 1, axis=0)
     between /= np.maximum(np.linalg.norm(between, axis=1, keepdims=True), 1e-6)
     queries, own = np.concatenate([vectors, between]), np.concatenate([own, np.full(len(own), -1)])
     truth = _exact(table, queries, own)
     tried: dict[str, list[float]] = {}
-    for cells in _CELLS:
-        looked = min(cells, num_cells)
-        shares = [_share(table, *each, looked) for each in zip(queries, own, truth, strict=True)]
+    for width in _WIDTHS:
+        made["width"] = width
+        shares = [_share(table, *each, made) for each in zip(queries, own, truth, strict=True)]
         halves = [float(np.mean(half)) for half in (shares[: len(vectors)], shares[len(vectors) :])]
-        recall = min(halves)
-        tried[str(looked)] = [round(half, 4) for half in halves]
-        say(
-            f"recall@{K} {halves[0]:.3f} of rows, {halves[1]:.3f} between rows, when a search looks into {looked} cells"
-        )
-        if recall >= TARGET_RECALL or looked == num_cells:
+        tried[str(width)] = [round(half, 4) for half in halves]
+        say(f"recall@{K} {halves[0]:.3f} of rows, {halves[1]:.3f} between rows, with {width} candidates")
+        if min(halves) >= TARGET_RECALL:
             break
-    return {
-        "kind": KIND,
-        "cells": num_cells,
-        "looks_into": looked,
-        "recall_at_10": round(recall, 4),
+    return made | {
+        "recall_at_10": round(min(halves), 4),
         "measured_on": f"{len(vectors)} rows, each sought for among the others, and {len(between)} points between rows",
         "tried": tried,
     }
@@ -98,14 +90,10 @@ def _exact(table: Table, queries: NDArray[np.float32], own: NDArray[np.int64]) -
     return [set(row.tolist()) - {-1} for row in best_places]
 
 
-def _share(table: Table, query: NDArray[np.float32], own: int, truth: set[int], cells: int) -> float:
+def _share(table: Table, query: NDArray[np.float32], own: int, truth: set[int], made: Mapping[str, Any]) -> float:
     limit = K + 1 + SLACK
-
-    def ask() -> Any:
-        asked = table.search(query, vector_column_name="vector").distance_type("dot").limit(limit)
-        return asked.select(["place", "vector", "_distance"])
-
-    rows = ask_cells(ask, limit, cells)
+    asked = table.search(query, vector_column_name="vector").distance_type("dot").limit(limit)
+    rows = ask_graphs(asked.select(["place", "vector", "_distance"]), limit, made)
     order = np.argsort(-exact_scores(table_vectors(rows), query))
     found = [place for place in rows["place"].to_numpy()[order].tolist() if place != own][:K]
     return len(truth & set(found)) / max(1, len(truth))

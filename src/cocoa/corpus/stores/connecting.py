@@ -18,9 +18,10 @@ def lance(root: Path) -> Any:
     return _package("lancedb", "index").connect(root)
 
 
-def lance_cells(number: int) -> Any:
-    """Returns the settings of an approximate index of Lance with so many cells, for unit vectors."""
-    return _package("lancedb.index", "index").IvfSq(distance_type="dot", num_partitions=number)
+def lance_graphs(number: int) -> Any:
+    """Returns the settings of an approximate index of Lance with so many graphs, for unit vectors."""
+    graphs = _package("lancedb.index", "index").HnswSq
+    return graphs(distance_type="dot", num_partitions=number, m=16, ef_construction=100)
 
 
 def milvus() -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cocoa.corpus.filters import Filter, OneOf
 from cocoa.corpus.stores import connecting
-from cocoa.corpus.stores.approximate import EXACT_ROWS, ask_cells, build_approximate
+from cocoa.corpus.stores.approximate import EXACT_ROWS, ask_graphs, build_approximate
 from cocoa.corpus.stores.commits import CARD, COMMITS, Commit, Commits
 from cocoa.corpus.stores.compaction import MAX_FILES, compact
 from cocoa.corpus.stores.connecting import Table
@@ -132,8 +132,7 @@ class LanceStore:
             made = self._commit.approximate
             # Few rows that pass are looked at one by one: the approximate index would miss some of them.
             few = made is None or (where is not None and table.count_rows(where) <= EXACT_ROWS)
-            cells = None if few or made is None else int(made["looks_into"])
-            return [self._ask(table, query, limit, where, cells) for query in queries]
+            return [self._ask(table, query, limit, where, None if few else made) for query in queries]
 
         found = self._reading(ask)
         for rows in found:
@@ -230,7 +229,7 @@ class LanceStore:
         return None if condition is None else to_sql(condition, self.card.fields)
 
     def _ask(
-        self, table: Table, query: NDArray[np.float32], limit: int, where: str | None, cells: int | None
+        self, table: Table, query: NDArray[np.float32], limit: int, where: str | None, made: dict[str, Any] | None
     ) -> pa.Table:
         fields = row_schema(self.card).names
 
@@ -239,7 +238,9 @@ class LanceStore:
             asked = asked.select([*fields, "_distance"])
             return asked if where is None else asked.where(where, prefilter=True)
 
-        rows: pa.Table = ask().bypass_vector_index().to_arrow() if cells is None else ask_cells(ask, limit, cells)
+        rows: pa.Table | None = None if made is None else ask_graphs(ask(), limit, made)
+        if rows is None or len(rows) < limit:
+            rows = ask().bypass_vector_index().to_arrow()
         return rows.select(fields)
 
     def _reading(self, read: Callable[[Table], T]) -> T:
