@@ -19,6 +19,7 @@ from indexing import COLUMNS, embeddings, identity, rows, unit
 from writing import KEYS, ZYGOTE, state_after, state_of
 
 from cocoa import CocoaError
+from cocoa.corpus.embeddings import Embeddings
 from cocoa.corpus.index import Index
 from cocoa.corpus.stores import commits
 from cocoa.corpus.stores.commits import Commits
@@ -78,6 +79,18 @@ def test_killed_before_or_after_any_write_nothing_told_is_lost(processes, empty,
     assert processes.wait() == 0
     assert state_of(Index.open(folder)) == state_after(LAST)
     assert not [path for path in folder.rglob("*") if path.name.endswith(".draft")]
+
+
+@pytest.mark.parametrize("place", ["index-synced", "folder-filled", "folder-ready", "folder-renamed"])
+def test_a_build_that_is_killed_leaves_a_whole_index_or_none(processes, written, tmp_path, place):
+    job = {"work": "build", "source": written / "embeddings", "uri": tmp_path / "index"}
+    processes.start(**job, env={"COCOA_FAILPOINT": f"{place}:1"})
+    assert processes.wait() == -signal.SIGKILL
+    assert (tmp_path / "index").exists() == (place == "folder-renamed")
+    if place != "folder-renamed":
+        processes.start(**job)
+        assert processes.wait() == 0
+    assert Index.open(tmp_path / "index").verify(Embeddings.open(written / "embeddings")).ok
 
 
 def kill_at_random_times(processes, empty, tmp_path, kills: int) -> None:
@@ -166,7 +179,7 @@ def test_a_tail_that_was_never_told_may_be_lost_in_any_part(folder, written, tmp
     tail = [path for path in tail if folder / path not in known and path.parts[0] != "commits"]
     assert len(tail) >= 3
     rng = random.Random(6)
-    for state in range(40):
+    for state in range(100):
         damaged = tmp_path / f"state-{state}"
         shutil.copytree(folder, damaged)
         for path in tail:
@@ -181,7 +194,7 @@ def test_a_tail_that_was_never_told_may_be_lost_in_any_part(folder, written, tmp
         index = Index.open(damaged)
         assert index.notice is None
         assert state_of(index) == acknowledged
-        if state % 10 == 0:
+        if state % 25 == 0:
             index.upsert(rows(["r7"], 5))
             assert set(state_of(index)) == set(acknowledged)
             assert index.verify().ok
@@ -278,14 +291,8 @@ def test_an_index_that_cannot_be_repaired_says_so_and_is_built_again(folder, wri
     assert first in " ".join(index.verify().damages)
     with pytest.raises(CocoaError, match="build it again"):
         index.repair()
-    again = Index.build(index_embeddings(written), folder, replace=True)
-    assert again.verify(index_embeddings(written)).ok
-
-
-def index_embeddings(written: Path):
-    from cocoa.corpus.embeddings import Embeddings
-
-    return Embeddings.open(written / "embeddings")
+    made = Embeddings.open(written / "embeddings")
+    assert Index.build(made, folder, replace=True).verify(made).ok
 
 
 WRITER = """

@@ -76,6 +76,14 @@ def make_changes(job) -> None:
         os.write(log, f"{number} told\n".encode())
 
 
+def build(job) -> None:
+    """Builds an index of a folder of embeddings."""
+    from cocoa.corpus.embeddings import Embeddings
+    from cocoa.corpus.index import Index
+
+    Index.build(Embeddings.open(job["source"]), job["uri"])
+
+
 def upsert_often(job) -> None:
     """Upserts shared keys many times over, two at a time; the text of a row says who wrote it."""
     from cocoa.corpus.index import Index
