@@ -87,7 +87,7 @@ def test_a_page_without_the_markers_is_refused():
 
 def test_the_page_has_a_place_for_each_study_that_is_evidence_and_says_that_results_are_not_in():
     page = PAGE.read_text()
-    for name in ("nano-full", "nano-few-shot"):
+    for name in ("nano-core", "nano-full", "nano-few-shot"):
         assert put_between(page, name, "None yet.", str(PAGE)) == page, "no number before the runs"
     assert "There are no results yet" in page
 
