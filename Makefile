@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup browser quickstart test test-slow soak real-shape check nano-backbone open-sets study
+.PHONY: setup browser quickstart test test-slow soak milvus-test bench real-shape check nano-backbone open-sets study
 
 setup: .venv/ready
 
@@ -38,6 +38,19 @@ test-slow: setup
 # Kills two training ranks a hundred times; the run must end as if nothing had happened. A server under load for minutes.
 soak: setup
 	$(BIN)/pytest -m slow tests/training/test_checkpoints.py tests/serving/test_load.py
+
+# The index in a real Milvus server, whose old wheels need an environment of their own.
+.venv-milvus/bin/milvus-server:
+	$(PYTHON) -m venv .venv-milvus
+	.venv-milvus/bin/pip install --quiet --disable-pip-version-check milvus==2.3.5 'pymilvus<2.7' 'setuptools<81'
+
+milvus-test: setup .venv-milvus/bin/milvus-server
+	COCOA_MILVUS_SERVER=$(CURDIR)/.venv-milvus/bin/milvus-server $(BIN)/pytest -m slow tests/corpus/test_milvus.py
+
+# Each benchmark beside its peer; run them where nothing else runs. The figures are kept in reference/, with the date.
+BENCHMARKS := images evaluate index serve
+bench: setup
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --json reference/$$name.json || exit 1; done
 
 # One optimiser step of each stage at the real Qwen2-VL-2B shape with random weights (20 GB of memory, half an hour).
 real-shape: setup
