@@ -68,7 +68,7 @@ def questions(embedder, picture) -> list[Question]:
 def test_64_clients_get_their_own_vectors_and_memory_stays(embedder, questions):
     with serving(embedder.folder) as (process, url):
         files, threads = psutil.Process(process).num_fds(), psutil.Process(process).num_threads()
-        load = put_under_load(url, questions, clients=64, seconds=8, process=process)
+        load = put_under_load(url, questions, clients=64, seconds=20, process=process)
         assert load.num_wrong == 0
         assert set(load.statuses) == {200}
         assert load.statuses[200] > 64
