@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -102,7 +104,10 @@ def test_soak(embedder, questions):
         assert httpx2.get(url + "/readyz", timeout=20, trust_env=False).status_code == 200
     figures = {
         "command": "pytest -m slow tests/serving/test_load.py (make soak)",
-        "model": "tiny random Qwen2-VL, 2 CPU cores shared with the clients",
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "hardware": f"{os.cpu_count()} {platform.machine()} cores, shared with the clients",
+        "load_average": round(os.getloadavg()[0], 1),
+        "model": "tiny random Qwen2-VL",
         "256 clients": long.summary(),
         "8 clients, line of 16": peak.summary(),
         "160 clients, line of 16": over.summary(),
