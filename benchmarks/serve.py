@@ -2,7 +2,8 @@
 
 The same model folder, the same mixed questions (a third each of texts, pictures, and both), the same 32 clients on the
 same machine, in turns; every answer of either is held to the embedder's own vectors. The peer is what one writes first:
-a synchronous route that opens the pictures and calls `model.encode`, which FastAPI runs in threads.
+a synchronous route that opens the pictures and calls `model.encode`, which FastAPI runs in threads. The ceiling is our
+server with a model that answers at once: what HTTP, JSON, decoding and the client itself allow on this machine.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("serving", "verification", "")]
 TARGET = 2.0
 CLIENTS = 32
+OURS, THEIRS, CEILING = "cocoa serve", "sentence-transformers + FastAPI", "cocoa serve, without computing"
 
 
 def peer(folder: str, port: int) -> None:
@@ -107,60 +109,92 @@ def questions(folder: Path, number: int) -> list[Any]:
     return made
 
 
-def main() -> None:
-    """Prints and keeps the two throughputs and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--peer")
-    parser.add_argument("--port", type=int)
-    arguments = parser.parse_args()
-    if arguments.peer:
-        peer(arguments.peer, arguments.port)
-        return
+def idle(folder: str, port: int) -> None:
+    """Runs our server with a model that answers at once: what the way to a model and back costs, and the client."""
+    from cocoa.serving.forward import Forward
+    from cocoa.serving.keys import ApiKeys
+    from cocoa.serving.server import DrainingServer, open_app, run
+    from cocoa.serving.settings import ServeSettings
+
+    Forward.embed = lambda self, items: np.tile(np.eye(1, self.dimensions, dtype=np.float32), (len(items), 1))  # type: ignore[method-assign]
+    settings = ServeSettings(model_name=Path(folder).name, port=port)
+    run(DrainingServer(open_app([(Path(folder), None)], settings, ApiKeys())))
+
+
+def measured(name: str, process: int, url: str, asked: list[Any], seconds: float) -> dict[str, Any]:
+    """The summary of a server under load, every answer of which was right."""
     from load import put_under_load
 
+    load = put_under_load(url, asked, clients=CLIENTS, seconds=seconds, process=process)
+    if load.num_wrong or set(load.statuses) != {200}:
+        raise SystemExit(f"{name}: {load.num_wrong} wrong answers, statuses {load.statuses}")
+    return load.summary()
+
+
+def main() -> None:
+    """Prints and keeps the throughputs and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
+    parser.add_argument("--idle", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peer or arguments.idle:
+        (peer if arguments.peer else idle)(arguments.peer or arguments.idle, arguments.port)
+        return
+    import torch
+
+    from benchmarks.measuring import circumstances
     from cocoa.backbones.nano import load_nano
     from cocoa.model import EmbeddingModel
 
+    head = circumstances(torch.get_num_threads())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "nano"
         EmbeddingModel(load_nano(), max_tokens=512).save(folder)
         asked = questions(folder, 600)
-        ours = [sys.executable, "-m", "cocoa", "serve", str(folder)]
-        theirs = [sys.executable, "-m", "benchmarks.serve", "--peer", str(folder)]
-        found: dict[str, list[dict[str, Any]]] = {"cocoa serve": [], "sentence-transformers + FastAPI": []}
-        for _ in range(arguments.rounds):
-            for name, command in zip(found, (ours, theirs), strict=True):
-                with started(command) as (process, url):
-                    load = put_under_load(url, asked, clients=CLIENTS, seconds=arguments.seconds, process=process)
-                print(name, load.summary(), flush=True)
-                if load.num_wrong or set(load.statuses) != {200}:
-                    raise SystemExit(f"{name}: wrong or failed answers")
-                found[name].append(load.summary())
-    best = {name: float(np.median([run["answers_per_second"] for run in runs])) for name, runs in found.items()}
-    busy = {name: np.median([run["answers_per_processor_second"] for run in runs]) for name, runs in found.items()}
-    p99 = {name: float(np.median([run["p99_seconds"] for run in runs])) for name, runs in found.items()}
-    ratio = best["cocoa serve"] / best["sentence-transformers + FastAPI"]
-    busy_ratio = float(busy["cocoa serve"] / busy["sentence-transformers + FastAPI"])
-    print(f"{busy_ratio:.2f} times the answers a second of the processor")
-    print(f"{ratio:.2f} times the answers a second at {CLIENTS} clients (target {TARGET:g}); p99 {p99}")
+        constant = [(body, np.eye(1, expected.shape[1], dtype=np.float32)) for body, expected in asked]
+        again = [sys.executable, "-m", "benchmarks.serve"]
+        servers = {
+            OURS: ([sys.executable, "-m", "cocoa", "serve", str(folder)], asked),
+            THEIRS: ([*again, "--peer", str(folder)], asked),
+            CEILING: ([*again, "--idle", str(folder)], constant),
+        }
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
+        with ExitStack() as stack:
+            # All from the start, in short turns: what else happens to the machine happens to all of them.
+            running = {name: stack.enter_context(started(command)) for name, (command, _) in servers.items()}
+            for _ in range(arguments.rounds):
+                for name, (_, expected) in servers.items():
+                    found[name].append(measured(name, *running[name], expected, arguments.seconds))
+                    print(name, found[name][-1], flush=True)
+    result = head | {"model": "nano", "clients": CLIENTS} | compared(found) | {"runs": found}
+    print(json.dumps({name: value for name, value in result.items() if name != "runs"}, indent=2))
     if arguments.json:
-        head = {
-            "command": "python -m benchmarks.serve",
-            "model": "nano",
-            "cores": os.cpu_count(),
-            "on": platform.machine(),
-        }
-        kept = head | {
-            "clients": CLIENTS,
-            "ratio": round(ratio, 2),
-            "processor_ratio": round(busy_ratio, 2),
-            "p99_seconds": p99,
-            "runs": found,
-        }
-        arguments.json.write_text(json.dumps(kept, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def compared(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Medians of all servers, and how many times the peer's rate ours is: of medians, and in each round."""
+
+    def middle(name: str, figure: str) -> float:
+        return statistics.median(run[figure] for run in found[name])
+
+    figures = ("answers_per_second", "answers_per_processor_second", "p50_seconds", "p99_seconds")
+    rounds = [
+        ours["answers_per_second"] / theirs["answers_per_second"]
+        for ours, theirs in zip(found[OURS], found[THEIRS], strict=True)
+    ]
+    busy = middle(OURS, figures[1]) / middle(THEIRS, figures[1])
+    return {
+        "target": TARGET,
+        "ratio": round(middle(OURS, figures[0]) / middle(THEIRS, figures[0]), 2),
+        "ratio_of_rounds": [round(float(q), 2) for q in np.quantile(rounds, (0, 0.25, 0.5, 0.75, 1))],
+        "ratio_of_processor_seconds": round(busy, 2),
+        "medians": {name: {figure: middle(name, figure) for figure in figures} for name in found},
+    }
 
 
 if __name__ == "__main__":

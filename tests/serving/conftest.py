@@ -13,7 +13,9 @@ from cocoa.model import EmbeddingModel
 from cocoa.serving.app import create_app
 from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
+from cocoa.serving.keys import ApiKeys
 from cocoa.serving.metrics import Metrics
+from cocoa.serving.server import open_app
 from cocoa.serving.settings import ServeSettings
 
 
@@ -69,6 +71,43 @@ def page_server(serve, gallery):
     """A server over the gallery."""
     with serve(gallery) as here:
         yield here
+
+
+@pytest.fixture(scope="module")
+def other(tiny, tmp_path_factory):
+    """A model of another shape, in a folder of the same name."""
+    folder = tmp_path_factory.mktemp("other") / "cocoa"
+    model = EmbeddingModel(tiny(hidden_size=64), max_tokens=512, matryoshka=(16,))
+    model.save(folder)
+    return Embedder.load(folder)
+
+
+@pytest.fixture(scope="module")
+def rows(pictures):
+    """Documents of both indexes."""
+    return scenes(pictures)
+
+
+@pytest.fixture(scope="module")
+def folders(embedder, other, rows, tmp_path_factory):
+    """Each model's folder and index; the other's index has not all of the documents."""
+    place = tmp_path_factory.mktemp("indexes")
+    index_of(embedder, rows, place / "one")
+    index_of(other, rows[3:], place / "other")
+    return [(embedder.folder, str(place / "one")), (other.folder, str(place / "other"))]
+
+
+@pytest.fixture(scope="module")
+def two(folders, pictures):
+    """A server of both models."""
+    with running(open_app(folders, ServeSettings(port=0, roots=(pictures,)), ApiKeys())) as here:
+        yield here
+
+
+@pytest.fixture(scope="module")
+def name(other):
+    """What the server calls the other model: the folders have one name."""
+    return f"{other.folder.parent.name}/cocoa"
 
 
 @pytest.fixture(scope="module")

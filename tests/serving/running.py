@@ -25,6 +25,7 @@ from cocoa.serving.app import create_app
 from cocoa.serving.engine import Engine
 from cocoa.serving.keys import ApiKeys
 from cocoa.serving.metrics import Metrics
+from cocoa.serving.served import Served
 from cocoa.serving.server import DrainingServer
 from cocoa.serving.settings import ServeSettings
 
@@ -51,6 +52,7 @@ class StubForward:
 
     def __init__(self, dimensions: int = 8) -> None:
         self.dimensions = dimensions
+        self.matryoshka: tuple[int, ...] = ()
         self.go = threading.Event()
         self.go.set()
         self.passes: list[list[str]] = []
@@ -107,11 +109,18 @@ class DecodeHere:
 
 
 def stub_app(
-    forward: StubForward | None = None, index: Any = None, keys: ApiKeys | None = None, **settings: Any
+    forward: StubForward | None = None,
+    index: Any = None,
+    keys: ApiKeys | None = None,
+    *,
+    compared: Sequence[Served] = (),
+    metrics: Metrics | None = None,
+    **settings: Any,
 ) -> FastAPI:
     """An application over a stub."""
     told = ServeSettings(port=0, **settings)
-    return create_app(told, Engine(forward or StubForward(), told, Metrics(), DecodeHere()), index, keys=keys)
+    engine = Engine(forward or StubForward(), told, metrics or Metrics(), DecodeHere())
+    return create_app(told, engine, index, compared=compared, keys=keys)
 
 
 def data_url(picture: Image.Image) -> str:
@@ -144,7 +153,7 @@ class Running:
 
     def metric(self, line: str) -> float:
         """The value of a line of /metrics; 0 if there is none yet."""
-        found = [row for row in self.service.engine.metrics.text().decode().splitlines() if row.startswith(line + " ")]
+        found = [row for row in self.service.metrics.text().decode().splitlines() if row.startswith(line + " ")]
         return float(found[0].rpartition(" ")[2]) if found else 0.0
 
 

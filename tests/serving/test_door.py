@@ -158,7 +158,7 @@ def test_a_server_that_others_can_reach_does_not_start_without_a_key(embedder, m
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     for host in ("0.0.0.0", "::", "192.0.2.1", "my.host"):
         with pytest.raises(UsageError) as caught:
-            serve(embedder.folder, None, ServeSettings(host=host))
+            serve([(embedder.folder, None)], ServeSettings(host=host))
         assert caught.value.code == "E_USAGE_KEYS"
     monkeypatch.setenv(ENVIRONMENT, KEY)
     check_reach(ServeSettings(host="0.0.0.0"), ApiKeys.load(None))

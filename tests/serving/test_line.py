@@ -212,7 +212,7 @@ def test_vectors_are_kept_where_that_is_asked_for(picture):
         assert forward.passes == [["a"], ["b"], ["a"]]
         here.embed({"image": one}), here.embed({"image": other}), here.embed({"image": one})
         assert len(forward.passes) == 5
-        assert here.metric('cocoa_cache_total{result="hit"}') == 2
+        assert here.metric('cocoa_cache_total{model="cocoa",result="hit"}') == 2
 
 
 def test_readiness_is_a_real_pass(held):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -68,7 +70,7 @@ def questions(embedder, picture) -> list[Question]:
 def test_64_clients_get_their_own_vectors_and_memory_stays(embedder, questions):
     with serving(embedder.folder) as (process, url):
         files, threads = psutil.Process(process).num_fds(), psutil.Process(process).num_threads()
-        load = put_under_load(url, questions, clients=64, seconds=8, process=process)
+        load = put_under_load(url, questions, clients=64, seconds=20, process=process)
         assert load.num_wrong == 0
         assert set(load.statuses) == {200}
         assert load.statuses[200] > 64
@@ -102,7 +104,10 @@ def test_soak(embedder, questions):
         assert httpx2.get(url + "/readyz", timeout=20, trust_env=False).status_code == 200
     figures = {
         "command": "pytest -m slow tests/serving/test_load.py (make soak)",
-        "model": "tiny random Qwen2-VL, 2 CPU cores shared with the clients",
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "hardware": f"{os.cpu_count()} {platform.machine()} cores, shared with the clients",
+        "load_average": round(os.getloadavg()[0], 1),
+        "model": "tiny random Qwen2-VL",
         "256 clients": long.summary(),
         "8 clients, line of 16": peak.summary(),
         "160 clients, line of 16": over.summary(),

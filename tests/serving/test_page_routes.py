@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from gallery import COLUMNS, ODD_IDS, Row, index_of, scenes
 from PIL import Image
-from running import running, until
+from running import StubForward, running, until
 
 from cocoa.explanation import explain
 from cocoa.prompts import prompted
 from cocoa.sample import Sample
 from cocoa.serving import explaining
 from cocoa.serving.app import create_app
-from cocoa.serving.catalogue import lengths
 from cocoa.serving.documents import document_key, id_of
 from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
@@ -28,6 +27,7 @@ from cocoa.serving.keys import ApiKeys
 from cocoa.serving.metrics import Metrics
 from cocoa.serving.nearest import nearest
 from cocoa.serving.problems import RequestError
+from cocoa.serving.served import Served
 from cocoa.serving.settings import ServeSettings
 
 
@@ -144,7 +144,8 @@ def test_the_index_is_described_by_what_can_be_chosen(server, gallery):
     assert described["count"] == len(gallery)
     assert described["columns"] == gallery.columns == COLUMNS
     assert described["dimensions"] == [32, 16, 8]
-    assert described["models"] == ["cocoa"]
+    assert described["model"] == "cocoa"
+    assert described["models"] == [{"name": "cocoa", "searchable": True, "dimensions": [32, 16, 8]}]
     ground = described["facets"]["ground"]
     assert {row["value"]: row["count"] for row in ground["values"]} == gallery.facets("ground", 100)
     assert described["facets"]["things"] == {"kind": "int", "min": 0, "max": 4}
@@ -166,10 +167,20 @@ def test_without_an_index_there_is_a_description_that_says_so(embedder, pictures
         assert picture_at(here, "scene-5").status_code == 404
 
 
-def test_halves_of_the_dimensions_are_offered_down_to_an_eighth():
-    assert lengths(1536) == [1536, 768, 384, 192]
-    assert lengths(32) == [32, 16, 8]
-    assert lengths(4) == [4]
+@pytest.mark.parametrize(
+    ("dimensions", "trained", "offered"),
+    [
+        (1536, (), [1536, 768, 384, 192]),
+        (32, (), [32, 16, 8]),
+        (4, (), [4]),
+        (1536, (128, 512), [1536, 512, 128]),
+        (32, (4,), [32, 4]),
+    ],
+)
+def test_the_lengths_that_a_model_was_trained_for_are_offered_or_else_halves(dimensions, trained, offered):
+    forward, settings = StubForward(dimensions), ServeSettings()
+    forward.matryoshka = trained
+    assert Served("cocoa", Engine(forward, settings, Metrics())).lengths == offered
 
 
 @pytest.mark.parametrize("name", [*ODD_IDS, "", "..", "%2e%2e", "a" * 300, "日本 🦉", "x\0y", "?q#f"])

@@ -7,11 +7,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gallery import index_of, scenes
+from prometheus_client.metrics import MetricWrapperBase
 from running import data_url, running
 
 from cocoa.serving.app import create_app
@@ -66,14 +69,41 @@ def test_its_table_is_the_settings():
     assert [line for line in TEXT.splitlines() if re.match(r"\| `(limits\.|queue\.)?[a-z_]+` \| [0-9]", line)] == rows()
 
 
-def test_its_dashboard_asks_for_what_is_counted(documented):
-    counted = documented.service.engine.metrics.text().decode()
-    asked = set(
-        re.findall(r"cocoa_[a-z_]+", json.dumps(json.loads((ROOT / "deploy" / "grafana.json").read_text())["panels"]))
-    )
-    assert asked
-    assert not [name for name in asked if f"\n{name}" not in counted and f"# TYPE {name}" not in counted
-                and f"# TYPE {re.sub('_(bucket|sum|count|total)$', '', name)}" not in counted]  # fmt: skip
+def test_its_dashboard_asks_for_what_is_counted_by_labels_that_it_has():
+    labels = {}
+    for kind in vars(Metrics()).values():
+        if isinstance(kind, MetricWrapperBase):
+            name, own = kind._name, set(kind._labelnames)
+            endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(kind._type, [""])
+            labels |= {name + ending: own | ({"le"} if ending == "_bucket" else set()) for ending in endings}
+    panels = json.loads((ROOT / "deploy" / "grafana.json").read_text())["panels"]
+    targets = [target for panel in panels for target in panel["targets"]]
+    assert len(targets) > 10
+    shown = set()
+    for target in targets:
+        names = set(re.findall(r"cocoa_[a-z_]+", target["expr"]))
+        assert names <= labels.keys(), target
+        shown |= names
+        for name in names:
+            grouped = re.search(r"by \(([a-z, ]+)\)", target["expr"])
+            selected = re.findall(r"([a-z]+)[!=]=?~?\"", target["expr"])
+            asked = set(grouped[1].split(", ") if grouped else []) | set(selected)
+            assert asked <= labels[name], target
+            assert set(re.findall(r"{{([a-z]+)}}", target["legendFormat"])) <= asked, target
+    parts = {re.sub("_(bucket|sum|count)$", "", name) for name in shown}
+    assert parts == {re.sub("_(bucket|sum|count)$", "", name) for name in labels}, "each of them has a panel"
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_takes_its_unit_and_finds_little_exposed(tmp_path):
+    unit = tmp_path / "cocoa.service"
+    # Nobody has to have installed it: what is started is another program that exists.
+    unit.write_text((ROOT / "deploy" / "cocoa.service").read_text().replace("/opt/cocoa/bin/cocoa", sys.executable))
+    checked = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    exposed = ["systemd-analyze", "security", "--offline=true", "--threshold=30", unit]
+    assert subprocess.run(exposed, capture_output=True, timeout=60).returncode == 0
 
 
 def test_its_unit_and_container_file_start_commands_that_exist():
@@ -84,3 +114,8 @@ def test_its_unit_and_container_file_start_commands_that_exist():
     container = (ROOT / "deploy" / "Containerfile").read_text()
     words = [json.loads(part) for part in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", container, re.MULTILINE)]
     resolve(" ".join(word for part in words for word in part))
+    for sources in re.findall(r"^COPY (.*) \S+$", container, re.MULTILINE):
+        assert all((ROOT / source).exists() for source in sources.split())
+    extras = re.search(r"'\.\[([a-z,]+)\]'", container)[1].split(",")
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras) <= known.keys()

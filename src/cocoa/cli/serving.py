@@ -13,6 +13,10 @@ from cocoa.errors import UsageError
 def serve(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     index: Annotated[str | None, typer.Option(help="What to search: folder or URI.")] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model to serve beside it: MODEL or MODEL=URI of its index; can be given often."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     keys: Annotated[Path | None, typer.Option(help="File of API keys: lines of `name scopes sha256`.")] = None,
@@ -51,11 +55,18 @@ def serve(
         "fetch_hosts": tuple(fetch_from or ()),
     }
     settings = settings_from(given, set_ or [])
+    models = [(model, index), *(_compared(text) for text in compare or [])]
     if engine == "local":
-        serve(model, index, settings)
+        serve(models, settings)
         return
     try:
         from cocoa.serving.replicas import serve_replicas
     except ImportError as error:
         raise UsageError("E_USAGE_EXTRA", "replicas need: pip install 'cocoa-embeddings[serve,ray]'") from error
-    serve_replicas(model, index, settings, replicas)
+    serve_replicas(models, settings, replicas)
+
+
+def _compared(text: str) -> tuple[Path, str | None]:
+    """A model folder and the place of its index; a URI may have a `=` too, so the first one counts."""
+    folder, _, index = text.partition("=")
+    return Path(folder), index or None

@@ -12,6 +12,8 @@ from cocoa.images.headers import Header, kind_of, read_header
 from cocoa.images.limits import DEFAULT_LIMITS, Fail, ImageLimits, check_size
 from cocoa.images.sources import ImageSource, name_of, orientation, read_bytes
 
+NOTES = ("first_frame", "trailing_bytes", "profile_broken", "profile_of_other_colours")
+"""What may have been passed over in a picture: frames, bytes behind the end, a profile."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

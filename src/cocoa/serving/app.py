@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,28 +11,39 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 import cocoa
+from cocoa.corpus.index import Index
 from cocoa.errors import CocoaError
 from cocoa.serving import embedding, manual, page, probes, searching
 from cocoa.serving.door import Door
 from cocoa.serving.engine import Engine
 from cocoa.serving.keys import ApiKeys
 from cocoa.serving.problems import RequestError, log, public, reply
+from cocoa.serving.served import Served
 from cocoa.serving.service import Service
 from cocoa.serving.settings import ServeSettings
 
 
-def create_app(settings: ServeSettings, engine: Engine, index: Any = None, *, keys: ApiKeys | None = None) -> FastAPI:
-    """Returns the application; its lifespan starts and stops the engine.
+def create_app(
+    settings: ServeSettings,
+    engine: Engine,
+    index: Index | None = None,
+    *,
+    compared: Sequence[Served] = (),
+    keys: ApiKeys | None = None,
+) -> FastAPI:
+    """Returns the application; its lifespan starts and stops the engines: its own, and those of `compared` models.
 
     Without `keys` anyone who reaches it is answered: then it must be on loopback only.
     """
+    models = [Served(engine.name, engine, index), *compared]
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await engine.start()
+        for served in models:
+            await served.engine.start()
         yield
         service.sources.close()
-        service.has_ended = await engine.stop()
+        service.has_ended = all([await served.engine.stop() for served in models])
 
     app = FastAPI(
         title="CoCoA",
@@ -44,7 +54,7 @@ def create_app(settings: ServeSettings, engine: Engine, index: Any = None, *, ke
         redoc_url=None,
     )
     app.state.settings = settings
-    service = app.state.service = Service(settings, engine, index)
+    service = app.state.service = Service(settings, models)
     for part in (probes, manual, embedding, searching, page):
         app.include_router(part.router)
     for kind in (CocoaError, RequestValidationError, HTTPException):

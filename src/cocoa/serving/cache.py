@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from cocoa.prompts import Side
 from cocoa.sample import Sample
-from cocoa.serving.metrics import Metrics
+from cocoa.serving.metrics import ModelMetrics
 from cocoa.serving.vectors import Embedded
 
 Key = tuple[str, Side | None]
@@ -18,7 +18,7 @@ class VectorCache:
     Off unless asked for: who may measure time could learn from it what others have asked.
     """
 
-    def __init__(self, num_items: int, metrics: Metrics) -> None:
+    def __init__(self, num_items: int, metrics: ModelMetrics) -> None:
         self.num_items = num_items
         self.metrics = metrics
         self._kept: OrderedDict[Key, Embedded] = OrderedDict()
@@ -29,7 +29,7 @@ class VectorCache:
             return None
         key = (sample.key, side)
         found = self._kept.get(key)
-        self.metrics.cache.labels("hit" if found else "miss").inc()
+        self.metrics.looked_up("hit" if found else "miss")
         if found:
             self._kept.move_to_end(key)
         return found

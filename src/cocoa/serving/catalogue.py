@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from cocoa.corpus.index import Index
 from cocoa.serving.documents import shown
+from cocoa.serving.served import Served
 from cocoa.serving.service import Service, json_reply, needs, service_of
 
 router = APIRouter(tags=["search"], dependencies=[needs("search")])
@@ -19,36 +20,37 @@ NUM_VALUES = 20
 """The commonest values of a column of words that are offered to filter by."""
 NUM_EXAMPLES = 12
 _KEPT_SECONDS = 60.0
-_LEAST_DIMENSIONS = 8
 
 
 @router.get("/v1/index")
-async def describe(request: Request) -> Response:
-    """How many documents there are, by what columns they can be filtered, and a few of them."""
+async def describe(request: Request, model: str | None = None) -> Response:
+    """How many documents there are, by what columns they can be filtered, and a few of them; and all models."""
     service = service_of(request)
-    if not hasattr(request.app.state, "catalogue"):
-        request.app.state.catalogue = Catalogue(service)
-    catalogue: Catalogue = request.app.state.catalogue
-    return json_reply(await catalogue.content())
+    served = service.served(model)
+    if not hasattr(request.app.state, "catalogues"):
+        request.app.state.catalogues = {name: Catalogue(service, one) for name, one in service.models.items()}
+    catalogues: dict[str, Catalogue] = request.app.state.catalogues
+    return json_reply(await catalogues[served.name].content())
 
 
 class Catalogue:
-    """The description of a service's index, made anew when it is older than a minute."""
+    """The description of a model's index, made anew when it is older than a minute."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, served: Served) -> None:
         self.service = service
+        self.served = served
         self._content: dict[str, Any] = {}
         self._until = 0.0
 
     async def content(self) -> dict[str, Any]:
         """Returns the count, the columns and what can be chosen of each, the models, the dimensions, examples."""
         if time.monotonic() >= self._until:
-            self._content = await self.service.engine.read(self._read)
+            self._content = await self.served.engine.read(self._read)
             self._until = time.monotonic() + _KEPT_SECONDS
         return self._content
 
     def _read(self) -> dict[str, Any]:
-        index, dimensions = self.service.index, self.service.engine.dimensions
+        index = self.served.index
         content = {
             "searchable": index is not None,
             # Without a folder that they may lie in no picture is shown, whatever the index names.
@@ -56,8 +58,12 @@ class Catalogue:
             "count": 0,
             "columns": {},
             "facets": {},
-            "models": [self.service.settings.model_name],
-            "dimensions": lengths(dimensions),
+            "model": self.served.name,
+            "dimensions": self.served.lengths,
+            "models": [
+                {"name": one.name, "searchable": one.index is not None, "dimensions": one.lengths}
+                for one in self.service.models.values()
+            ],
             "examples": [],
         }
         if index is None:
@@ -67,15 +73,8 @@ class Catalogue:
             "count": index.count(),
             "columns": columns,
             "facets": {name: _facet(index, name, kind) for name, kind in columns.items()},
-            "examples": _examples(index, dimensions),
+            "examples": _examples(index, self.served, self.service),
         }
-
-
-def lengths(dimensions: int) -> list[int]:
-    """Returns the lengths of vector that the page offers to compare: all, a half, a quarter, down to an eighth."""
-    return [
-        part for part in (dimensions // share for share in (1, 2, 4, 8)) if part >= min(_LEAST_DIMENSIONS, dimensions)
-    ]
 
 
 def _facet(index: Index, name: str, kind: str) -> dict[str, Any]:
@@ -90,11 +89,11 @@ def _facet(index: Index, name: str, kind: str) -> dict[str, Any]:
     return {"kind": kind, "values": values, "complete": is_complete}
 
 
-def _examples(index: Index, dimensions: int) -> list[dict[str, Any]]:
+def _examples(index: Index, served: Served, service: Service) -> list[dict[str, Any]]:
     """A few documents far from one another: each the nearest to another direction, the same at every start."""
-    directions = np.random.default_rng(0).normal(size=(2 * NUM_EXAMPLES, dimensions)).astype(np.float32)
+    directions = np.random.default_rng(0).normal(size=(2 * NUM_EXAMPLES, served.engine.dimensions)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     nearest = index.search_vectors(directions, 1)
     different = {hits[0].id: hits[0] for hits in nearest if hits}
     pictures_first = sorted(different.values(), key=lambda hit: not hit.image)
-    return [shown(hit) for hit in pictures_first[:NUM_EXAMPLES]]
+    return [shown(hit, service, served) for hit in pictures_first[:NUM_EXAMPLES]]

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import io
 from typing import Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from PIL import Image
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from cocoa.errors import CocoaError, ImageError
 from cocoa.serving.problems import RequestError
+from cocoa.serving.served import Served
 from cocoa.serving.service import Service, needs, service_of
 
 router = APIRouter(tags=["search"], dependencies=[needs("search")])
@@ -27,9 +29,11 @@ _HEADERS = {
 }
 
 
-def shown(hit: Any) -> dict[str, Any]:
+def shown(hit: Any, service: Service, served: Served) -> dict[str, Any]:
     """Returns a hit as JSON shows it; its picture is an address below this server, never a place on the disk."""
     address = f"/v1/documents/{document_key(hit.id)}/image" if hit.image else None
+    if address and served is not service.first:
+        address += f"?model={quote(served.name, safe='')}"
     return {"id": hit.id, "score": hit.score, "text": hit.text, "image": address, "columns": hit.columns}
 
 
@@ -55,12 +59,15 @@ def missing() -> RequestError:
 
 
 @router.get("/v1/documents/{key}/image", response_class=Response)
-async def document_image(key: str, request: Request, size: Literal["small", "large"] = "small") -> Response:
-    """The picture of a document as WebP, shrunk to fit; `key` is in the `image` of a hit."""
+async def document_image(
+    key: str, request: Request, size: Literal["small", "large"] = "small", model: str | None = None
+) -> Response:
+    """The picture of a document as WebP, shrunk to fit; key and model are in the `image` of a hit."""
     service = service_of(request)
-    document = await document_of(service, id_of(key))
-    picture = await picture_of(service, document)
-    content = await service.engine.read(lambda: _drawn(picture, _PIXELS[size]))
+    served = service.served(model)
+    document = await document_of(served, id_of(key))
+    picture = await picture_of(service, served, document)
+    content = await served.engine.read(lambda: _drawn(picture, _PIXELS[size]))
     tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
     headers = {**_HEADERS, "etag": tag}
     if request.headers.get("if-none-match") == tag:
@@ -68,12 +75,12 @@ async def document_image(key: str, request: Request, size: Literal["small", "lar
     return Response(content, media_type="image/webp", headers=headers)
 
 
-async def document_of(service: Service, name: str) -> Any:
+async def document_of(served: Served, name: str) -> Any:
     """Returns the row of a document by its id. Raises `E_REQUEST_DOCUMENT` if there is none."""
-    if service.index is None:
+    if (index := served.index) is None:
         raise missing()
     try:
-        [document] = await service.engine.read(lambda: service.index.get([name]))
+        [document] = await served.engine.read(lambda: index.get([name]))
     except CocoaError as error:
         if error.code != "E_INDEX_ID":
             raise
@@ -81,19 +88,15 @@ async def document_of(service: Service, name: str) -> Any:
     return document
 
 
-async def picture_of(service: Service, document: Any) -> Image.Image:
+async def picture_of(service: Service, served: Served, document: Any) -> Image.Image:
     """Returns a document's picture in RGB. Raises `E_REQUEST_DOCUMENT` where there is none that may be shown."""
     if not document.image:
         raise missing()
-    data = await service.engine.read(lambda: _read(service, document.image))
-    return await service.engine.decode(data)
-
-
-def _read(service: Service, reference: str) -> bytes:
     try:
-        return service.sources.roots.read(reference, service.settings.limits.max_image_bytes)
+        data = await service.sources.document(document.image)
     except ImageError:
         raise missing() from None
+    return await served.engine.decode(data)
 
 
 def _drawn(picture: Image.Image, pixels: int) -> bytes:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 import secrets
 
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cocoa.serving.embedding import router
 from cocoa.serving.keys import ApiKey, ApiKeys
-from cocoa.serving.problems import RequestError, failed, log, reply
+from cocoa.serving.problems import RequestError, busy, failed, log, reply
 from cocoa.serving.service import Service
 from cocoa.serving.settings import LOOPBACK
 
 PROBES = frozenset({"/livez", "/readyz"})
+EMBEDDING = frozenset(route.path for route in router.routes if isinstance(route, APIRoute))
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 
@@ -32,6 +36,9 @@ class Door:
         self.keys = keys
         settings = service.settings
         self.max_header_bytes = settings.limits.max_header_bytes
+        # One draw for all: a system call for each request would wait for the model's thread each time.
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count()
         self.hosts = LOOPBACK | {settings.host} | {name.lower() for name in settings.allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +49,7 @@ class Door:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        request_id = secrets.token_hex(8)
+        request_id = f"{self._prefix}{next(self._numbers):08x}"
         status = 0
 
         async def answer(message: Message) -> None:
@@ -53,13 +60,14 @@ class Door:
                 message = {**message, "headers": [*headers, (b"x-request-id", request_id.encode())]}
             await send(message)
 
-        with self.service.under_way(), self.service.engine.metrics.request(scope) as outcome:
+        with self.service.under_way(), self.service.metrics.request(scope) as outcome:
             try:
                 key = self._admit(scope)
                 scope.setdefault("state", {}).update(key=key, request_id=request_id)
                 await self.app(scope, receive, answer)
             except RequestError as error:
                 outcome.code = error.code
+                outcome.route = scope["path"] if scope["path"] in EMBEDDING else ""
                 await reply(error, request_id)(scope, receive, answer)
             except Exception:
                 log.exception("request %s failed", request_id)
@@ -90,6 +98,9 @@ class Door:
             raise RequestError("E_REQUEST_KEY", "a valid API key is needed", status=401)
         if self.service.is_draining:
             raise RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
+        if scope["path"] in EMBEDDING and self.service.is_full:
+            # Before the body is read: to refuse must cost little, or those who come too much take all from the others.
+            raise busy("items")
         return key
 
 

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from PIL import Image
 
 from cocoa.errors import CocoaError, ImageError
-from cocoa.images import picture_size
+from cocoa.images import NOTES, picture_size
 from cocoa.prompts import Side
 from cocoa.sample import Sample
 from cocoa.serving.cache import VectorCache
@@ -26,6 +26,9 @@ from cocoa.serving.settings import ServeSettings
 from cocoa.serving.vectors import Embedded
 
 T = TypeVar("T")
+_SMALL_BYTES = 65_536
+_SMALL_CHARACTERS = 1_000
+"""What is no larger is read on the event loop, in less time than a thread takes to hear of it."""
 
 
 class Decoder(Protocol):
@@ -43,23 +46,36 @@ class Engine:
     """The model behind its line. The event loop only hands on; decoding, reading and computing stand beside it."""
 
     def __init__(
-        self, forward: Forward, settings: ServeSettings, metrics: Metrics, decoder: Decoder | None = None
+        self,
+        forward: Forward,
+        settings: ServeSettings,
+        metrics: Metrics,
+        decoder: Decoder | None = None,
+        *,
+        name: str | None = None,
     ) -> None:
         self.forward = forward
         self.settings = settings
         self.metrics = metrics
+        self.name = name or settings.model_name
+        counted = self._counted = metrics.of(self.name)
         self.line: Line[Ready] = Line(settings.queue)
-        self.passes = Passes(forward, self.line, metrics)
-        self.cache = VectorCache(settings.cache_items, metrics)
+        self.passes = Passes(forward, self.line, counted)
+        self.cache = VectorCache(settings.cache_items, counted)
         self._decoder = decoder
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="cocoa-read")
         for what in ("items", "tokens", "pixels"):
-            metrics.held.labels(what).set_function(lambda what=what: getattr(self.line.held, what))  # type: ignore[misc]
+            counted.hold(what, lambda what=what: getattr(self.line.held, what))  # type: ignore[misc]
 
     @property
     def dimensions(self) -> int:
         """Length D of a vector."""
         return self.forward.dimensions
+
+    @property
+    def matryoshka(self) -> tuple[int, ...]:
+        """Lengths below D that the model was trained for, ascending."""
+        return self.forward.matryoshka
 
     async def start(self) -> None:
         """Begins to take jobs from the line."""
@@ -141,7 +157,12 @@ class Engine:
         tokens = sum(len(sample.text) // 3 + 1 for sample in samples)
         if not any(sample.images for sample in samples):
             return Cost(len(samples), tokens)
-        pixels = await self.read(lambda: [n for sample in samples for n in self._pixels(sample)])
+
+        def pixels_of_all() -> list[int]:
+            return [n for sample in samples for n in self._pixels(sample)]
+
+        sizes = (len(image) for sample in samples for image in sample.images if isinstance(image, bytes))
+        pixels = pixels_of_all() if sum(sizes) <= _SMALL_BYTES else await self.read(pixels_of_all)
         if sum(pixels) > (most := self.settings.limits.max_request_pixels):
             raise RequestError("E_LIMIT_PIXELS", f"more than {most} pixels (max_request_pixels)", status=413)
         return Cost(len(samples), tokens + sum(self.forward.num_tokens(n) for n in pixels), sum(pixels))
@@ -159,11 +180,25 @@ class Engine:
         sources = [image for sample in samples for image in sample.images if isinstance(image, bytes)]
         decoded = iter(await self._decode(sources) if sources else [])
         with_pictures = [_decoded(sample, [next(decoded) for _ in sample.images]) for sample in samples]
-        return await self.read(lambda: [self._one_ready(sample, side, cut) for sample in with_pictures])
+
+        def all_ready() -> list[Ready]:
+            return [self._one_ready(sample, side, cut) for sample in with_pictures]
+
+        is_small = not sources and len(samples) == 1 and len(samples[0].text) <= _SMALL_CHARACTERS
+        return all_ready() if is_small else await self.read(all_ready)
 
     async def _decode(self, sources: Sequence[bytes]) -> list[Image.Image | ImageError]:
         assert self._decoder is not None, "the engine has started"
-        return await self._decoder.adecode(sources)
+        results = await self._decoder.adecode(sources)
+        for result in results:
+            if isinstance(result, ImageError):
+                self._counted.pictures.labels(result.code).inc()
+                continue
+            self._counted.pictures.labels("good").inc()
+            for note in result.info.get("notes", ()):
+                # A decoder's process may say anything; a label is one of what it should.
+                self._counted.notes.labels(note if note in NOTES else "other").inc()
+        return results
 
     def _one_ready(self, sample: Sample, side: Side | None, cut: bool) -> Ready:
         try:

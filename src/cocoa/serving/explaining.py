@@ -15,9 +15,10 @@ from cocoa.prompts import prompted
 from cocoa.sample import Sample
 from cocoa.serving.bodies import StrictRoute
 from cocoa.serving.documents import document_of, picture_of
+from cocoa.serving.engine import Engine
 from cocoa.serving.problems import RequestError, busy
 from cocoa.serving.searching import SearchBody, query_vector
-from cocoa.serving.service import Service, json_reply, needs, service_of, unless_gone
+from cocoa.serving.service import json_reply, needs, service_of, unless_gone
 
 router = APIRouter(route_class=StrictRoute, tags=["search"], dependencies=[needs("search")])
 
@@ -35,19 +36,20 @@ class ExplainBody(SearchBody):
 async def explain_match(body: ExplainBody, request: Request) -> Response:
     """Say why a document matches: a map over its picture, rows from the top, values from 0 to 1."""
     service = service_of(request)
-    document = await document_of(service, body.id)
+    served = service.served(body.model)
+    document = await document_of(served, body.id)
     if not document.image:
         raise RequestError("E_DATA_NO_PICTURE", "the document has no picture to explain", where="id")
     if not hasattr(request.app.state, "explaining"):
         request.app.state.explaining = Turns()
     turns: Turns = request.app.state.explaining
     with turns:
-        picture = await picture_of(service, document)
+        picture = await picture_of(service, served, document)
         vector = await query_vector(service, request, body)
         try:
             found = await unless_gone(
                 request,
-                _explained(service, Sample(document.text, (picture,), "id"), vector[: body.dimensions or len(vector)]),
+                _explained(served.engine, Sample(document.text, (picture,), "id"), vector[: body.dimensions]),
             )
         except TimeoutError:
             raise RequestError(
@@ -57,11 +59,11 @@ async def explain_match(body: ExplainBody, request: Request) -> Response:
     return json_reply({"rows": rows, "columns": columns, "values": found.values.tolist(), "score": found.score})
 
 
-async def _explained(service: Service, document: Sample, query: NDArray[np.float32]) -> Explanation:
-    model = service.engine.forward.model
+async def _explained(engine: Engine, document: Sample, query: NDArray[np.float32]) -> Explanation:
+    model = engine.forward.model
     worded = prompted(document, "document", None, model.prompts)
-    async with asyncio.timeout(service.settings.deadline_seconds):
-        return await service.engine.compute(lambda: explain(model, worded, query))
+    async with asyncio.timeout(engine.settings.deadline_seconds):
+        return await engine.compute(lambda: explain(model, worded, query))
 
 
 class Turns:

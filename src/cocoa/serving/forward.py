@@ -39,6 +39,7 @@ class Forward:
         self.embedder = embedder
         self.model = embedder.model.eval()
         self.dimensions = embedder.dimensions
+        self.matryoshka = self.model.matryoshka
         self.max_batch_tokens = max_batch_tokens
 
     def num_tokens(self, pixels: int) -> int:

@@ -47,6 +47,11 @@ class Line(Generic[T]):
         self._waiting: OrderedDict[int, deque[Job[T]]] = OrderedDict()
         self._next = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for even one item more: a short text, which has no pixels."""
+        return self.held.items >= self.bounds.max_items or self.held.tokens >= self.bounds.max_tokens
+
     def admit(self, cost: Cost) -> None:
         """Takes up room from now until `release`. Raises `E_SERVER_BUSY` where there is none."""
         for what in ("items", "tokens", "pixels"):

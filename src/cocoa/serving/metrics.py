@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,10 +16,14 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass
 class Outcome:
-    """How a request ended: HTTP status (0: the client went away) and error code (empty: none)."""
+    """How a request ended: HTTP status (0: the client went away) and error code (empty: none).
+
+    `route` is where it would have gone, if it was stopped before that was looked up; not a path as the client wrote it.
+    """
 
     status: int = 0
     code: str = ""
+    route: str = ""
 
 
 class Metrics:
@@ -38,14 +42,25 @@ class Metrics:
             "cocoa_requests", "Requests by route, status and error code.", "route", "status", "code"
         )
         self.seconds = histogram("cocoa_request_seconds", "Seconds from arrival to answer.", _SECONDS, "route")
-        self.items = counter("cocoa_items", "Items by what became of them: done, or an error code.", "code")
-        self.tokens = counter("cocoa_tokens", "Tokens embedded, padding not counted.")
-        self.batch_items = histogram("cocoa_batch_items", "Items of a forward pass.", _SIZES)
-        self.forward_seconds = histogram("cocoa_forward_seconds", "Seconds of a forward pass.", _SECONDS)
-        self.waiting_seconds = histogram("cocoa_waiting_seconds", "Seconds an item waits for its pass.", _SECONDS)
-        self.held = Gauge("cocoa_held", "Under way from admission to answer.", ["what"], registry=self.registry)
+        self.tokens = counter("cocoa_tokens", "Tokens embedded, padding not counted.", "model")
+        self.batch_items = histogram("cocoa_batch_items", "Items of a forward pass.", _SIZES, "model")
+        self.forward_seconds = histogram("cocoa_forward_seconds", "Seconds of a forward pass.", _SECONDS, "model")
+        self.waiting_seconds = histogram(
+            "cocoa_waiting_seconds", "Seconds an item waits for its pass.", _SECONDS, "model"
+        )
+        self.held = Gauge(
+            "cocoa_held", "Under way from admission to answer.", ["model", "what"], registry=self.registry
+        )
+        self.cache = counter("cocoa_cache", "Look-ups in the cache of vectors.", "model", "result")
+        self.pictures = counter(
+            "cocoa_pictures", "Pictures decoded, by result: good, or the code of what was wrong.", "result"
+        )
+        self.notes = counter("cocoa_picture_notes", "What a decoder had to mend, leave out or assume.", "note")
         self.ready = Gauge("cocoa_ready", "1 if the last probe of /readyz was good.", registry=self.registry)
-        self.cache = counter("cocoa_cache", "Look-ups in the cache of vectors.", "result")
+
+    def of(self, model: str) -> ModelMetrics:
+        """Returns what is counted of one model."""
+        return ModelMetrics(self, model)
 
     @contextmanager
     def request(self, scope: Scope) -> Iterator[Outcome]:
@@ -56,10 +71,33 @@ class Metrics:
             yield outcome
         finally:
             # The route's pattern, not the path: a client must not be able to make labels without end.
-            route = getattr(scope.get("route"), "path", "none")
+            route = getattr(scope.get("route"), "path", outcome.route or "none")
             self.requests.labels(route, str(outcome.status), outcome.code).inc()
             self.seconds.labels(route).observe(time.perf_counter() - start)
 
     def text(self) -> bytes:
         """Returns everything, as Prometheus reads it."""
         return generate_latest(self.registry)
+
+
+class ModelMetrics:
+    """What is counted of one model: the application's counters with its name on them."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.tokens = metrics.tokens.labels(model)
+        self.batch_items = metrics.batch_items.labels(model)
+        self.forward_seconds = metrics.forward_seconds.labels(model)
+        self.waiting_seconds = metrics.waiting_seconds.labels(model)
+        self.pictures = metrics.pictures
+        self.notes = metrics.notes
+        self._held = metrics.held
+        self._cache = metrics.cache
+        self._model = model
+
+    def hold(self, what: str, number: Callable[[], int]) -> None:
+        """Makes `number` what is told of so many items, tokens or pixels under way."""
+        self._held.labels(self._model, what).set_function(number)
+
+    def looked_up(self, result: str) -> None:
+        """Counts a look into the cache: `hit` or `miss`."""
+        self._cache.labels(self._model, result).inc()

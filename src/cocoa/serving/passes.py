@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cocoa.serving.line import Job, Line
-from cocoa.serving.metrics import Metrics
+from cocoa.serving.metrics import ModelMetrics
 from cocoa.serving.problems import RequestError, failed
 from cocoa.serving.vectors import checked
 
@@ -42,7 +42,7 @@ class Passes(Generic[T]):
     for company.
     """
 
-    def __init__(self, model: Embeds[T], line: Line[T], metrics: Metrics) -> None:
+    def __init__(self, model: Embeds[T], line: Line[T], metrics: ModelMetrics) -> None:
         self.model = model
         self.line = line
         self.metrics = metrics

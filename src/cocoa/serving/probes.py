@@ -27,11 +27,12 @@ async def readyz(request: Request) -> JSONResponse:
 @router.get("/metrics", dependencies=[needs("admin")])
 async def metrics(request: Request) -> Response:
     """Counters and gauges, for Prometheus."""
-    return Response(service_of(request).engine.metrics.text(), media_type="text/plain; version=0.0.4")
+    return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/models", dependencies=[needs("embed", "search")])
 async def models(request: Request) -> Response:
-    """The model, as OpenAI's client lists it."""
-    name = service_of(request).settings.model_name
-    return json_reply({"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "cocoa"}]})
+    """The models, as OpenAI's client lists them."""
+    names = service_of(request).models
+    listed = [{"id": name, "object": "model", "created": 0, "owned_by": "cocoa"} for name in names]
+    return json_reply({"object": "list", "data": listed})

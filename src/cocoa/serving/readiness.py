@@ -6,12 +6,10 @@ import asyncio
 import base64
 import logging
 import time
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
 
 from cocoa.sample import Sample
-from cocoa.serving.engine import Engine
+from cocoa.serving.served import Served
 
 _DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR42mP4z8CAFTEMLQkAKP8/wc53yE8AAAAASUVORK5CYII="
@@ -23,11 +21,10 @@ log = logging.getLogger("cocoa.serving")
 
 
 class Readiness:
-    """Embeds a text with a picture and searches for it; many who ask at once share one answer."""
+    """Embeds a text with a picture and searches for it, by each model; many who ask at once share one answer."""
 
-    def __init__(self, engine: Engine, index: Any, seconds: float) -> None:
-        self.engine = engine
-        self.index = index
+    def __init__(self, models: Sequence[Served], seconds: float) -> None:
+        self.models = models
         self.seconds = seconds
         self._asking: asyncio.Task[bool] | None = None
         self._since = 0.0
@@ -42,15 +39,18 @@ class Readiness:
         deadline = time.monotonic() + self.seconds
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + self.seconds):
-                [found] = await self.engine.embed([Sample("ready?", (_DOT,))], deadline=deadline, admitted=True)
-                if self.index is not None:
-                    query = found.vector[None].astype(np.float32)
-                    await self.engine.read(lambda: self.index.search_vectors(query, 1))
+                await asyncio.gather(*(_probe(served, deadline) for served in self.models))
             is_ready = True
         except Exception:
             # Whatever it is: it is logged, counted, and the answer says so.
             log.exception("not ready")
             is_ready = False
         self._since = time.monotonic()
-        self.engine.metrics.ready.set(is_ready)
+        self.models[0].engine.metrics.ready.set(is_ready)
         return is_ready
+
+
+async def _probe(served: Served, deadline: float) -> None:
+    [found] = await served.engine.embed([Sample("ready?", (_DOT,))], deadline=deadline, admitted=True)
+    if (index := served.index) is not None:
+        await served.engine.read(lambda: index.search_vectors(found.vector[None], 1))

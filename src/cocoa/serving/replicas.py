@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,19 +14,19 @@ from fastapi import FastAPI
 from ray import serve
 
 from cocoa.serving.keys import ApiKeys
-from cocoa.serving.server import check_reach, open_app
+from cocoa.serving.server import Folder, check_reach, open_app
 from cocoa.serving.settings import ServeSettings
 
 NAME = "cocoa"
 _CHECK_SECONDS = 5
 
 
-def serve_replicas(model: Path, index: str | None, settings: ServeSettings, num_replicas: int) -> None:
-    """Serves a model folder with several replicas until SIGTERM or SIGINT, which drain them.
+def serve_replicas(models: Sequence[Folder], settings: ServeSettings, num_replicas: int) -> None:
+    """Serves model folders with several replicas until SIGTERM or SIGINT, which drain them.
 
     Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
     """
-    start_replicas(model, index, settings, num_replicas)
+    start_replicas(models, settings, num_replicas)
     stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -37,7 +38,7 @@ def serve_replicas(model: Path, index: str | None, settings: ServeSettings, num_
     stop_replicas()
 
 
-def start_replicas(model: Path, index: str | None, settings: ServeSettings, num_replicas: int) -> None:
+def start_replicas(models: Sequence[Folder], settings: ServeSettings, num_replicas: int) -> None:
     """Starts Ray, if it does not run yet, and returns when all replicas are ready."""
     keys = ApiKeys.load(settings.key_file)
     check_reach(settings, keys)
@@ -50,7 +51,7 @@ def start_replicas(model: Path, index: str | None, settings: ServeSettings, num_
         num_replicas=num_replicas,
         max_ongoing_requests=settings.queue.max_items,
         graceful_shutdown_timeout_s=settings.drain_seconds,
-    ).bind(str(model.resolve()), index, told, keys)
+    ).bind([(str(folder.resolve()), index) for folder, index in models], told, keys)
     serve.run(deployed, name=NAME, route_prefix="/")
 
 
@@ -65,10 +66,11 @@ def stop_replicas() -> None:
 )
 @serve.ingress()
 class _Replica:
-    """One process with the model: what `cocoa serve` is without Ray, but for the socket."""
+    """One process with the models: what `cocoa serve` is without Ray, but for the socket."""
 
-    def __init__(self, model: str, index: str | None, told: str, keys: ApiKeys) -> None:
-        self._app = open_app(Path(model), index, ServeSettings.model_validate_json(told), keys)
+    def __init__(self, models: list[tuple[str, str | None]], told: str, keys: ApiKeys) -> None:
+        folders = [(Path(folder), index) for folder, index in models]
+        self._app = open_app(folders, ServeSettings.model_validate_json(told), keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from cocoa.errors import ImageError, UsageError
 
@@ -31,19 +32,33 @@ class Roots:
             self._folders.append(path)
 
     def read(self, reference: str | Path, limit: int, where: str = "") -> bytes:
-        """Returns the bytes of a file that `reference` names, absolute or relative to one of the folders.
+        """Returns the bytes of a file, found as `open` finds it.
+
+        Raises:
+            ImageError: E_IMAGE_MISSING as `open` does; E_IMAGE_TOO_LARGE for more than `limit` bytes.
+        """
+        try:
+            with self.open(reference, where) as opened:
+                data = opened.read(limit + 1)
+        except OSError:
+            raise _missing(where) from None
+        if len(data) > limit:
+            raise ImageError("E_IMAGE_TOO_LARGE", f"the picture is larger than {limit} bytes", where=where)
+        return data
+
+    def open(self, reference: str | Path, where: str = "") -> BinaryIO:
+        """Returns a plain file that `reference` names, absolute or relative to one of the folders, open for reading.
 
         Each step of the way is opened from the one before and must be no link, so that nothing that is changed
         meanwhile leads out.
 
         Raises:
             ImageError: E_IMAGE_MISSING for what is not there, not a plain file, or not inside: which of these is not
-                told; E_IMAGE_TOO_LARGE for more than `limit` bytes.
+                told.
         """
-        missing = ImageError("E_IMAGE_MISSING", "there is no such picture in the folders that may be read", where=where)
         text = os.fspath(reference)
         if not text or len(text) > _LONGEST or "\0" in text or ".." in Path(text).parts:
-            raise missing
+            raise _missing(where)
         for folder in self._folders:
             try:
                 steps = Path(text).relative_to(folder).parts if Path(text).is_absolute() else Path(text).parts
@@ -52,16 +67,13 @@ class Roots:
             if not steps:
                 continue
             try:
-                return self._read(folder, steps, limit)
-            except _TooLargeError:
-                message = f"the picture is larger than {limit} bytes"
-                raise ImageError("E_IMAGE_TOO_LARGE", message, where=where) from None
+                return self._opened(folder, steps)
             except (OSError, ValueError):  # The caller learns of all of these that there is none.
                 continue
-        raise missing
+        raise _missing(where)
 
     @staticmethod
-    def _read(folder: Path, steps: Sequence[str], limit: int) -> bytes:
+    def _opened(folder: Path, steps: Sequence[str]) -> BinaryIO:
         place = os.open(folder, _FOLDER)
         try:
             for step in steps[:-1]:
@@ -70,15 +82,15 @@ class Roots:
                 place = inner
             # Opening a device may do something already; what is swapped in after this look is found out below.
             _check_plain(os.stat(steps[-1], dir_fd=place, follow_symlinks=False))
-            file = os.open(steps[-1], _FILE, dir_fd=place)
+            opened = os.fdopen(os.open(steps[-1], _FILE, dir_fd=place), "rb")
         finally:
             os.close(place)
-        with os.fdopen(file, "rb") as opened:
-            _check_plain(os.fstat(file))
-            data = opened.read(limit + 1)
-        if len(data) > limit:
-            raise _TooLargeError
-        return data
+        try:
+            _check_plain(os.fstat(opened.fileno()))
+        except OSError:
+            opened.close()
+            raise
+        return opened
 
 
 def _check_plain(status: os.stat_result) -> None:
@@ -86,5 +98,5 @@ def _check_plain(status: os.stat_result) -> None:
         raise OSError(errno.EINVAL, "not a plain file")
 
 
-class _TooLargeError(Exception):
-    """The file has more bytes than the limit."""
+def _missing(where: str) -> ImageError:
+    return ImageError("E_IMAGE_MISSING", "there is no such picture in the folders that may be read", where=where)

@@ -42,36 +42,35 @@ async def search(body: SearchBody, request: Request) -> Response:
     """Find the nearest documents."""
     service = service_of(request)
     start = time.perf_counter()
-    if service.index is None:
-        raise RequestError("E_REQUEST_INDEX", "this server has no index; start it with --index", status=404)
+    served = service.served(body.model)
+    index = served.searched()
     if body.k > service.settings.limits.max_k:
         raise RequestError("E_LIMIT_K", f"k is above {service.settings.limits.max_k} (max_k)", where="k")
     vector = await query_vector(service, request, body)
-    condition = others(service.index, body.filter, [*body.like, *body.unlike])
-    hits = await service.engine.read(lambda: nearest(service.index, vector, body.k, condition, body.dimensions))
+    condition = others(index, body.filter, [*body.like, *body.unlike])
+    hits = await served.engine.read(lambda: nearest(index, vector, body.k, condition, body.dimensions))
     return json_reply(
         {
-            "hits": [shown(hit) for hit in hits],
-            "model": service.settings.model_name,
+            "hits": [shown(hit, service, served) for hit in hits],
+            "model": served.name,
             "seconds": time.perf_counter() - start,
         }
     )
 
 
 async def query_vector(service: Service, request: Request, body: SearchBody) -> NDArray[np.float32]:
-    """Returns the unit vector float32 [D] of a query."""
+    """Returns the unit vector float32 [D] of a query, by the model that it names."""
+    served = service.served(body.model)
+    index = served.searched()
     for name, ids in (("like", body.like), ("unlike", body.unlike)):
         if len(ids) > service.settings.limits.max_likes:
             raise RequestError(
                 "E_LIMIT_LIKES", f"more than {service.settings.limits.max_likes} documents (max_likes)", where=name
             )
-    if body.dimensions is not None and body.dimensions > service.engine.dimensions:
-        raise RequestError(
-            "E_LIMIT_DIMENSIONS", f"the model has {service.engine.dimensions} dimensions", where="dimensions"
-        )
+    served.check_dimensions(body.dimensions)
     if not (body.text or body.image or body.like):
         raise RequestError("E_REQUEST_QUERY", "give a text, an image, or documents in like")
-    rows = await service.engine.read(lambda: service.index.get([*body.like, *body.unlike]))
+    rows = await served.engine.read(lambda: index.get([*body.like, *body.unlike]))
     wanted = [row.vector for row in rows[: len(body.like)]]
     unwanted = [row.vector for row in rows[len(body.like) :]]
     if body.text or body.image:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +24,7 @@ from cocoa.serving.forward import Forward
 from cocoa.serving.keys import ApiKeys
 from cocoa.serving.metrics import Metrics
 from cocoa.serving.problems import RequestError
+from cocoa.serving.served import Served, named
 from cocoa.serving.service import Service
 from cocoa.serving.settings import LOOPBACK, ServeSettings
 
@@ -31,14 +33,18 @@ _KEEP_ALIVE_SECONDS = 75
 log = logging.getLogger("cocoa.serving")
 
 
-def serve(model: Path, index: str | None, settings: ServeSettings) -> None:
-    """Serves a model folder until SIGTERM or SIGINT, and returns once all is answered; a second signal ends it at once.
+Folder = tuple[Path, str | None]
+"""A model folder, and what there is to search with it, if anything: folder or URI."""
+
+
+def serve(models: Sequence[Folder], settings: ServeSettings) -> None:
+    """Serves model folders until SIGTERM or SIGINT, and returns once all is answered; a second signal ends it at once.
 
     Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
     """
     keys = ApiKeys.load(settings.key_file)
     check_reach(settings, keys)
-    run(DrainingServer(open_app(model, index, settings, keys)))
+    run(DrainingServer(open_app(models, settings, keys)))
 
 
 def check_reach(settings: ServeSettings, keys: ApiKeys) -> None:
@@ -49,14 +55,26 @@ def check_reach(settings: ServeSettings, keys: ApiKeys) -> None:
         )
 
 
-def open_app(model: Path, index: str | None, settings: ServeSettings, keys: ApiKeys) -> FastAPI:
-    """Returns the application of a model folder, and of an index if there is one; raises where they do not fit."""
-    embedder = Embedder.load(model)
+def open_app(models: Sequence[Folder], settings: ServeSettings, keys: ApiKeys) -> FastAPI:
+    """Returns the application of model folders and their indexes; raises where an index is of another model.
+
+    The first is who answers where a request names no model.
+    """
+    metrics = Metrics()
+    names = named(settings.model_name, [folder for folder, _ in models[1:]])
+    first, *compared = [
+        _opened(name, folder, index, settings, metrics) for name, (folder, index) in zip(names, models, strict=True)
+    ]
+    return create_app(settings, first.engine, first.index, compared=compared, keys=keys)
+
+
+def _opened(name: str, folder: Path, index: str | None, settings: ServeSettings, metrics: Metrics) -> Served:
+    embedder = Embedder.load(folder)
     opened = Index.open(index) if index else None
     if opened is not None:
-        opened.check_identity(embedder.identity, str(model))
+        opened.check_identity(embedder.identity, str(folder))
     forward = Forward(embedder, max_batch_tokens=settings.queue.max_batch_tokens)
-    return create_app(settings, Engine(forward, settings, Metrics()), opened, keys=keys)
+    return Served(name, Engine(forward, settings, metrics, name=name), opened)
 
 
 def run(server: DrainingServer) -> None:
@@ -110,9 +128,9 @@ class DrainingServer(uvicorn.Server):
         if self.service.is_draining and not self.should_exit:
             if time.monotonic() > self._stop_at:
                 log.warning("%d requests are not answered in time to stop", self.service.num_under_way)
-                self.service.engine.passes.give_up(
-                    RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
-                )
+                stopping = RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
+                for served in self.service.models.values():
+                    served.engine.passes.give_up(stopping)
                 self.should_exit = True
             elif self.service.num_under_way == 0:
                 self.should_exit = True

@@ -1,4 +1,4 @@
-"""What the routes share: the engine, the index, and the way from what a client wants to vectors."""
+"""What the routes share: the models, their indexes, and the way from what a client wants to vectors."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cocoa.sample import Sample
 from cocoa.serving.engine import Engine
 from cocoa.serving.problems import RequestError, late
 from cocoa.serving.readiness import Readiness
+from cocoa.serving.served import Served
 from cocoa.serving.settings import ServeSettings
 from cocoa.serving.sources import Sources
 from cocoa.serving.vectors import Embedded, first_of
@@ -27,16 +28,37 @@ T = TypeVar("T")
 class Service:
     """One application's parts; a route finds it at `request.app.state.service`."""
 
-    def __init__(self, settings: ServeSettings, engine: Engine, index: Any) -> None:
+    def __init__(self, settings: ServeSettings, models: Sequence[Served]) -> None:
         self.settings = settings
-        self.engine = engine
-        self.index = index
+        self.models = {served.name: served for served in models}
+        self.first = models[0]
+        self.metrics = self.first.engine.metrics
         self.sources = Sources(settings)
-        self.readiness = Readiness(engine, index, settings.ready_seconds)
+        self.readiness = Readiness(models, settings.ready_seconds)
         self.is_draining = False
         self.has_ended = False
         self.num_under_way = 0
         self.body_bytes = 0
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the first model."""
+        return self.first.engine
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no model has room for another item; one that keeps vectors may know it already."""
+        return not self.settings.cache_items and all(served.engine.line.is_full for served in self.models.values())
+
+    def served(self, name: str | None) -> Served:
+        """Returns a model by its name, the first one if there is none. Raises `E_REQUEST_MODEL`."""
+        if name is None:
+            return self.first
+        if name not in self.models:
+            known = ", ".join(map(repr, self.models))
+            what = "the model here is" if len(self.models) == 1 else "the models here are"
+            raise RequestError("E_REQUEST_MODEL", f"{what} {known}", where="model", status=404)
+        return self.models[name]
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -59,14 +81,8 @@ class Service:
     ) -> list[Embedded]:
         """Returns the vectors of samples whose pictures are references; raises what the client did wrong."""
         deadline = time.monotonic() + self.settings.deadline_seconds
-        if model is not None and model != self.settings.model_name:
-            raise RequestError(
-                "E_REQUEST_MODEL", f"the model here is {self.settings.model_name!r}", where="model", status=404
-            )
-        if dimensions is not None and not 1 <= dimensions <= self.engine.dimensions:
-            raise RequestError(
-                "E_LIMIT_DIMENSIONS", f"the model has {self.engine.dimensions} dimensions", where="dimensions"
-            )
+        served = self.served(model)
+        served.check_dimensions(dimensions)
         self._check_limits(samples)
         if any(sample.images for sample in samples):
             try:
@@ -74,7 +90,7 @@ class Service:
                     samples = await asyncio.gather(*(self.sources.resolve(sample) for sample in samples))
             except TimeoutError:
                 raise late() from None
-        embedded = await unless_gone(request, self.engine.embed(samples, side, deadline=deadline, cut=cut))
+        embedded = await unless_gone(request, served.engine.embed(samples, side, deadline=deadline, cut=cut))
         return embedded if dimensions is None else [first_of(item, dimensions) for item in embedded]
 
     def _check_limits(self, samples: Sequence[Sample]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from urllib.parse import unquote
 
 from cocoa.sample import Sample
+from cocoa.serving.archived import Archived
 from cocoa.serving.fetching import Fetcher, FetchSettings
 from cocoa.serving.problems import RequestError
 from cocoa.serving.roots import Roots
@@ -18,6 +19,8 @@ from cocoa.serving.settings import ServeSettings
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
+_SMALL = 100_000
+"""Characters of a data URL up to which it is decoded on the event loop: a thread takes longer to hear of it."""
 _AT_ONCE = 8
 """Pictures that are fetched at once; each may take its ten seconds, so they must not be in anybody's way."""
 
@@ -32,25 +35,35 @@ class Sources:
         self.fetcher = Fetcher(fetch) if settings.fetch_hosts else None
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="cocoa-source")
         self._fetching = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cocoa-fetch")
+        # Of their own: to find a member of a large archive for the first time takes long.
+        self._showing = ThreadPoolExecutor(2, thread_name_prefix="cocoa-show")
+        self._archived = Archived(self.roots)
 
     async def resolve(self, sample: Sample) -> Sample:
         """Returns the sample with the bytes of its pictures.
 
         Raises `E_REQUEST_IMAGE`, `E_LIMIT_IMAGE`, or `ImageError` for a file or URL.
         """
-        loop = asyncio.get_running_loop()
-        work = [
-            loop.run_in_executor(
-                self._fetching if image[:4].lower() == "http" else self._reading, self._bytes, image, sample.where
-            )
-            for image in map(str, sample.images)
-        ]
-        return replace(sample, images=tuple(await asyncio.gather(*work)))
+        images = await asyncio.gather(*(self._resolved(image, sample.where) for image in map(str, sample.images)))
+        return replace(sample, images=tuple(images))
+
+    async def document(self, place: str) -> bytes:
+        """Returns the bytes of the picture that a document names: a file inside the roots, or `archive!member` there.
+
+        Raises `ImageError` for one that is not there, or may not be read.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._showing, self._archived.read, place, self.most)
 
     def close(self) -> None:
         """Ends the threads."""
-        for pool in (self._reading, self._fetching):
+        for pool in (self._reading, self._fetching, self._showing):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _resolved(self, reference: str, where: str) -> bytes:
+        if len(reference) <= _SMALL and reference[:5].lower() == "data:":
+            return self._bytes(reference, where)
+        pool = self._fetching if reference[:4].lower() == "http" else self._reading
+        return await asyncio.get_running_loop().run_in_executor(pool, self._bytes, reference, where)
 
     def _bytes(self, reference: str, where: str) -> bytes:
         scheme = _SCHEME.match(reference)

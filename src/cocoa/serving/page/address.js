@@ -1,6 +1,9 @@
 // What is asked for, and its place in the address bar: the back button and a copied link bring the same view again.
 
-/** The view before anything is asked. `picture` is a key of `pictures.js`; `filter` maps a column to what is wanted. */
+/**
+ * The view before anything is asked. `picture` is a key of `pictures.js`; `filter` maps a column to what is wanted;
+ * `show` is the id of the hit that is opened, and `side` the one of two lists that it is in.
+ */
 export const NOTHING = Object.freeze({
   text: "",
   picture: null,
@@ -10,6 +13,7 @@ export const NOTHING = Object.freeze({
   size: 24,
   compare: null,
   show: null,
+  side: 0,
 });
 
 /** Returns whether the view asks for anything to be found. */
@@ -27,6 +31,7 @@ export function viewOf(address) {
     size: Math.min(Math.max(Number.parseInt(given.get("size") ?? "", 10) || NOTHING.size, 1), 240),
     compare: given.has("compare") ? given.getAll("compare").filter(Boolean).slice(0, 2) : null,
     show: given.get("show"),
+    side: given.get("side") === "1" ? 1 : 0,
   };
 }
 
@@ -42,6 +47,7 @@ export function addressOf(view) {
   // An empty one says that two are compared, whichever the server offers first.
   for (const way of view.compare?.length ? view.compare : view.compare ? [""] : []) given.append("compare", way);
   if (view.show !== null) given.set("show", view.show);
+  if (view.show !== null && view.side) given.set("side", view.side);
   const query = given.toString();
   return query ? `?${query}` : "./";
 }

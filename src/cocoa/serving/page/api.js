@@ -36,7 +36,7 @@ async function call(path, options) {
 const post = (path, body, signal) =>
   call(path, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" }, signal });
 
-/** Returns what there is to search: count, columns, facets, models, dimensions, examples. */
+/** Returns what there is to search: count, columns, facets, models, their dimensions, examples. */
 export const describeIndex = (signal) => call("v1/index", { signal });
 
 /** Returns the hits of a query, best first. */

@@ -4,7 +4,7 @@ import { addressOf, asks, NOTHING, viewOf } from "./address.js";
 import { found, searchesOf, unasked } from "./answers.js";
 import { describeIndex, search, Trouble } from "./api.js";
 import { watchTheme } from "./appearance.js";
-import { waysOf } from "./compare.js";
+import { labelOf, waysOf } from "./compare.js";
 import { hideDetail, showDetail, watchDetail } from "./detail.js";
 import { counted, element } from "./elements.js";
 import { filterBody, showFilters, watchFilters } from "./filters.js";
@@ -21,7 +21,7 @@ let view = viewOf(location.href);
 let index = null;
 let answer = null; // {key, panes: [{way, body, hits, seconds}]}; `body` is null where nothing was asked.
 let request = null;
-let opened = null; // The id of the hit that was looked at last: the focus goes back to it.
+let opened = null; // {show, side} of the hit that was looked at last: the focus goes back to it.
 
 /** Changes the view, keeps the former for the back button, and shows the new one. */
 function change(changes) {
@@ -33,21 +33,20 @@ function change(changes) {
 }
 
 /** Changes what is asked: from the first hits on, and with nothing opened. */
-const ask = (changes) => change({ size: NOTHING.size, show: null, ...changes });
+const ask = (changes) => change({ size: NOTHING.size, show: null, side: 0, ...changes });
 
 const act = {
-  open: (hit) => change({ show: hit.id }),
+  open: (hit, side = 0) => change({ show: hit.id, side }),
   more: (hit) => ask({ text: "", picture: null, like: [hit.id], unlike: [] }),
   less: (hit) => ask({ unlike: [...new Set([...view.unlike, hit.id])], like: view.like.filter((id) => id !== hit.id) }),
   further: () => change({ size: view.size * 2 }),
   unfilter: () => ask({ filter: {} }),
   choose: (place, way) => ask({ compare: answer.panes.map((pane, number) => (number === place ? way : pane.way)) }),
-  close: () => (history.state?.inside ? history.back() : change({ show: null })),
+  close: () => (history.state?.inside ? history.back() : change({ show: null, side: 0 })),
   step: (by) => {
-    const hits = answer.panes.flatMap((pane) => pane.hits);
-    const next = hits[hits.findIndex((hit) => hit.id === view.show) + by];
+    const next = hitsInOrder()[placeOfShown() + by];
     if (!next) return;
-    view = { ...view, show: next.id };
+    view = { ...view, show: next.hit.id, side: next.side };
     history.replaceState(history.state, "", addressOf(view));
     showOpened();
   },
@@ -60,7 +59,7 @@ function show({ anew = false } = {}) {
   compareButton.hidden = !asks(view) || waysOf(index).length < 2;
   compareButton.setAttribute("aria-pressed", String(view.compare !== null));
   showFilters(index, view.filter, asks(view), (filter) => ask({ filter }));
-  const key = addressOf({ ...view, show: null });
+  const key = addressOf({ ...view, show: null, side: 0 });
   return anew || answer?.key !== key ? find(key) : showOpened();
 }
 
@@ -80,8 +79,9 @@ async function find(key) {
   if (!results.querySelector(".card, .row")) results.replaceChildren(skeleton(12));
   try {
     const searches = searchesOf(view, index, bodyOfView());
-    const answers = await Promise.all(searches.map(({ body }) => search(body, mine.signal)));
-    const panes = answers.map(({ hits, seconds }, place) => ({ ...searches[place], hits, seconds }));
+    const answers = await Promise.all(searches.map(({ body }) => searched(body, mine.signal)));
+    if (answers.every(({ trouble }) => trouble)) throw answers[0].trouble;
+    const panes = answers.map((given, place) => ({ ...searches[place], ...given }));
     return finish(key, panes, found(view, index, panes, act));
   } catch (failure) {
     if (request !== mine) return undefined; // A newer search has the screen.
@@ -91,6 +91,16 @@ async function find(key) {
     if (failure.name === "AbortError") return told("Stopped", "The search was cancelled.", again, "Search again");
     if (failure instanceof Trouble) return failed(failure, again);
     throw failure;
+  }
+}
+
+// Of two sides one may fail, where a document or column is known to the other model's index alone.
+async function searched(body, signal) {
+  try {
+    return await search(body, signal);
+  } catch (failure) {
+    if (!view.compare || !(failure instanceof Trouble)) throw failure;
+    return { hits: [], seconds: 0, trouble: failure };
   }
 }
 
@@ -116,16 +126,30 @@ function bodyOfView() {
   };
 }
 
+const hitsInOrder = () => answer.panes.flatMap((pane, side) => pane.hits.map((hit) => ({ hit, side, pane })));
+
+/** Where the opened hit stands among all: in its own list if it is there, in the other one otherwise. */
+function placeOfShown() {
+  const hits = hitsInOrder();
+  const here = hits.findIndex(({ hit, side }) => hit.id === view.show && side === view.side);
+  return here >= 0 ? here : hits.findIndex(({ hit }) => hit.id === view.show);
+}
+
 function showOpened() {
-  const shown = answer.panes.flatMap((pane) => pane.hits.map((hit) => ({ hit, body: pane.body })));
-  const place = view.show === null ? -1 : shown.findIndex(({ hit }) => hit.id === view.show);
+  const hits = hitsInOrder();
+  const place = view.show === null ? -1 : placeOfShown();
   if (place >= 0) {
-    opened = view.show;
-    showDetail(shown[place].hit, { query: shown[place].body, place, total: shown.length, act });
+    const { hit, side, pane } = hits[place];
+    opened = { show: hit.id, side };
+    const by = view.compare && pane.way && labelOf(index, pane.way);
+    showDetail(hit, { query: pane.body, by, place, total: hits.length, act });
     return;
   }
   hideDetail();
-  if (opened !== null) results.querySelector(`[data-id="${CSS.escape(opened)}"]`)?.focus();
+  if (opened !== null) {
+    const rows = [...results.querySelectorAll(`[data-id="${CSS.escape(opened.show)}"]`)];
+    (rows.find((row) => row.dataset.side === String(opened.side)) ?? rows[0])?.focus();
+  }
   opened = null;
 }
 
@@ -148,7 +172,7 @@ watchFilters();
 watchDetail(act);
 watchQuery(ask);
 watchPictures(async (file) => ask({ picture: await keep(file) }));
-compareButton.addEventListener("click", () => change({ compare: view.compare ? null : [], show: null }));
+compareButton.addEventListener("click", () => change({ compare: view.compare ? null : [], show: null, side: 0 }));
 document.getElementById("home").addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();

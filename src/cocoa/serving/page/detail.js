@@ -31,8 +31,8 @@ export function hideDetail() {
   if (dialog.open) dialog.close();
 }
 
-/** Opens a hit; `query` is the body of the search that found it, or null where there was none. */
-export function showDetail(hit, { query, place, total, act }) {
+/** Opens a hit; `query` is the body of the search that found it, null where there was none; `by` says which of two. */
+export function showDetail(hit, { query, by, place, total, act }) {
   asking?.abort();
   const had = dialog.open ? dialog.ownerDocument.activeElement?.id : null;
   const title = titled(hit);
@@ -60,6 +60,7 @@ export function showDetail(hit, { query, place, total, act }) {
         query && element("button", { type: "button", class: "tool", on: { click: () => act.less(hit) } }, icon("less"), "Less like this")),
       element("dl", { class: "columns" },
         element("dt", {}, "id"), element("dd", {}, element("span", { class: "id" }, hit.id), copyButton(hit.id)),
+        by && [element("dt", {}, "found with"), element("dd", {}, by)],
         Object.entries(hit.columns ?? {}).flatMap(([name, value]) => [
           element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, spoken(value))]))));
   if (!dialog.open) dialog.showModal();

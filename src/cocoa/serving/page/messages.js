@@ -12,6 +12,8 @@ const BY_CODE = {
   E_LIMIT_IMAGE: ["This picture is too large", "Make it smaller, then try again.", null],
   E_LIMIT_PIXELS: ["This picture is too large", "Make it smaller, then try again.", null],
   E_LIMIT_CHARACTERS: ["This is too long a text", "Use fewer words.", null],
+  E_REQUEST_MODEL: ["This model is not here any more", "Reload the page to see which are.", "reload"],
+  E_REQUEST_DOCUMENT: ["Its picture cannot be shown here", "It is gone, or lies outside the server's folders.", null],
   E_INDEX_ID: ["That document is no longer in the index", "Search again without it.", null],
 };
 

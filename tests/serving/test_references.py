@@ -1,0 +1,157 @@
+"""Pictures that a request names, by file or URL, come through the whole server; no other is read or asked for."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+
+import numpy as np
+import pytest
+from listener import listeners, reply, says
+from running import running, stub_app
+
+from cocoa.serving.fetching import Fetcher, FetchSettings
+from picture_files import NOISE, encode
+
+listen = pytest.fixture(name="listen")(listeners)
+PICTURE = encode(NOISE, "PNG")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("root")
+    (folder / "a b.png").write_bytes(PICTURE)
+    (folder / "notes.txt").write_text("no picture")
+    (folder.parent / "secret.png").write_bytes(PICTURE)
+    (folder / "link.png").symlink_to(folder.parent / "secret.png")
+    return folder
+
+
+def fetching(here, listener, **changes):
+    """Makes every name the listener's machine, and loopback as good as public."""
+    settings = {"hosts": ("pictures.example.org",), "allow_http": True, "ports": (listener.port,)} | changes
+    here.service.sources.fetcher = Fetcher(
+        FetchSettings(**settings), resolve=lambda *_: ["127.0.0.1"], public=lambda _: True
+    )
+
+
+def told(answer):
+    """Status and code of a refusal, which says nothing of the machine."""
+    for word in ("127.0.0.1", "secret", "Errno", "root", "/tmp", "httpcore"):
+        assert word not in answer.text
+    return answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]
+
+
+def test_a_file_inside_a_root_is_embedded_in_every_shape(serve, embedder, root):
+    expected = embedder.encode([{"image": root / "a b.png"}])[0]
+    with serve(None, roots=(root,)) as here:
+        for url in (f"file://{root}/a%20b.png", "file:a%20b.png", f"file:{root}/a b.png"):
+            bodies = {
+                "/v1/embeddings": {"model": "cocoa", "input": [{"image": url}]},
+                "/v2/embed": {"model": "cocoa", "images": [url]},
+                "/v1/multimodalembeddings": {
+                    "model": "cocoa",
+                    "inputs": [{"content": [{"type": "image_url", "image_url": url}]}],
+                },
+            }
+            for path, body in bodies.items():
+                answer = here.post(path, body).json()
+                vector = answer["embeddings"]["float"][0] if path == "/v2/embed" else answer["data"][0]["embedding"]
+                np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("gone.png", "E_IMAGE_MISSING"),
+        ("../secret.png", "E_IMAGE_MISSING"),
+        ("%2e%2e/secret.png", "E_IMAGE_MISSING"),
+        ("link.png", "E_IMAGE_MISSING"),
+        ("", "E_IMAGE_MISSING"),
+        ("notes.txt", "E_IMAGE_OPEN"),
+    ],
+)
+def test_no_other_file_is(root, name, code):
+    with running(stub_app(roots=(root,))) as here:
+        answer = here.post("/v1/embeddings", {"model": "cocoa", "input": ["a", {"image": f"file:{name}"}]})
+        assert told(answer) == (422, code, "input[1]")
+
+
+def test_without_roots_and_hosts_nothing_is_read_and_nobody_is_asked(listen, root):
+    listener = listen(says(reply(PICTURE)))
+    with running(stub_app()) as here:
+        for image, code in (
+            (f"file:{root}/a b.png", "E_IMAGE_MISSING"),
+            (f"http://127.0.0.1:{listener.port}/a.png", "E_REQUEST_IMAGE"),
+        ):
+            answer = here.post("/v1/embeddings", {"model": "cocoa", "input": [{"image": image}]})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (422, code)
+    assert listener.num_connections == 0
+
+
+def test_a_url_is_fetched_and_embedded(serve, embedder, listen):
+    listener = listen(says(reply(PICTURE)))
+    with serve(None, fetch_hosts=("pictures.example.org",)) as here:
+        fetching(here, listener)
+        vectors = here.embed({"image": f"http://pictures.example.org:{listener.port}/a.png"}, "a text")
+    np.testing.assert_allclose(vectors, embedder.encode([{"image": NOISE}, "a text"]), atol=1e-5)
+    assert listener.num_connections == 1
+
+
+def test_a_host_that_is_allowed_and_turns_out_to_be_this_machine_is_not_asked(listen):
+    listener = listen(says(reply(PICTURE)))
+    with running(stub_app(fetch_hosts=("localhost",))) as here:
+        assert here.service.sources.fetcher._settings.hosts == ("localhost",), "the setting reaches the fetcher"
+        here.service.sources.fetcher = Fetcher(
+            FetchSettings(hosts=("localhost",), allow_http=True, ports=(listener.port,))
+        )
+        url = f"http://localhost:{listener.port}/secret.png"
+        answer = here.post("/v1/embeddings", {"model": "cocoa", "input": [{"image": url}]})
+        assert told(answer) == (422, "E_IMAGE_FETCH", "input[0]")
+    assert listener.num_connections == 0
+
+
+@pytest.mark.parametrize(
+    ("whole", "code"),
+    [
+        (reply(b"", "404 Not Found"), "E_IMAGE_FETCH"),
+        (reply(b"<html>secret</html>", kind="text/html"), "E_IMAGE_FORMAT"),
+        (reply(b"secret" * 20), "E_IMAGE_FORMAT"),
+        (reply(PICTURE[:50]), "E_IMAGE_TRUNCATED"),
+        (b"secret", "E_IMAGE_FETCH"),
+    ],
+    ids=["missing", "html", "text", "cut short", "no HTTP"],
+)
+def test_what_comes_back_and_is_no_picture_is_told_by_its_code(listen, whole, code):
+    listener = listen(says(whole))
+    with running(stub_app(fetch_hosts=("pictures.example.org",))) as here:
+        fetching(here, listener)
+        url = f"http://pictures.example.org:{listener.port}/a.png"
+        answer = here.post("/v1/embeddings", {"model": "cocoa", "input": [{"image": url}]})
+        assert told(answer) == (422, code, "input[0]")
+
+
+def test_a_slow_host_is_in_nobody_s_way(listen):
+    """One request waits for a host that does not answer; others are answered meanwhile, pictures too."""
+    go = threading.Event()
+
+    def wait(connection, _):
+        assert go.wait(60)
+        connection.sendall(reply(PICTURE))
+
+    listener, answers = listen(wait), []
+    with running(stub_app(fetch_hosts=("pictures.example.org",))) as here:
+        fetching(here, listener, seconds=60.0)
+        url = f"http://pictures.example.org:{listener.port}/a.png"
+        body = {"model": "cocoa", "input": [{"image": url}]}
+        slow = threading.Thread(target=lambda: answers.append(here.post("/v1/embeddings", body).status_code))
+        slow.start()
+        while not listener.requests:
+            time.sleep(0.005)
+        for _ in range(20):
+            here.embed("a text", {"image": "data:image/png;base64," + base64.b64encode(PICTURE).decode()})
+        assert answers == []
+        go.set()
+        slow.join()
+    assert answers == [200]
