@@ -24,6 +24,8 @@ EMBEDDING_FAILPOINTS = (*_WRITES, "shard-claimed", "shard-embedded", "shard-comm
 """Every place of an embedding job."""
 INDEX_FAILPOINTS = (*_WRITES, "index-begun", "index-changed", "index-synced", "index-acknowledged")
 """Every place of an index."""
+STUDY_FAILPOINTS = (*FAILPOINTS, "link-trained", "model-scored", "run-recorded")
+"""Every place of a study, those of training among them."""
 
 _passed: dict[str, int] = {}
 
@@ -33,7 +35,7 @@ def failpoint(name: str) -> None:
     wanted = os.environ.get("COCOA_FAILPOINT")
     if wanted is None:
         return
-    assert name in {*FAILPOINTS, *EMBEDDING_FAILPOINTS, *INDEX_FAILPOINTS}, name
+    assert name in {*STUDY_FAILPOINTS, *EMBEDDING_FAILPOINTS, *INDEX_FAILPOINTS}, name
     _passed[name] = _passed.get(name, 0) + 1
     if wanted == f"{name}:{_passed[name]}":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The whole way in minutes: generated pictures, two ways of training, one table, a search index and a report."""
+"""The whole way in minutes: generated pictures, three ways of training, one table, a search index and a report."""
 
 from __future__ import annotations
 
@@ -48,7 +48,13 @@ from cocoa.training.log import RunLog
 from cocoa.training.loop import StepHook, train
 
 MARKER = "quickstart.json"
-TITLES = {"contrastive_only": "Contrastive only", "cocoa": "CoCoA"}
+TITLES = {"contrastive_only": "Contrastive only", "cocoa": "CoCoA", "cocoa_light": "CoCoA-light"}
+VARIANTS = {
+    "contrastive_only": ("contrastive",),
+    "cocoa": ("warm-up", "bridge", "contrastive"),
+    "cocoa_light": ("light", "contrastive"),
+}
+"""The stages of each way: the last one alone, the paper's three, and the light decoder in place of its first two."""
 _NUM_PICTURES = 200
 _NUM_SHOWN = 4
 
@@ -63,8 +69,8 @@ def run_quickstart(
 ) -> dict[str, Any]:
     """Returns what it wrote to `out/results.json`: each variant's summary and cost, and the seconds of it all.
 
-    Also in `out`: `data/` (tasks in MMEB's format), `cocoa/` and `contrastive_only/` (model folders), `pictures/`,
-    `index/` (their embeddings), `report.html`. A folder of an earlier quickstart is replaced, any other is refused
+    Also in `out`: `data/` (tasks in MMEB's format), a model folder of each variant, `pictures/`, `index/` (their
+    embeddings by `cocoa`), `report.html`. A folder of an earlier quickstart is replaced, any other is refused
     (`E_USAGE_OUT`). `changes` are made to the recipe, `num_test` is the number of questions of each test table.
     """
     began = time.perf_counter()
@@ -78,7 +84,8 @@ def run_quickstart(
     views = _Views()
     variants: dict[str, VariantResult] = {}
     results: dict[str, Any] = {}
-    for name, stages in {"contrastive_only": recipe.stages[-1:], "cocoa": recipe.stages}.items():
+    for name, wanted in VARIANTS.items():
+        stages = tuple(stage for stage in recipe.stages if stage.name in wanted)
         say(f"training {TITLES[name]}")
         variant = recipe.model_copy(update={"name": name, "stages": stages})
         hook = views.look if name == "cocoa" else None

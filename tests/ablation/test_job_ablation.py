@@ -9,8 +9,9 @@ from studying import TEXT, write_study
 from typer.testing import CliRunner
 
 from cocoa.ablation import costs
-from cocoa.ablation.analysis import analyse, read_records
+from cocoa.ablation.analysis import analyse
 from cocoa.ablation.job import Job
+from cocoa.ablation.records import read_records
 from cocoa.ablation.study import load_study
 from cocoa.ablation.writing import write_results
 from cocoa.cli import app

@@ -10,15 +10,20 @@ import pytest
 from studying import TEXT
 
 from cocoa.ablation.analysis import analyse
+from cocoa.ablation.records import STUDY
 from cocoa.ablation.study import load_study
-from cocoa.ablation.writing import markdown, put_between
+from cocoa.ablation.writing import has_place, markdown, put_between, runs_of, write_results
 from cocoa.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "study.md"
+KEPT = sorted(path.parent for path in (ROOT / "reference" / "studies").glob(f"*/{STUDY}"))
+spec = importlib.util.spec_from_file_location("write_study_tables", ROOT / "scripts" / "write_study_tables.py")
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
 
 
-def record(arm, seed, score, budget="short"):
+def record(arm, seed, score, budget="short", **more):
     cost = {"steps": 2, "pairs": 8, "tokens": 100, "seconds": 1.0, "flops": 2e12}
     tasks = {"one": {"meta_task": "vqa", "hit_at_1": score}}
     return {
@@ -31,6 +36,7 @@ def record(arm, seed, score, budget="short"):
         "cost": cost,
         "factors": {"contrastive": 1.0},
         "probes": None,
+        **more,
     }
 
 
@@ -50,9 +56,6 @@ def folder(tmp_path):
 
 
 def test_tables_come_from_the_records_and_stand_between_their_markers(folder, tmp_path):
-    spec = importlib.util.spec_from_file_location("write_study_tables", ROOT / "scripts" / "write_study_tables.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     page = "before\n<!-- study:tiny -->\nold 99.9\n<!-- /study:tiny -->\nafter\n"
     once = script.with_tables(page, folder)
     assert script.with_tables(once, folder) == once
@@ -85,11 +88,77 @@ def test_a_page_without_the_markers_is_refused():
         put_between("a page", "tiny", "table", "page.md")
 
 
-def test_the_page_has_a_place_for_each_study_that_is_evidence_and_says_that_results_are_not_in():
+def test_the_page_has_a_place_for_each_study_that_is_evidence_and_says_so_where_results_are_not_in():
     page = PAGE.read_text()
+    kept = [folder.name for folder in KEPT]
     for name in ("nano-core", "nano-full", "nano-few-shot"):
-        assert put_between(page, name, "None yet.", str(PAGE)) == page, "no number before the runs"
-    assert "There are no results yet" in page
+        assert has_place(page, name)
+        assert name in kept or put_between(page, name, "None yet.", str(PAGE)) == page, "no number before the runs"
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)
+def test_every_number_of_the_page_is_that_of_the_kept_records(kept):
+    page = PAGE.read_text()
+    assert script.kept_folders(page) == [folder for folder in KEPT if has_place(page, folder.name)]
+    if has_place(page, kept.name):
+        assert script.with_tables(page, kept) == page, "python scripts/write_study_tables.py writes it again"
+
+
+def test_an_unfinished_study_says_what_is_missing_and_compares_only_seeds_that_both_have(tmp_path):
+    (tmp_path / "study.yaml").write_text(TEXT.replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3, 4]"))
+    study = load_study(tmp_path / "study.yaml")
+    scores = {"plain": {0: 0.40, 1: 0.42, 2: 0.41}, "light": {1: 0.52, 2: 0.53, 4: 0.99}}
+    records = [record(arm, seed, score) for arm, own in scores.items() for seed, score in own.items()]
+    result = analyse(study, records)
+    plain, light = result.budgets[0].arms
+    assert not result.complete
+    assert (plain.missing, light.missing, light.pairs) == ((3, 4), (0, 3), 2)
+    # Seed 4 has no baseline: 52 - 42 and 53 - 41, and not what 99 would make of it.
+    assert light.difference == pytest.approx(0.11)
+    assert light.p == pytest.approx(analyse(study, [r for r in records if r["seed"] in (1, 2)]).budgets[0].arms[1].p)
+    said = markdown(result)
+    assert "**Not all runs are done: nothing here is a result yet.**" in said
+    assert (
+        "**Not there yet:** mean, plain (seeds 3–4), light decoder (seeds 0, 3); differences and tests are of" in said
+    )
+    assert "| plain | 3 (0–2) | 41.0 ± 2.5 | – |" in said
+    assert "| light decoder | 3 (1–2, 4) | 68.0 ± 66.7 | +11.0 ± 12.7 (2) |" in said
+    assert "6 of 15 runs" in said and "0 of 15 runs" in said
+    write_results(result, records, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Not there yet: mean." in page and "3 of 5" in page
+
+
+def test_runs_of_numbers_are_written_as_people_do():
+    assert runs_of([3, 0, 1, 2, 7, 9, 8]) == "0–3, 7–9"
+    assert runs_of([5]) == "5" and runs_of([]) == ""
+
+
+def test_layers_are_told_beside_the_scores(tmp_path):
+    (tmp_path / "study.yaml").write_text(TEXT)
+    study = load_study(tmp_path / "study.yaml")
+    layers = [
+        {"hit_at_1": 0.1, "effective_rank": 3.0, "content_to_e": 0.05, "e_to_image": 0.2},
+        {"hit_at_1": 0.3, "effective_rank": 9.0, "content_to_e": 0.15, "e_to_image": 0.4},
+    ]
+    higher = [{key: 2 * value for key, value in layer.items()} for layer in layers]
+    records = [
+        record("plain", seed, 0.4, probes={"alignment": 0.5}, layers=own) for seed, own in ((0, layers), (1, higher))
+    ]
+    records.append(record("light", 0, 0.5))  # of an earlier version, which did not look at layers
+    result = analyse(study, records)
+    plain, light = result.budgets[0].arms
+    assert [layer["effective_rank"] for layer in plain.layers] == [4.5, 13.5]
+    assert light.layers == ()
+    assert "| plain | 15.0 · 45.0 | 4.5 · 13.5 | 7.5 · 22.5 | 30.0 · 60.0 |" in markdown(result)
+    write_results(result, records, tmp_path / "out")
+    rows = (tmp_path / "out" / "layers.csv").read_text().splitlines()
+    assert rows[0] == "budget,arm,layer,hit_at_1,effective_rank,content_to_e,e_to_image"
+    assert [float(cell) for cell in rows[2].split(",")[2:]] == pytest.approx([2, 0.45, 13.5, 0.225, 0.6])
+    assert (tmp_path / "out" / "charts" / "layers-hit_at_1-short-1.svg").is_file()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("attention of content to e") >= 1
+    assert "Layer by layer" in page
 
 
 def test_a_study_without_any_run_has_tables_that_say_so(tmp_path):

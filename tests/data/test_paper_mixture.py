@@ -1,4 +1,4 @@
-"""The paper's recipes: all 20 subsets of MMEB-train in every stage, under their caps, in an order that stays."""
+"""The paper's recipes and those beyond it: all 20 subsets of MMEB-train, under their caps, in an order that stays."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from cocoa.data.sources import ImageTextPairsSource, MmebTrainSource
 from cocoa.recipe import Recipe, Stage, load_recipe
 from cocoa.training.setup import open_data
 
-PAPER = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("cocoa-*.yaml"))
+EVERY = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("cocoa-*.yaml"))
+PLUS = [path for path in EVERY if path.stem.endswith("-plus")]
+PAPER = [path for path in EVERY if path not in PLUS]
 SUBSETS = {task.train_name or name for name, task in TASKS.items() if task.split == "ind"}
-CAPS = {"warm-up": 20_000, "bridge": 20_000, "contrastive": 100_000}
+CAPS = {"warm-up": 20_000, "bridge": 20_000, "light": 20_000, "contrastive": 100_000}
 ROWS = 5
 
 
@@ -39,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recipes and, beside them, five rows of each subset as `cocoa synthesize` and the hub have them."""
     project = tmp_path_factory.mktemp("project")
     (project / "recipes").mkdir()
-    for path in PAPER:
+    for path in EVERY:
         shutil.copy(path, project / "recipes")
     data = project / "data"
     images = ["images/one.png"] * ROWS
@@ -69,20 +71,45 @@ def words(recipe: Recipe, stage: Stage, count: int) -> list[str]:
 
 def test_there_are_20_subsets_and_a_recipe_of_each_published_model() -> None:
     assert len(SUBSETS) == 20
-    assert len(PAPER) == 3
+    assert len(PAPER) == len(PLUS) == 3
 
 
-@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
-def test_every_stage_names_all_20_subsets_once_under_its_cap(path: Path) -> None:
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
+def test_every_stage_names_all_20_subsets_under_their_cap(path: Path) -> None:
     for stage in load_recipe(path).stages:
-        assert Counter(subset_names(stage)) == Counter(SUBSETS), stage.name
+        # The light stage reads each from the picture's side and from the text's.
+        times = 2 if stage.name == "light" else 1
+        assert Counter(subset_names(stage)) == Counter(dict.fromkeys(SUBSETS, times)), stage.name
         assert {source.limit for source in stage.data} == {CAPS[stage.name]}  # type: ignore[union-attr]
         assert {source.weight for source in stage.data} == {1.0}
 
 
-def test_the_three_recipes_mix_alike() -> None:
-    first, *others = [[stage.data for stage in load_recipe(path).stages] for path in PAPER]
+@pytest.mark.parametrize("recipes", [PAPER, PLUS], ids=["paper", "plus"])
+def test_the_three_recipes_mix_alike(recipes: list[Path]) -> None:
+    first, *others = [[stage.data for stage in load_recipe(path).stages] for path in recipes]
     assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("path", PLUS, ids=lambda path: path.stem)
+def test_a_recipe_beyond_the_paper_ends_in_the_papers_stage_and_sees_as_many_pairs_before_it(path: Path) -> None:
+    own, paper = load_recipe(path), load_recipe(path.with_name(path.name.replace("-plus", "")))
+    assert own.stages[-1] == paper.stages[-1]
+    alike = {"name", "stages"}
+    assert own.model_dump(exclude=alike) == paper.model_dump(exclude=alike)
+    [light] = own.stages[:-1]
+    assert light.steps * light.batch_size == sum(stage.steps * stage.batch_size for stage in paper.stages[:-1])
+    sides = Counter(source.side for source in light.data if isinstance(source, ImageTextPairsSource))
+    assert sides == {"image_to_text": 20, "other_text": 20}
+    assert [objective.kind for objective in light.objectives] == ["bridged_text"]
+
+
+def test_half_of_the_pairs_beyond_the_paper_are_read_from_the_texts_side(project: Path) -> None:
+    recipe = load_recipe(project / "recipes" / PLUS[0].name)
+    mixture = open_data(recipe, recipe.stages[0])
+    pairs = [mixture.pair(position) for position in range(2 * 20 * ROWS)]
+    assert mixture.epoch_size == len(pairs)
+    assert sum(bool(pair.query.images) for pair in pairs) == len(pairs) // 2
+    assert not any(pair.target.images for pair in pairs)
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -21,8 +21,12 @@ from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, MaskedTextOptions
 from cocoa.probing import probe
 from cocoa.probing.attributes import predict, recall, ridge
-from cocoa.probing.probe import bridge_nats
+from cocoa.probing.geometry import alignment, anisotropy, effective_rank, uniformity
+from cocoa.probing.looks import SHARES
+from cocoa.probing.probe import bridge_losses
 from cocoa.sample import Question, Sample, Task
+
+GEOMETRY = ("alignment", "uniformity", "anisotropy", "effective_rank")
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ def test_recall_by_hand():
     assert recall(scores, truth) == pytest.approx((0.5 + 1.0) / 2), "a row without a true answer is not asked"
 
 
-def slow_nats(model: EmbeddingModel, pairs: list[tuple[Encoded, Encoded]]) -> float:
+def slow_losses(model: EmbeddingModel, pairs: list[tuple[Encoded, Encoded]]) -> list[float]:
     """Row after row: the loss of each hidden word from the state before it, with its own picture and with the next."""
     totals = []
     for shift in (0, 1):
@@ -92,16 +96,16 @@ def slow_nats(model: EmbeddingModel, pairs: list[tuple[Encoded, Encoded]]) -> fl
                 total += float(functional.cross_entropy(scores[None], batch.input_ids[0, place : place + 1]))
                 count += 1
         totals.append(total / count)
-    return totals[1] - totals[0]
+    return totals
 
 
 @torch.no_grad()
-def test_what_e_holds_is_the_loss_through_anothers_less_that_through_its_own(tiny, tasks):
+def test_what_e_holds_is_the_loss_through_its_own_against_that_through_anothers(tiny, tasks):
     model = EmbeddingModel(tiny(), max_tokens=128)
     questions = tasks[0].questions
     encode = model.backbone.encode
     pairs = [(encode(question.query), encode(question.candidates[0])) for question in questions]
-    assert bridge_nats(model, questions) == pytest.approx(slow_nats(model, pairs), abs=1e-4)
+    assert bridge_losses(model, questions) == pytest.approx(slow_losses(model, pairs), abs=1e-4)
 
 
 def test_all_probes_of_a_model_are_plain_numbers(tiny, tasks, monkeypatch):
@@ -110,17 +114,34 @@ def test_all_probes_of_a_model_are_plain_numbers(tiny, tasks, monkeypatch):
     monkeypatch.setattr(attributes.attribute_probes, "__kwdefaults__", {"num_train": 40, "num_test": 20})
     model = EmbeddingModel(tiny(), max_tokens=128)
     found = probe(model, tasks)
-    assert set(found) == {
+    shared = {
         "alignment",
         "uniformity",
         "anisotropy",
         "effective_rank",
-        "bridge_nats",
         *(f"reads_{name}" for name in ("ground", "count", "places", "things")),
     }
-    assert all(isinstance(value, float) and np.isfinite(value) for value in found.values())
+    assert set(found.whole) == shared | {"bridge_true", "bridge_shuffled", "bridge_nats"}
+    assert found.whole["bridge_nats"] == found.whole["bridge_shuffled"] - found.whole["bridge_true"]
+    assert len(found.layers) == 2
+    for layer in found.layers:
+        assert set(layer) == shared | {"hit_at_1", *SHARES}
+        assert all(0 <= value <= 1 for name, value in layer.items() if name not in GEOMETRY)
+    assert all(found.layers[-1][name] == found.whole[name] for name in shared), "the last layer's are the embeddings"
+    assert found.layers[0]["alignment"] != found.layers[1]["alignment"]
+    numbers = [*found.whole.values(), *(value for layer in found.layers for value in layer.values())]
+    assert all(isinstance(value, float) and np.isfinite(value) for value in numbers)
     assert found == probe(model, tasks), "and so each time"
-    assert all(0 <= value <= 1 for name, value in found.items() if name.startswith("reads_"))
+
+
+def test_the_embeddings_own_measures_are_those_of_the_vectors_that_the_model_gives(tiny, tasks):
+    model = EmbeddingModel(tiny(), max_tokens=128)
+    found = probe(model, tasks, attributes=False)
+    queries = model.encode([question.query for question in tasks[0].questions])
+    targets = model.encode([question.candidates[0] for question in tasks[0].questions])
+    both = np.concatenate([queries, targets])
+    expected = (alignment(queries, targets), uniformity(both), anisotropy(both), effective_rank(both))
+    assert tuple(found.whole[name] for name in GEOMETRY) == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_question_is_too_few(tiny, tasks):
@@ -140,5 +161,10 @@ def test_the_command_measures_a_model_folder(tiny, tmp_path, monkeypatch):
     answer = CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "probes.json")])
     assert answer.exit_code == 0, answer.output
     found = json.loads((tmp_path / "probes.json").read_text())
-    assert found == pytest.approx(probe(model, read_tasks(tmp_path / "tasks")), abs=1e-5)
+    expected = probe(model, read_tasks(tmp_path / "tasks"))
+    layers = found.pop("layers")
+    assert found == pytest.approx(expected.whole, abs=1e-5)
+    for layer, other in zip(layers, expected.layers, strict=True):
+        assert layer == pytest.approx(other, abs=1e-5)
+    assert "content to e if even" in answer.output
     assert f"effective rank  {found['effective_rank']:.3f}" in answer.output.replace("   ", "  ")

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from cocoa.ablation.records import Record
 from cocoa.ablation.statistics import half_width, holm, paired_t, sign_flips
-from cocoa.ablation.study import Study
-from cocoa.errors import DataError
+from cocoa.ablation.study import Arm, Study
 from cocoa.sample import META_TASKS
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ArmResult:
     """One arm under one budget; rates in [0, 1], `half` is half of a 95 % interval (None: fewer than two seeds).
 
-    `difference` is to the baseline, pair by pair of one seed; `p` is of Student's t, `p_holm` the same corrected for
-    the number of arms, `p_flips` of the signs alone. `cost` is a mean over seeds of the arm's own stages.
+    `missing` are seeds of the study without a run yet. `difference` is to the baseline, pair by pair of one seed, over
+    the `pairs` seeds that both have; `p` is of Student's t, `p_holm` the same corrected for the number of arms,
+    `p_flips` of the signs alone. `cost` is a mean over seeds of the arm's own stages, as are `probes`, and `layers`
+    with the measures of each layer of the model.
     """
 
     arm: str
     title: str
     seeds: tuple[int, ...]
+    missing: tuple[int, ...]
     scores: tuple[float, ...]
     score: float
     half: float | None
     means: Mapping[str, float]
+    pairs: int
     difference: float | None
     difference_half: float | None
     p: float | None
@@ -40,16 +40,21 @@ class ArmResult:
     cost: Mapping[str, float]
     factors: Mapping[str, float]
     probes: Mapping[str, float] | None
+    layers: tuple[Mapping[str, float], ...]
 
 
 @dataclass(frozen=True)
 class BudgetResult:
-    """All arms under one budget, in the study's order; `runs` of `wanted` are done."""
+    """The arms under one budget that have a run, in the study's order; `runs` of `wanted` are done.
+
+    `absent` are titles of arms without any.
+    """
 
     budget: str
     equal: str
     labelled: int | None
     arms: tuple[ArmResult, ...]
+    absent: tuple[str, ...]
     runs: int
     wanted: int
 
@@ -82,7 +87,7 @@ def analyse(study: Study, records: Sequence[Record]) -> StudyResult:
         }
         base = by_arm[study.baseline]
         arms = [
-            _arm_result(arm.name, arm.title or arm.name, by_arm[arm.name], {} if arm.name == study.baseline else base)
+            _arm_result(study, arm, by_arm[arm.name], {} if arm.name == study.baseline else base)
             for arm in study.arms
             if by_arm[arm.name]
         ]
@@ -90,46 +95,50 @@ def analyse(study: Study, records: Sequence[Record]) -> StudyResult:
         for place, value in zip(tested, holm([arms[place].p or 0.0 for place in tested]), strict=True):
             arms[place] = ArmResult(**{**vars(arms[place]), "p_holm": value})
         left = [arm for arm in study.arms if set(arm.stages) - set(budget.drop)]
-        wanted = len(left) * len(study.seeds)
-        budgets.append(BudgetResult(budget.name, budget.equal, budget.labelled, tuple(arms), len(own), wanted))
+        budgets.append(
+            BudgetResult(
+                budget=budget.name,
+                equal=budget.equal,
+                labelled=budget.labelled,
+                arms=tuple(arms),
+                absent=tuple(arm.title or arm.name for arm in left if not by_arm[arm.name]),
+                runs=len(own),
+                wanted=len(left) * len(study.seeds),
+            )
+        )
     return StudyResult(study.name, study.baseline, tuple(budgets))
 
 
-def read_records(out: Path) -> list[dict[str, Any]]:
-    """Returns all records of runs that count in a study's folder. Raises `E_DATA_READ` for one that is broken."""
-    records = []
-    for path in sorted((out / "runs").glob("*/*/*.json")):
-        try:
-            records.append(json.loads(path.read_text()))
-        except ValueError as error:
-            raise DataError("E_DATA_READ", f"not a record of a run: {error}", where=str(path)) from error
-    return records
-
-
-def _arm_result(name: str, title: str, own: Mapping[int, Record], base: Mapping[int, Record]) -> ArmResult:
+def _arm_result(study: Study, arm: Arm, own: Mapping[int, Record], base: Mapping[int, Record]) -> ArmResult:
     seeds = tuple(sorted(own))
     scores = tuple(own[seed]["score"] for seed in seeds)
     differences = [own[seed]["score"] - base[seed]["score"] for seed in seeds if seed in base]
     records = [own[seed] for seed in seeds]
-    kept = [record["probes"] for record in records if record["probes"]]
+    probed = [record["probes"] for record in records if record["probes"]]
+    layered = [record["layers"] for record in records if record.get("layers")]
     return ArmResult(
-        arm=name,
-        title=title,
+        arm=arm.name,
+        title=arm.title or arm.name,
         seeds=seeds,
+        missing=tuple(seed for seed in study.seeds if seed not in own),
         scores=scores,
         score=fmean(scores),
         half=half_width(scores),
-        means=_means([record["summary"] for record in records], [*META_TASKS]),
+        means=_means([record["summary"] for record in records], META_TASKS),
+        pairs=len(differences),
         difference=fmean(differences) if differences else None,
         difference_half=half_width(differences),
         p=paired_t(differences),
         p_holm=None,
         p_flips=sign_flips(differences),
-        cost=_means([record["cost"] for record in records], list(records[0]["cost"])),
+        cost=_means([record["cost"] for record in records]),
         factors=records[0]["factors"],
-        probes=_means(kept, list(kept[0])) if kept else None,
+        probes=_means(probed) if probed else None,
+        layers=tuple(_means(same) for same in zip(*layered, strict=True)),
     )
 
 
-def _means(parts: Sequence[Mapping[str, float]], keys: Sequence[str]) -> dict[str, float]:
-    return {key: fmean(part[key] for part in parts) for key in keys if all(key in part for part in parts)}
+def _means(parts: Sequence[Mapping[str, float]], keys: Sequence[str] = ()) -> dict[str, float]:
+    """The means of what all parts have, of `keys` or of all that the first one has."""
+    wanted = [key for key in keys or parts[0] if all(key in part for part in parts)]
+    return {key: fmean(part[key] for part in parts) for key in wanted}

@@ -1,6 +1,7 @@
 """Runs a study: tuning first, then every arm, budget and seed once; killed and started again, it goes on.
 
-What is done is what has its record: `tuning/ARM/BUDGET/TRIAL-SEED.json` and `runs/ARM/BUDGET/SEED.json`.
+What is done is what has its record: `tuning/ARM/BUDGET/TRIAL-SEED.json` and `runs/ARM/BUDGET/SEED.json`. A folder of
+records alone is enough to go on from: what a missing run needs and is not there is trained again, and nothing else.
 """
 
 from __future__ import annotations
@@ -8,59 +9,28 @@ from __future__ import annotations
 import json
 import math
 import random
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from cocoa.ablation.costs import added, cost_of, flops_of
 from cocoa.ablation.links import Link, chain_of, train_link
+from cocoa.ablation.records import SCORED, STUDY, Kind, Record, models_of, read_record, read_records, read_study, said
 from cocoa.ablation.study import GENERATED, Arm, Budget, Study, TaskFolder, placed
+from cocoa.ablation.trials import Standing, Trial
+from cocoa.claims import Claims
 from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.errors import DataError, RecipeError, UsageError
 from cocoa.evaluation.runner import Evaluation, evaluate
-from cocoa.files import sweep, write_file
+from cocoa.failpoints import failpoint
+from cocoa.files import remove_folder, sweep, write_file
 from cocoa.model import EmbeddingModel, library_versions
 from cocoa.probing import probe
 from cocoa.recipe import Recipe
 from cocoa.sample import Task
 from cocoa.training.loop import StepHook
-
-STUDY = "study.json"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run to be: an arm under a budget with a seed, its learning rates multiplied by `factors`, by stage.
-
-    `number` is that of a setting that is tried on the validation tasks; None: it counts, and is scored on the tests.
-    """
-
-    arm: str
-    budget: str
-    seed: int
-    factors: Mapping[str, float]
-    number: int | None = None
-
-    @property
-    def path(self) -> Path:
-        """Its record, below the study's folder."""
-        if self.number is None:
-            return Path("runs") / self.arm / self.budget / f"{self.seed}.json"
-        return Path("tuning") / self.arm / self.budget / f"{self.number}-{self.seed}.json"
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far a study is: trials that are done, of how many; what runs now; and the records so far."""
-
-    done: int
-    of: int
-    now: Trial | None
-    records: Sequence[Mapping[str, Any]]
 
 
 class Job:
@@ -85,14 +55,24 @@ class Job:
         self.on_step = on_step
         self.say = say
         self._tasks: dict[tuple[TaskFolder, ...], list[Task]] = {}
+        self._known: dict[Kind, dict[tuple[str, str], Record]] = {}
 
     def run(self) -> list[dict[str, Any]]:
         """Returns the records of all runs that count, in the order of `runs`, doing what is not done yet.
 
-        Raises `E_USAGE_OUT` for a folder that is another study's; `CocoaError` where a run fails.
+        Raises `E_USAGE_OUT` for a folder that is another study's, `E_USAGE_BUSY` while another process works there;
+        `CocoaError` where a run fails.
         """
+        self._check_folder()
+        with Claims(self.out) as claims:
+            # The kernel takes a claim back from a process that dies, however it dies.
+            if not claims.take("study"):
+                raise UsageError("E_USAGE_BUSY", "another process is at work on this study", where=str(self.out))
+            return self._run()
+
+    def _run(self) -> list[dict[str, Any]]:
         self._begin()
-        self._draw_sets()
+        self.draw_sets()
         for trial in self.tuning():
             self._do(trial)
         # All tuning is over before any test is looked at.
@@ -127,8 +107,7 @@ class Job:
 
     def record(self, trial: Trial) -> dict[str, Any]:
         """Returns the record of a trial that is done."""
-        record: dict[str, Any] = json.loads((self.out / trial.path).read_text())
-        return record
+        return read_record(self.out / trial.path)
 
     def recipe(self, trial: Trial) -> Recipe:
         """Returns what a trial trains, its last stage made longer where the budget wants equal FLOPs."""
@@ -154,8 +133,7 @@ class Job:
         self._tell(trial)
         recipe = self.recipe(trial)
         link = self._chain(recipe)
-        found = self._scored(link, recipe, "validation" if trial.number is not None else "tests")
-        costs = [{"link": each.address, "counted": each.counted, **cost_of(each, self.links)} for each in link.chain]
+        found, costs = self._known_of(link, recipe, trial.kind) or self._scored(link, recipe, trial.kind)
         record = {
             "arm": trial.arm,
             "budget": trial.budget,
@@ -169,26 +147,41 @@ class Job:
             "versions": library_versions(),
         }
         write_file(path, json.dumps(record, indent=1) + "\n")
+        failpoint("run-recorded")
 
-    def _scored(self, link: Link, recipe: Recipe, kind: Literal["tests", "validation"]) -> dict[str, Any]:
-        """What a link's model reaches; trained and looked at once, whichever arms and budgets end in it."""
-        pooling = recipe.pooling
-        path = self.out / "scores" / kind / f"{link.address}-{pooling.name}.json"
+    def _known_of(self, link: Link, recipe: Recipe, kind: Kind) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        """What a record that was here at the start says of this very model, and of its cost."""
+        record = self._known[kind].get((link.address, recipe.pooling.name))
+        # What this folder scored itself is said by its own file, with its own logs.
+        if record is None or self._score_file(link, recipe, kind).is_file():
+            return None
+        return {key: record[key] for key in SCORED if key in record}, record["links"]
+
+    def _scored(self, link: Link, recipe: Recipe, kind: Kind) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """What a link's model reaches, and costs; trained and looked at once, whichever arms and budgets end in it."""
+        path = self._score_file(link, recipe, kind)
         if not path.is_file():
             for each in link.chain:
                 model_folder = train_link(each, self.links, on_step=self.on_step, say=self.say)
             model = EmbeddingModel.load(model_folder)
             # The folder may have been made for an arm that pools otherwise, if its stages never read e.
-            model.pooling = pooling
-            tasks = self._read(self.study.tests if kind == "tests" else self.study.validation)
-            found = _scores(evaluate(model, tasks, name=link.address))
-            found["probes"] = probe(model, tasks) if kind == "tests" and self.study.probes else None
+            model.pooling = recipe.pooling
+            tasks = self.tasks(kind)
+            found = scores(evaluate(model, tasks, name=link.address))
+            probes = probe(model, tasks) if kind == "runs" and self.study.probes else None
+            found |= {"probes": probes and probes.whole, "layers": probes and probes.layers}
             write_file(path, json.dumps(found, indent=1) + "\n")
-        if not self._goes_on(link):
+            failpoint("model-scored")
+        if not self._goes_on(link) and (self.links / link.address / "model").is_dir():
             # Its log and recipe stay.
-            shutil.rmtree(self.links / link.address / "model", ignore_errors=True)
+            remove_folder(self.links / link.address / "model")
         content: dict[str, Any] = json.loads(path.read_text())
-        return content
+        costs = [{"link": each.address, "counted": each.counted, **cost_of(each, self.links)} for each in link.chain]
+        return content, costs
+
+    def _score_file(self, link: Link, recipe: Recipe, kind: Kind) -> Path:
+        folder = "tests" if kind == "runs" else "validation"
+        return self.out / "scores" / folder / f"{link.address}-{recipe.pooling.name}.json"
 
     def _goes_on(self, link: Link) -> bool:
         """Whether any arm has stages behind those of a link."""
@@ -246,7 +239,9 @@ class Job:
         own = [each for each in self._chain(recipe).chain if each.counted]
         return sum(each.stage.steps * flops_of(each.recipe, self.out / "flops") for each in own)
 
-    def _read(self, folders: tuple[TaskFolder, ...]) -> list[Task]:
+    def tasks(self, kind: Kind) -> list[Task]:
+        """Returns what runs that count, or tuning, are scored on; its sets must be drawn."""
+        folders = self.study.tests if kind == "runs" else self.study.validation
         if folders not in self._tasks:
             self._tasks[folders] = [
                 task for each in folders for task in read_tasks(placed(each.path, self.folder, self.data), each.only)
@@ -255,26 +250,32 @@ class Job:
 
     # The folder.
 
-    def _begin(self) -> None:
-        """Makes the folder this study's, or finds that it is."""
-        content = self.study.model_dump(mode="json", exclude={"machine"})
+    def _check_folder(self) -> None:
+        """Raises unless the folder is this study's, or new."""
         path = self.out / STUDY
         if path.is_file():
-            if json.loads(path.read_text()) != content:
+            if said(read_study(self.out)) != said(self.study):
                 raise UsageError(
                     "E_USAGE_OUT",
                     "the folder is of another study, or of this one before it was changed",
                     where=str(path),
                 )
-        elif self.out.exists() and any(self.out.iterdir()):
+            return
+        own = (".claims", f".{STUDY}")  # What a process leaves that is killed before it has begun.
+        if self.out.exists() and any(not each.name.startswith(own) for each in self.out.iterdir()):
             raise UsageError("E_USAGE_OUT", "folder is not empty and not of a study", where=str(self.out))
-        else:
-            write_file(path, json.dumps(content, indent=1) + "\n")
-        for folder in (self.out, self.links, self.data):
-            if folder.is_dir():
-                sweep(folder)
 
-    def _draw_sets(self) -> None:
+    def _begin(self) -> None:
+        """Makes the folder this study's, without what a killed process left half written."""
+        self._check_folder()
+        for folder in {path.parent for path in self.out.rglob(".*.draft")}:
+            sweep(folder)
+        if not (self.out / STUDY).is_file():
+            write_file(self.out / STUDY, json.dumps(said(self.study), indent=1) + "\n")
+        self._known = {kind: models_of(read_records(self.out, kind)) for kind in ("runs", "tuning")}
+
+    def draw_sets(self) -> None:
+        """Draws the sets that are not there yet, and looks that no question of the tests is tuned on."""
         for name, options in self.study.generated.items():
             if not (self.data / name).is_dir():
                 self.say(f"drawing {name}")
@@ -284,7 +285,7 @@ class Job:
                 place = placed(each.path, self.folder, self.data)
                 if not place.is_dir():
                     raise DataError("E_DATA_FILE", "no such folder of tasks", where=str(place))
-        if self.study.tuning is not None and _same(self._read(self.study.tests), self._read(self.study.validation)):
+        if self.study.tuning is not None and _same(self.tasks("runs"), self.tasks("tuning")):
             raise RecipeError("E_RECIPE_OPTION", "a question of the tests is among those of the validation tasks")
 
     def _tell(self, now: Trial | None) -> None:
@@ -299,8 +300,8 @@ class Job:
         self.on_standing(Standing(len(done), expected, now, records))
 
 
-def _scores(evaluation: Evaluation) -> dict[str, Any]:
-    """Each task's hit@1, the means of meta-tasks, and their one number: the mean of all tasks."""
+def scores(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns each task's hit@1, the means of meta-tasks, and their one number: the mean of all tasks."""
     facts = evaluation.to_dict()
     tasks = {name: {key: task[key] for key in ("meta_task", "hit_at_1")} for name, task in facts["tasks"].items()}
     return {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cocoa.failpoints import failpoint
 from cocoa.layouts import LAYOUTS
 from cocoa.pooling import Pooling
 from cocoa.recipe import Recipe, Stage
@@ -54,7 +55,7 @@ def chain_of(recipe: Recipe, *, num_before: int, places: Mapping[str, str]) -> L
         pooling = recipe.pooling if _reads_e(stage) else Pooling()
         own = recipe.model_copy(update={"stages": (stage,), "pooling": pooling, "name": stage.name})
         said = own.model_dump(mode="json", exclude={"machine", "name"})
-        content = json.dumps([link.address if link else None, _portable(said, places)], sort_keys=True)
+        content = json.dumps([link.address if link else None, portable(said, places)], sort_keys=True)
         address = f"{stage.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         link = Link(address, own, link, number >= num_before)
     assert link is not None, "a recipe has a stage"
@@ -78,6 +79,7 @@ def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say:
     if folder.exists() and not resume:
         shutil.rmtree(folder)  # killed before it had begun
     train(recipe, folder, resume=resume, on_step=on_step, say=say)
+    failpoint("link-trained")
     shutil.rmtree(folder / "checkpoints")
     return model
 
@@ -87,11 +89,12 @@ def _reads_e(stage: Stage) -> bool:
     return LAYOUTS[stage.layout].bridged or bool(rows & {"apart", "single"})
 
 
-def _portable(node: Any, places: Mapping[str, str]) -> Any:
+def portable(node: Any, places: Mapping[str, str]) -> Any:
+    """Returns plain data in which a path in one of the folders begins with the name that stands for it."""
     if isinstance(node, dict):
-        return {key: _portable(value, places) for key, value in node.items()}
+        return {key: portable(value, places) for key, value in node.items()}
     if isinstance(node, list):
-        return [_portable(value, places) for value in node]
+        return [portable(value, places) for value in node]
     if isinstance(node, str):
         for folder, name in places.items():
             if node == folder or node.startswith(folder + "/"):

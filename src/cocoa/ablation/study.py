@@ -158,7 +158,7 @@ class Study(Options):
             "precision": self.precision,
             "machine": self.machine.model_dump(mode="json"),
             "pooling": arm.pooling.model_dump(mode="json"),
-            "stages": _placed(stages, data),
+            "stages": with_sets(stages, data),
         }
         dropped = {f"stages.{name}." for name in budget.drop}
         changes = [each for each in (*budget.set, *arm.set) if not each.startswith(tuple(dropped))]
@@ -205,13 +205,13 @@ def placed(path: str, folder: Path, data: Path) -> Path:
     return data / rest if first == GENERATED else (folder / path).resolve()
 
 
-def _placed(node: Any, data: Path) -> Any:
-    """The stages with the paths of generated sets made absolute; all others are anchored with the recipe."""
+def with_sets(node: Any, data: Path) -> Any:
+    """Returns stages with the paths of generated sets made absolute; all others are anchored with the recipe."""
     if isinstance(node, list):
-        return [_placed(item, data) for item in node]
+        return [with_sets(item, data) for item in node]
     if isinstance(node, dict):
         return {
-            key: str(placed(value, data, data)) if key == "path" and _is_generated(value) else _placed(value, data)
+            key: str(placed(value, data, data)) if key == "path" and _is_generated(value) else with_sets(value, data)
             for key, value in node.items()
         }
     return node

@@ -25,15 +25,29 @@ def ablate(
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Train nothing; write the tables of the runs that are done.")
     ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Copy the records to FOLDER/NAME, from which the study can go on."),
+    ] = None,
+    again: Annotated[
+        str | None,
+        typer.Option("--repeat", metavar="ARM/BUDGET/SEED", help="Only train this run again from its stored recipe."),
+    ] = None,
 ) -> None:
     """Train the arms of a study with every seed under every budget, and test each against the baseline."""
-    from cocoa.ablation.analysis import analyse, read_records
-    from cocoa.ablation.job import Job, Standing
+    from cocoa.ablation.analysis import analyse
+    from cocoa.ablation.job import Job
+    from cocoa.ablation.records import keep as keep_records
+    from cocoa.ablation.records import read_records
     from cocoa.ablation.study import load_study
+    from cocoa.ablation.trials import Standing
     from cocoa.ablation.writing import write_results
 
     loaded = load_study(study, changes or ())
     out = out or Path("runs") / loaded.name
+    if again is not None:
+        _repeat(Job(loaded, out, folder=study.parent), again)
+        return
     if not report_only:
         with Live(console=console, refresh_per_second=2) as live:
 
@@ -49,6 +63,9 @@ def ablate(
     write_results(analyse(loaded, records), records, out)
     where, page = escape(str(out / "results.md")), escape(str(out / "report.html"))
     console.print(f"Tables in [bold]{where}[/], with charts in {page}", soft_wrap=True)
+    if keep is not None:
+        kept = keep_records(out, keep, folder=study.parent)
+        _say(f"{kept.new} records kept in {kept.folder}, {kept.old} were there")
 
 
 def probe(
@@ -56,7 +73,7 @@ def probe(
     tasks: Annotated[Path, typer.Option(help="Folder of tasks in MMEB's format, or a folder of such folders.")],
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write them there.")] = None,
 ) -> None:
-    """Measure a model's vectors: alignment, uniformity, rank, what e holds, and what a linear map reads off it."""
+    """Measure a model's vectors, layer by layer too: how they lie, what e holds and looks at, what is read off it."""
     from cocoa.data.mmeb_eval import read_tasks
     from cocoa.files import write_file
     from cocoa.model import EmbeddingModel
@@ -64,11 +81,30 @@ def probe(
 
     found = measure(EmbeddingModel.load(model), read_tasks(tasks))
     table = Table("probe", "value", box=None)
-    for name, value in found.items():
+    for name, value in found.whole.items():
         table.add_row(name.replace("_", " "), f"{value:.3f}")
     console.print(table)
+    by_layer = Table("by layer", *(str(number) for number in range(1, len(found.layers) + 1)), box=None)
+    for name in found.layers[-1]:
+        by_layer.add_row(name.replace("_", " "), *(f"{layer[name]:.3f}" for layer in found.layers))
+    console.print(by_layer)
     if json_file is not None:
-        write_file(json_file, json.dumps(found, indent=1) + "\n")
+        write_file(json_file, json.dumps(found.to_dict(), indent=1) + "\n")
+
+
+def _repeat(job: Any, name: str) -> None:
+    """Shows a run's numbers as stored and as they come again; ends with 1 where they differ."""
+    from cocoa.ablation.repeating import repeat
+
+    found = repeat(job, name)
+    table = Table("task", "stored", "again", box=None)
+    for task, rate in found.stored.items():
+        table.add_row(task, f"{100 * rate:.2f}", f"{100 * found.again[task]:.2f}")
+    console.print(table)
+    if not found.is_same:
+        _say("Not the same numbers: compare the record's versions with those that are installed here.")
+        raise typer.Exit(1)
+    _say("The same numbers.")
 
 
 def _say(text: str) -> None:

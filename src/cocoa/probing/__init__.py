@@ -1,5 +1,5 @@
 """Probes: measures of a model's vectors that explain its scores."""
 
-from cocoa.probing.probe import probe
+from cocoa.probing.probe import Probes, probe
 
-__all__ = ["probe"]
+__all__ = ["Probes", "probe"]

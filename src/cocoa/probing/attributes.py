@@ -5,12 +5,15 @@ Shapes: N scenes, D dimensions, K values of an attribute.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cocoa.data.scene_splits import all_things, draw_scene
 from cocoa.data.scenes import CORNERS, GROUNDS, Scene
 from cocoa.model import EmbeddingModel
+from cocoa.probing.layers import vectors_by_layer
 from cocoa.sample import IMAGE_PLACEHOLDER, Sample
 
 Matrix = NDArray[np.float64]
@@ -20,19 +23,24 @@ _SEED = 31
 """Of the scenes that are looked at: no stage and no task of a recipe here draws from it."""
 
 
-def attribute_probes(model: EmbeddingModel, *, num_train: int = 600, num_test: int = 300) -> dict[str, float]:
-    """Returns the share of held-out scenes' attributes that a ridge map from vectors gets right, each in [0, 1].
+def attribute_probes(model: EmbeddingModel, *, num_train: int = 600, num_test: int = 300) -> list[dict[str, float]]:
+    """Returns, of each layer, the share of held-out scenes' attributes that a ridge map from its vectors gets right.
 
-    `ground` and `count` are one answer each; of `places` (corners that are taken) and `things` the best so many
-    answers are counted as there are true ones.
+    Each is in [0, 1], and the last layer's are those of the embeddings. `ground` and `count` are one answer each; of
+    `places` (corners that are taken) and `things` the best so many answers are counted as there are true ones.
     """
     scenes = [
         draw_scene(_SEED, "measure", "any", number, num_things=_NUM_THINGS) for number in range(num_train + num_test)
     ]
     samples = [Sample(f"{IMAGE_PLACEHOLDER}\n", (scene.render(),)) for scene in scenes]
-    vectors = model.encode(samples).astype(np.float64)
+    truths = _truths(scenes)
+    return [read_off(layer.astype(np.float64), truths, num_train) for layer in vectors_by_layer(model, samples)]
+
+
+def read_off(vectors: Matrix, truths: Mapping[str, Matrix], num_train: int) -> dict[str, float]:
+    """Returns `reads_NAME` of each attribute: fitted on the first `num_train` vectors, asked of the others."""
     found = {}
-    for name, truth in _truths(scenes).items():
+    for name, truth in truths.items():
         weights = ridge(vectors[:num_train], truth[:num_train])
         found[f"reads_{name}"] = recall(predict(vectors[num_train:], weights), truth[num_train:])
     return found

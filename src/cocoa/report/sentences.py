@@ -15,13 +15,16 @@ def headline(content: QuickstartContent) -> str:
     """Returns the result in a few words: gain, loss or neither."""
     if len(content.variants) < 2:
         return f"{content.variants[0].title}, trained and measured" if content.variants else "Nothing was measured"
-    first, last = content.variants[0], content.variants[-1]
-    difference = points(last.summary.get("overall"), first.summary.get("overall"))
+    return listed([_gain(variant, content.variants[0]) for variant in content.variants[1:]])
+
+
+def _gain(variant: VariantResult, first: VariantResult) -> str:
+    difference = points(variant.summary.get("overall"), first.summary.get("overall"))
     if difference is None:
-        return f"{last.title} and {first.title.lower()} cannot be compared"
+        return f"{variant.title} and {first.title.lower()} cannot be compared"
     if difference == 0:
-        return f"{last.title} makes no difference"
-    return f"{last.title} {'gains' if difference > 0 else 'loses'} {abs(difference):.1f} points"
+        return f"{variant.title} makes no difference"
+    return f"{variant.title} {'gains' if difference > 0 else 'loses'} {abs(difference):.1f} points"
 
 
 def lead(content: QuickstartContent) -> str:
@@ -32,13 +35,12 @@ def lead(content: QuickstartContent) -> str:
     sentences = [f"In {duration(content.seconds)}, one small model was trained {ways} on the same {pairs}."]
     measured = [variant for variant in content.variants if "overall" in variant.summary]
     if measured:
-        # The last variant is the one that the page is about.
+        # Ours first, what they are measured against last.
         rates = [f"{variant.title} {variant.summary['overall']:.1%}" for variant in reversed(measured)]
         sentences.append(f"Right answers in first place, overall: {', '.join(rates)}.")
-    if num > 1:
-        sentences.append(by_meta_task(content.variants[-1], content.variants[0]))
-    if measured and _is_a_guess(measured[-1]):
-        sentences.append(f"{measured[-1].title} is no better than guessing.")
+    sentences += [by_meta_task(variant, content.variants[0]) for variant in content.variants[1:]]
+    guesses = [variant for variant in measured[1:] or measured if _is_a_guess(variant)]
+    sentences += [f"{variant.title} is no better than guessing." for variant in guesses]
     if num > 1:
         sentences.append("Each was trained once, so a small difference may be chance.")
     return " ".join(sentence for sentence in sentences if sentence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,17 +14,33 @@ from cocoa.report.page import _environment
 from cocoa.report.scale import scale_for
 
 Result = Mapping[str, Any]
+Curves = dict[str, list[tuple[float, float]]]
 _WIDTH, _LINE = 560, 26
+_BY_LAYER = {
+    "hit_at_1": ("hit@1 in %", 100.0),
+    "effective_rank": ("effective rank", 1.0),
+    "content_to_e": ("attention of content to e, in %", 100.0),
+}
+"""The measures of layers that have charts: what stands on the axis, and what they are multiplied by."""
 
 
 def study_page(result: Result) -> str:
     """Returns the HTML of a study's result, given as its `results.json`."""
-    return _environment().get_template("study.html.j2").render(result=result, charts=study_charts(result))
+    charts = study_charts(result)
+    layers = {
+        budget["budget"]: [
+            chart
+            for name, chart in charts.items()
+            if re.fullmatch(rf"layers-\w+-{re.escape(budget['budget'])}-\d+", name)
+        ]
+        for budget in result["budgets"]
+    }
+    return _environment().get_template("study.html.j2").render(result=result, charts=charts, layers=layers)
 
 
 def study_charts(result: Result) -> dict[str, Markup]:
-    """Returns the charts of a study by name: scores and differences of each budget, and few-shot curves if any."""
-    charts = {}
+    """Returns the charts of a study by name: scores, differences and layers of each budget, and few-shot curves."""
+    charts: dict[str, Markup] = {}
     for budget in result["budgets"]:
         name, arms = budget["budget"], budget["arms"]
         if not arms:
@@ -34,15 +51,20 @@ def study_charts(result: Result) -> dict[str, Markup]:
         if differences:
             title = f"Difference to {result['baseline']}, {name}"
             charts[f"differences-{name}"] = interval_chart(differences, title=title, zero=True)
+        for key, (title, scale) in _BY_LAYER.items():
+            charts |= _parts(f"layers-{key}-{name}", _by_layer(arms, key, scale), f"{title}, {name}", "layer", title)
     curves = _few_shot(result)
+    title, label = "hit@1 by labelled pairs", "labelled pairs, powers of two"
+    return charts | _parts("few-shot", curves, title, label, "hit@1 in %")
+
+
+def _parts(name: str, curves: Curves, title: str, x_label: str, y_label: str) -> dict[str, Markup]:
+    """Line charts by name, as many as are needed to tell the series apart."""
+    charts = {}
     for number, start in enumerate(range(0, len(curves), MAX_SERIES), start=1):
         names = list(curves)[start : start + MAX_SERIES]
-        charts[f"few-shot-{number}"] = line_chart(
-            {name: curves[name] for name in names},
-            title="hit@1 by labelled pairs",
-            x_label="labelled pairs, powers of two",
-            y_label="hit@1 in %",
-            noisy=False,
+        charts[f"{name}-{number}"] = line_chart(
+            {each: curves[each] for each in names}, title=title, x_label=x_label, y_label=y_label, noisy=False
         )
     return charts
 
@@ -92,9 +114,18 @@ _STYLE = (
 )
 
 
-def _few_shot(result: Result) -> dict[str, list[tuple[float, float]]]:
+def _by_layer(arms: Sequence[Mapping[str, Any]], key: str, scale: float) -> Curves:
+    """Each arm's (layer, measure), of the arms whose layers were measured."""
+    return {
+        arm["title"]: [(float(number), scale * layer[key]) for number, layer in enumerate(arm["layers"], start=1)]
+        for arm in arms
+        if arm.get("layers") and all(key in layer for layer in arm["layers"])
+    }
+
+
+def _few_shot(result: Result) -> Curves:
     """Each arm's (log2 of labelled pairs, hit@1 in %), of the budgets that say how many there are."""
-    curves: dict[str, list[tuple[float, float]]] = {}
+    curves: Curves = {}
     for budget in sorted((b for b in result["budgets"] if b["labelled"]), key=lambda b: int(b["labelled"])):
         for arm in budget["arms"]:
             power = math.log2(budget["labelled"])
