@@ -98,8 +98,11 @@ def compare(model: EmbeddingModel, tasks: Sequence[Task], repeats: int) -> dict[
             with timed(times[name]):
                 scores[name] = way(tasks)
         moved = max(moved, *(check_equal(scores[OURS], scores[name], tasks) for name in (PEER, ONCE)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # Passes side by side run in threads where nothing is counted.
     with FlopCounterMode(display=False) as counter:
         receipt = evaluate(model, tasks, name="ours").receipt or {}
+    torch.set_num_threads(threads)
     rate = matrix_rate()
     own = median(times[OURS])
     return {

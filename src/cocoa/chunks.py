@@ -8,6 +8,7 @@ Chunk = list[list[int]]
 """The lines of one forward pass; a line is the places of the rows that stand in it, one after another."""
 
 _SMALL_CHUNK_TOKENS = 1024
+"""A pass of fewer is not worth its overhead, whatever is padding in it; of small passes, one of an eighth is."""
 
 
 def padded_chunks(lengths: Sequence[int], max_tokens: int) -> list[Chunk]:
@@ -18,11 +19,12 @@ def padded_chunks(lengths: Sequence[int], max_tokens: int) -> list[Chunk]:
     """
     chunks: list[Chunk] = []
     num_tokens = 0
+    small = min(_SMALL_CHUNK_TOKENS, max_tokens // 8)
     for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
         # Sorted upwards, so the row that comes now is the longest of its chunk.
         padded = (len(chunks[-1]) + 1) * lengths[place] if chunks else 0
         num_tokens += lengths[place]
-        is_dense = padded - num_tokens <= padded / 8 or padded <= _SMALL_CHUNK_TOKENS
+        is_dense = padded - num_tokens <= padded / 8 or padded <= small
         if chunks and padded <= max_tokens and is_dense:
             chunks[-1].append([place])
         else:

@@ -44,6 +44,14 @@ class Pooling(Options):
             raise ValueError(f"pooling {name!r} is not known")
         return found
 
+    def places(self, batch: Batch) -> Tensor | None:
+        """Returns int64 [R], the places in the flattened lines whose states are pooled; None: nearly all."""
+        if self.kind == "mean":
+            return None
+        if self.tokens == 1:
+            return batch.bridge
+        return (batch.roles == Role.BRIDGE).flatten().nonzero()[:, 0]
+
     def pool(self, states: Tensor, batch: Batch) -> Tensor:
         """Returns [M, D]: one vector, of any length, for each sample of states [N, S, D]."""
         if self.kind == "bridge" and self.tokens == 1:

@@ -24,7 +24,9 @@ from transformers.utils import logging
 
 from cocoa.backbones.encoded import Encoded, Kind
 from cocoa.backbones.families import FAMILIES
+from cocoa.backbones.patch_embedding import PatchEmbedding
 from cocoa.backbones.patches import PatchGrid
+from cocoa.backbones.reading import READ_AT, compute_where_read, only
 from cocoa.backbones.rope import mrope_positions
 from cocoa.backbones.seen import Seen
 from cocoa.backbones.tokens import TextTokens
@@ -47,6 +49,9 @@ class Backbone(nn.Module):
             # New rows are drawn from the old ones' spread, where there are values at all.
             stock.resize_token_embeddings(text.control.mask + 1, mean_resizing=stock.device.type != "meta")
         self.bridge = self._control(text.control.bridge)
+        if not isinstance(stock.model.visual.patch_embed, PatchEmbedding):  # else it has been a backbone's before
+            stock.model.visual.patch_embed = PatchEmbedding(stock.model.visual.patch_embed)
+            compute_where_read(self.layers)
 
     @property
     def hidden_size(self) -> int:
@@ -141,35 +146,37 @@ class Backbone(nn.Module):
         image_grid_thw: Tensor | None = None,
         *,
         seen: Seen | None = None,
+        read_at: Tensor | None = None,
     ) -> Tensor:
         """Returns the last layer's states after the final norm, [N, S, D].
 
         `input_ids` and `kinds` [N, S]; `allowed` bool [N, 1, S, S], may query look at key; `position_ids` [3, N, S];
         patches [P, F] and grids [I, 3] of all pictures in reading order, or what was `seen` of them already: then the
-        vision tower is not run.
+        vision tower is not run. With `read_at`, int64 [R] places of the flattened rows, the last layer is computed for
+        them only, and all other states are 0.
         """
         if seen is None and pixel_values is not None:
             assert image_grid_thw is not None, "patches come with their grids"
             seen = self.see(pixel_values, image_grid_thw)
         embedded = self.words(input_ids)
         is_image = kinds == Kind.IMAGE
-        deepstack: dict[str, Any] = {}
+        extra: dict[str, Any] = {} if read_at is None else {READ_AT: read_at}
         if seen is not None:
             if len(seen.features) != int(is_image.sum()):
                 raise ValueError(f"{len(seen.features)} visual tokens seen, {int(is_image.sum())} in the rows")
             embedded = embedded.masked_scatter(is_image[:, :, None], seen.features.to(embedded.dtype))
             if seen.deepstack:
-                deepstack = {"visual_pos_masks": is_image, "deepstack_visual_embeds": list(seen.deepstack)}
+                extra |= {"visual_pos_masks": is_image, "deepstack_visual_embeds": list(seen.deepstack)}
         # The language model itself: the model around it can be given what was seen in newer versions only.
         output = self.stock.model.language_model(
             inputs_embeds=embedded,
             attention_mask=self.attention_mask(allowed),
             position_ids=position_ids,
             use_cache=False,
-            **deepstack,
+            **extra,
         )
         states: Tensor = output.last_hidden_state
-        return states
+        return states if read_at is None else only(states, read_at)
 
     def words(self, input_ids: Tensor) -> Tensor:
         """Returns [N, S, D]: the embeddings of tokens, before any layer."""

@@ -28,10 +28,11 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A distinct sample: the first of those that are equal, its key, and the sizes in pixels of its pictures."""
+    """A distinct sample: the first of those that are equal, its key, digests and sizes in pixels of its pictures."""
 
     key: str
     sample: Sample
+    pictures: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
 
 
@@ -77,7 +78,8 @@ def distinct_contents(
         content = digest.hexdigest()
         if content not in numbers:
             numbers[content] = len(contents)
-            contents.append(Content(content, sample, tuple(picture.size for picture in found)))
+            digests, sizes = tuple(one.digest for one in found), tuple(one.size for one in found)
+            contents.append(Content(content, sample, digests, sizes))
         of[identity] = numbers[content]
     return contents, of
 

@@ -169,10 +169,20 @@ def _num_tokens(model: EmbeddingModel, content: Content) -> int:
 
 
 def _pieces(contents: Sequence[Content], tokens: Sequence[int], shard_size: int) -> list[list[str]]:
-    """The keys in pieces of samples of like length, longest first, so that the last pieces are short."""
+    """The keys in pieces, longest samples first, so that the last pieces are short.
+
+    Samples that show the same pictures follow one another: what is embedded together sees a picture once. Those of like
+    length share a pass all the same, because a piece has many and they are sorted in it.
+    """
+    longest: dict[tuple[str, ...], int] = {}
+    groups = [content.pictures or (content.key,) for content in contents]
+    for group, count in zip(groups, tokens, strict=True):
+        longest[group] = max(longest.get(group, 0), count)
     pieces: list[list[str]] = []
     room = 0
-    for place in sorted(range(len(contents)), key=lambda place: (-tokens[place], contents[place].key)):
+    for place in sorted(
+        range(len(contents)), key=lambda place: (-longest[groups[place]], groups[place], contents[place].key)
+    ):
         if not pieces or room < tokens[place] or len(pieces[-1]) == shard_size:
             pieces.append([])
             room = _SHARD_TOKENS

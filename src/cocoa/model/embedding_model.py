@@ -18,15 +18,19 @@ from torch.nn import functional
 
 from cocoa.backbones import Backbone, Encoded, Seen
 from cocoa.batch import Batch, Row, collate, row_length, single_row
-from cocoa.chunks import padded_chunks
+from cocoa.chunks import Chunk, padded_chunks
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
+from cocoa.model.passes import pass_tokens, run_passes
+from cocoa.model.shared_pictures import SharedPictures
 from cocoa.pooling import BRIDGE, Pooling
 from cocoa.prompts import PROMPTS
 from cocoa.sample import Sample
 
 _WINDOW = 512
-"""Samples that are decoded and sorted together: enough for even batches, few enough to hold in memory."""
+"""Samples that are sorted together: enough for even passes."""
+MAX_BATCH_TOKENS = 16_384
+"""The most padded tokens of a pass, on any device."""
 
 
 class EmbeddingModel(nn.Module):
@@ -59,10 +63,13 @@ class EmbeddingModel(nn.Module):
         """The type of the weights."""
         return next(self.parameters()).dtype
 
-    def states(self, batch: Batch, allowed: Tensor, seen: Seen | None = None) -> Tensor:
+    def states(
+        self, batch: Batch, allowed: Tensor, seen: Seen | None = None, *, read_at: Tensor | None = None
+    ) -> Tensor:
         """Returns the last hidden states [N, S, D] when query positions look where `allowed` [N, 1, S, S] says.
 
-        With `seen`, what the vision tower made of the batch's pictures before, it is not run again.
+        With `seen`, what the vision tower made of the batch's pictures before, it is not run again; with `read_at`,
+        places of the flattened lines, only their states are computed to the end and all others are 0.
         """
         return self.backbone.hidden_states(
             batch.input_ids,
@@ -72,6 +79,7 @@ class EmbeddingModel(nn.Module):
             batch.pixel_values,
             batch.image_grid_thw,
             seen=seen,
+            read_at=read_at,
         )
 
     def row(self, sample: Encoded) -> Row:
@@ -80,23 +88,45 @@ class EmbeddingModel(nn.Module):
 
     def embed(self, batch: Batch, seen: Seen | None = None) -> Tensor:
         """Returns float32 [M, D] of unit length: each sample's e."""
-        states = self.states(batch, LAYOUTS[self.layout].allowed(batch.roles, batch.samples), seen)
+        allowed = LAYOUTS[self.layout].allowed(batch.roles, batch.samples)
+        states = self.states(batch, allowed, seen, read_at=self.pooling.places(batch))
         return functional.normalize(self.pooling.pool(states, batch).float(), dim=-1)
 
-    def embed_all(self, samples: Sequence[Encoded], *, max_batch_tokens: int = 16_384) -> Tensor:
-        """Returns float32 [len(samples), D] in the order given.
+    def embed_all(self, samples: Sequence[Encoded], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
+        """Returns float32 [len(samples), D] in the order given, without gradients.
 
-        Rows of like length share a forward pass of at most `max_batch_tokens` padded tokens: little is padding.
+        Rows of like length share a forward pass of at most `max_batch_tokens` padded tokens (on a CPU of fewer, see
+        `passes.CPU_TOKENS`): little is padding. A picture that several samples show is seen once.
         """
-        rows = [self.row(sample) for sample in samples]
-        vectors: list[Tensor] = []
-        places: list[int] = []
-        for chunk in padded_chunks([row_length(row) for row in rows], max_batch_tokens):
-            batch = collate(self.backbone, [rows[place] for [place] in chunk]).to(self.backbone.device)
-            vectors.append(self.embed(batch))
-            places.extend(place for [place] in chunk)
-        order = torch.tensor(places).argsort().to(vectors[0].device)
-        return torch.cat(vectors)[order]
+        shared = SharedPictures(samples)
+        return self._embed_rows(
+            [self.row(sample) for sample in samples], max_batch_tokens, shared=shared if shared.has_any else None
+        )
+
+    def _embed_rows(
+        self,
+        rows: Sequence[Row],
+        max_batch_tokens: int,
+        complete: Callable[[int], Row] | None = None,
+        shared: SharedPictures | None = None,
+    ) -> Tensor:
+        """The vectors of rows; with `complete` the rows are outlines, and it returns the row that is read."""
+        device = self.backbone.device
+
+        def prepare(chunk: Chunk) -> tuple[Chunk, Batch]:
+            made = [rows[place] if complete is None else complete(place) for [place] in chunk]
+            return chunk, collate(self.backbone, made)
+
+        def embed(ready: tuple[Chunk, Batch]) -> Tensor:
+            chunk, batch = ready[0], ready[1].to(device)
+            seen = None if shared is None else shared.see(self.backbone, batch, (place for [place] in chunk))
+            return self.embed(batch, seen)
+
+        # Longest first, so that passes that run side by side end together.
+        chunks = padded_chunks([row_length(row) for row in rows], pass_tokens(device, max_batch_tokens))[::-1]
+        vectors = torch.cat(list(run_passes(chunks, prepare, embed, device)))
+        order = torch.tensor([place for chunk in chunks for [place] in chunk]).argsort()
+        return vectors[order.to(vectors.device)]
 
     @torch.inference_mode()
     def encode(
@@ -111,8 +141,8 @@ class EmbeddingModel(nn.Module):
         self.eval()
         vectors = np.zeros((len(samples), self.backbone.hidden_size), np.float32)
         done = 0
-        for encoded in self._windows(samples):
-            window = self.embed_all(encoded).cpu().numpy()
+        for outlines in self._windows(samples):
+            window = self._embed_window(samples[done : done + len(outlines)], outlines)
             if not np.isfinite(window).all():
                 number = done + int(np.flatnonzero(~np.isfinite(window).all(1))[0])
                 raise ModelError(
@@ -125,17 +155,29 @@ class EmbeddingModel(nn.Module):
         self.train(was_training)
         return vectors
 
+    def _embed_window(self, samples: Sequence[Sample], outlines: Sequence[Encoded]) -> NDArray[np.float32]:
+        rows = [self.row(outline) for outline in outlines]
+
+        def complete(place: int) -> Row:
+            sample = samples[place]
+            return self.row(self.backbone.encode(sample)) if sample.images else rows[place]
+
+        return self._embed_rows(rows, MAX_BATCH_TOKENS, complete).cpu().numpy()
+
     def _windows(self, samples: Sequence[Sample]) -> Iterator[list[Encoded]]:
-        """Decoded samples, `_WINDOW` at a time; one thread decodes the next window while this one is computed."""
+        """Samples without the pixels of their pictures, `_WINDOW` at a time, the next read while one is computed.
 
-        def decode(start: int) -> list[Encoded]:
-            return [self.backbone.encode(sample) for sample in samples[start : start + _WINDOW]]
+        Their lengths decide who shares a pass; a picture is decoded right before its pass, so few are in memory.
+        """
 
-        with ThreadPoolExecutor(1, thread_name_prefix="cocoa-decode") as pool:
-            upcoming = pool.submit(decode, 0)
+        def read(start: int) -> list[Encoded]:
+            return [self.backbone.encode(sample, pixels=False) for sample in samples[start : start + _WINDOW]]
+
+        with ThreadPoolExecutor(1, thread_name_prefix="cocoa-read") as pool:
+            upcoming = pool.submit(read, 0)
             for start in range(0, len(samples), _WINDOW):
                 ready = upcoming.result()
-                upcoming = pool.submit(decode, start + _WINDOW)
+                upcoming = pool.submit(read, start + _WINDOW)
                 yield ready
 
     def save(self, folder: Path, *, receipt: dict[str, Any] | None = None) -> None:

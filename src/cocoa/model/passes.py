@@ -1,0 +1,93 @@
+"""Forward passes over many rows: prepared ahead, on a CPU side by side, never more than a few in memory.
+
+Shapes: M rows, D hidden.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from cocoa.chunks import Chunk
+
+CPU_TOKENS = 2048
+"""Padded tokens of a pass on a CPU: what a layer makes of more does not stay in its caches, and nothing is gained."""
+_MOST_ABREAST = 4
+
+Ready = TypeVar("Ready")
+Prepare = Callable[[Chunk], Ready]
+Embed = Callable[[Ready], Tensor]
+
+
+def pass_tokens(device: torch.device, at_most: int) -> int:
+    """Returns the padded tokens of a pass on a device."""
+    return min(at_most, CPU_TOKENS) if device.type == "cpu" else at_most
+
+
+def run_passes(
+    chunks: Sequence[Chunk], prepare: Prepare[Ready], embed: Embed[Ready], device: torch.device
+) -> Iterator[Tensor]:
+    """Yields [M, D] for each chunk, in their order, without gradients; one thread prepares them ahead of the passes.
+
+    Where a CPU computes with several threads, as many passes run side by side, each with its share of the threads: in
+    one pass alone they would wait for one another at each step.
+    """
+    if len(chunks) == 1:
+        with torch.inference_mode():
+            only = embed(prepare(chunks[0]))
+        yield only
+        return
+    threads = torch.get_num_threads()
+    abreast = min(threads, _MOST_ABREAST, len(chunks)) if device.type == "cpu" else 1
+    with ThreadPoolExecutor(1, thread_name_prefix="cocoa-prepare") as preparing:
+        if abreast < 2:
+            yield from _one_by_one(chunks, preparing, prepare, embed)
+            return
+        try:
+            with ThreadPoolExecutor(abreast, "cocoa-pass", torch.set_num_threads, (threads // abreast,)) as computing:
+                yield from _side_by_side(chunks, preparing, computing, abreast, prepare, embed)
+        finally:
+            # What a thread sets for itself is, in part, set for all.
+            torch.set_num_threads(threads)
+
+
+def _one_by_one(
+    chunks: Sequence[Chunk], preparing: ThreadPoolExecutor, prepare: Prepare[Ready], embed: Embed[Ready]
+) -> Iterator[Tensor]:
+    upcoming = deque(preparing.submit(prepare, chunk) for chunk in chunks[:1])
+    for number in range(len(chunks)):
+        ready = upcoming.popleft().result()
+        upcoming.extend(preparing.submit(prepare, chunk) for chunk in chunks[number + 1 : number + 2])
+        with torch.inference_mode():
+            vectors = embed(ready)
+        yield vectors
+
+
+def _side_by_side(
+    chunks: Sequence[Chunk],
+    preparing: ThreadPoolExecutor,
+    computing: ThreadPoolExecutor,
+    abreast: int,
+    prepare: Prepare[Ready],
+    embed: Embed[Ready],
+) -> Iterator[Tensor]:
+    @torch.inference_mode()
+    def work(ready: Future[Ready]) -> Tensor:
+        return embed(ready.result())
+
+    upcoming: deque[Future[Tensor]] = deque()
+    try:
+        for chunk in chunks:
+            upcoming.append(computing.submit(work, preparing.submit(prepare, chunk)))
+            if len(upcoming) > abreast:
+                yield upcoming.popleft().result()
+        while upcoming:
+            yield upcoming.popleft().result()
+    finally:
+        for future in upcoming:
+            future.cancel()

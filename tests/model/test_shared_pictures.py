@@ -1,0 +1,94 @@
+"""A picture that several samples show goes through the vision tower once, and no vector knows it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cocoa.backbones.families import FAMILIES
+from cocoa.model import EmbeddingModel, passes, shared_pictures
+from counting import counted
+
+
+def several(sample):
+    """Eight samples on three pictures, one of which shows two, and one shows a picture twice; lengths differ."""
+    made = []
+    for number in range(8):
+        sizes = [(56, 56), (90, 57), (60, 80)][: 1 + (number == 3)] if number % 2 else [(60, 80)]
+        made.append(sample(" ".join(["owls"] * (1 + 3 * number)), *sizes))
+    twice = sample("two", (60, 80))
+    return [*made, sample("a cat"), type(twice)("twice", twice.images * 2)]
+
+
+def distinct_patches(samples):
+    pictures = {patches.tobytes(): len(patches) for one in samples for patches in one.patches}
+    return sum(pictures.values()), sum(len(patches) for one in samples for patches in one.patches)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_distinct_picture_is_seen_once_and_vectors_are_those_of_samples_alone(tiny, sample, family, monkeypatch):
+    monkeypatch.setattr(passes, "CPU_TOKENS", 64)
+    model = EmbeddingModel(tiny(family=family)).eval()
+    encoded = [model.backbone.encode(one) for one in several(sample)]
+    with torch.inference_mode():
+        alone = torch.cat([model.embed_all([one]) for one in encoded])
+    with counted(model) as counts:
+        together = model.embed_all(encoded)
+    once, every_time = distinct_patches(encoded)
+    assert counts.passes > 3
+    assert counts.patches == once < every_time
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=1e-4)
+
+
+def test_what_does_not_fit_is_seen_again_and_gives_the_same_vectors(tiny, sample, monkeypatch):
+    monkeypatch.setattr(passes, "CPU_TOKENS", 64)
+    model = EmbeddingModel(tiny()).eval()
+    encoded = [model.backbone.encode(one) for one in several(sample)]
+    kept = model.embed_all(encoded)
+    monkeypatch.setattr(shared_pictures, "_MOST_BYTES", 0)
+    with counted(model) as counts:
+        again = model.embed_all(encoded)
+    assert counts.patches > distinct_patches(encoded)[0]
+    torch.testing.assert_close(again, kept, atol=2e-5, rtol=1e-4)
+
+
+def test_pictures_that_only_begin_and_end_alike_are_told_apart(tiny, sample):
+    model = EmbeddingModel(tiny()).eval()
+    first = model.backbone.encode(sample("owls", (56, 56)))
+    changed = first.patches[0].copy()
+    changed[3] += 1
+    second = type(first)(first.ids, first.kinds, (changed,), first.grids)
+    vectors = model.embed_all([first, second])
+    assert (vectors[0] - vectors[1]).abs().max() > 1e-3
+    torch.testing.assert_close(vectors[1:], model.embed_all([second]), atol=2e-5, rtol=1e-4)
+
+
+def test_nothing_is_kept_after_its_last_use(tiny, sample, monkeypatch):
+    made = []
+    plain = shared_pictures.SharedPictures.__init__
+    monkeypatch.setattr(
+        shared_pictures.SharedPictures, "__init__", lambda self, samples: made.append(self) or plain(self, samples)
+    )
+    monkeypatch.setattr(passes, "CPU_TOKENS", 64)
+    model = EmbeddingModel(tiny()).eval()
+    model.embed_all([model.backbone.encode(one) for one in several(sample)])
+    [pictures] = made
+    assert (pictures._kept, pictures._bytes) == ({}, 0)
+
+
+def test_passes_side_by_side_give_the_same_vectors(tiny, sample, monkeypatch):
+    monkeypatch.setattr(passes, "CPU_TOKENS", 64)
+    model = EmbeddingModel(tiny()).eval()
+    samples = several(sample) * 3
+    encoded = [model.backbone.encode(one) for one in samples]
+    one = model.embed_all(encoded)
+    streamed = model.encode(samples)
+    torch.set_num_threads(2)
+    try:
+        torch.testing.assert_close(model.embed_all(encoded), one, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            torch.from_numpy(model.encode(samples)), torch.from_numpy(streamed), atol=2e-5, rtol=1e-4
+        )
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
