@@ -8,6 +8,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cocoa.backbones import Backbone
+from cocoa.backbones.attention import stock_attention
 from cocoa.backbones.nano import new_nano, train_tokenizer
 from cocoa.backbones.patches import PatchGrid
 from cocoa.backbones.tokens import TextTokens
@@ -103,7 +104,7 @@ def new_small(family: str, text: TextTokens, hidden_size: int, attention: str) -
         vision_end_token_id=control.vision_end,
         tie_word_embeddings=True,
     )
-    stock = AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
+    stock = AutoModelForImageTextToText.from_config(config, attn_implementation=stock_attention(attention))
     return Backbone(stock.eval(), text, TINY_GRIDS[family])
 
 

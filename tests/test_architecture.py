@@ -11,7 +11,7 @@ SOURCE = Path(cocoa.__file__).parent
 
 # A module may import from its own part and from parts of a lower line.
 FLOORS = [
-    {"errors", "options", "archives", "claims", "crew", "failpoints"},
+    {"errors", "options", "archives", "claims", "crew", "failpoints", "looks"},
     {"images", "files"},
     {"sample"},
     {"layouts", "backbones", "data", "prompts"},

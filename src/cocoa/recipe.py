@@ -32,7 +32,9 @@ class BackboneOptions(Options):
     """Smaller pictures are enlarged to this area; None keeps the backbone's own limit."""
     max_pixels: Count | None = None
     """Larger pictures are shrunk to this area; None keeps the backbone's own limit."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["split", "sdpa", "eager"] = "split"
+    """`split`: each part of a row is computed against what it may look at, without a square mask; `sdpa` and `eager`:
+    the same numbers up to rounding, through a square mask, fused and in plain products."""
 
 
 class MachineOptions(Options):

@@ -9,7 +9,7 @@ from cocoa.backbones.seen import Seen
 
 
 def open_backbone(
-    name: str, *, attention: str = "sdpa", dtype: torch.dtype = torch.float32, weights: bool = True
+    name: str, *, attention: str = "split", dtype: torch.dtype = torch.float32, weights: bool = True
 ) -> Backbone:
     """Returns the backbone that a recipe names: `nano` (ships here), `nano-untrained`, a model folder or a hub id.
 

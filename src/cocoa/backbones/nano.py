@@ -12,6 +12,7 @@ from importlib.resources import as_file, files
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from cocoa.backbones.attention import stock_attention
 from cocoa.backbones.patches import PatchGrid
 from cocoa.backbones.qwen_vl import Backbone, load_backbone
 from cocoa.backbones.tokens import TextTokens
@@ -68,7 +69,7 @@ def new_nano(
     vision_size: int = 96,
     num_vision_layers: int = 2,
     grid: PatchGrid = NANO_GRID,
-    attention: str = "sdpa",
+    attention: str = "split",
 ) -> Backbone:
     """Returns an untrained backbone of this small shape; weights come from torch's current random state."""
     control = text.control
@@ -112,12 +113,12 @@ def new_nano(
         vision_start_token_id=control.vision_start,
         vision_end_token_id=control.vision_end,
         tie_word_embeddings=True,
-        attn_implementation=attention,
+        attn_implementation=stock_attention(attention),
     )
     return Backbone(Qwen2VLForConditionalGeneration(config).eval(), text, grid)
 
 
-def load_nano(*, attention: str = "sdpa", trained: bool = True, weights: bool = True) -> Backbone:
+def load_nano(*, attention: str = "split", trained: bool = True, weights: bool = True) -> Backbone:
     """Returns the shipped nano backbone, or a random one of its shape with its tokenizer, or its shape alone."""
     with as_file(files("cocoa") / "assets" / "nano") as folder:
         if trained or not weights:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
 from transformers.utils import logging
 
+from cocoa.backbones.attention import attention_name, stock_attention
 from cocoa.backbones.encoded import Encoded, Kind
 from cocoa.backbones.families import FAMILIES
 from cocoa.backbones.patch_embedding import PatchEmbedding
@@ -32,6 +33,7 @@ from cocoa.backbones.seen import Seen
 from cocoa.backbones.tokens import TextTokens
 from cocoa.errors import CocoaError, DataError, ModelError
 from cocoa.images import open_rgb, picture_size
+from cocoa.looks import Looks
 from cocoa.sample import Sample
 
 
@@ -63,6 +65,11 @@ class Backbone(nn.Module):
         """Where the weights are."""
         device: torch.device = next(self.stock.parameters()).device
         return device
+
+    @property
+    def attention(self) -> str:
+        """How the language model attends: `split`, `sdpa` or `eager`; see `backbones.attention`."""
+        return attention_name(self.stock)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -140,7 +147,7 @@ class Backbone(nn.Module):
         self,
         input_ids: Tensor,
         kinds: Tensor,
-        allowed: Tensor,
+        allowed: Tensor | Looks,
         position_ids: Tensor,
         pixel_values: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
@@ -150,7 +157,8 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """Returns the last layer's states after the final norm, [N, S, D].
 
-        `input_ids` and `kinds` [N, S]; `allowed` bool [N, 1, S, S], may query look at key; `position_ids` [3, N, S];
+        `input_ids` and `kinds` [N, S]; `allowed` bool [N, 1, S, S], may query look at key, or the `Looks` that
+        say the same to the attention `split`; `position_ids` [3, N, S];
         patches [P, F] and grids [I, 3] of all pictures in reading order, or what was `seen` of them already: then the
         vision tower is not run. With `read_at`, int64 [R] places of the flattened rows, the last layer is computed for
         them only, and all other states are 0.
@@ -170,9 +178,9 @@ class Backbone(nn.Module):
         # The language model itself: the model around it can be given what was seen in newer versions only.
         output = self.stock.model.language_model(
             inputs_embeds=embedded,
-            attention_mask=self.attention_mask(allowed),
             position_ids=position_ids,
             use_cache=False,
+            **self._attending(allowed),
             **extra,
         )
         states: Tensor = output.last_hidden_state
@@ -183,20 +191,28 @@ class Backbone(nn.Module):
         embedded: Tensor = self.stock.get_input_embeddings()(input_ids)
         return embedded
 
+    def _attending(self, allowed: Tensor | Looks) -> dict[str, Any]:
+        """What decoder layers are told of who looks at whom."""
+        if not isinstance(allowed, Looks):
+            return {"attention_mask": self.attention_mask(allowed)}
+        if self.attention != "split":
+            raise ValueError(f"attention {self.attention!r} needs a square mask, not looks")
+        return {"attention_mask": None, "looks": allowed}
+
     def attention_mask(self, allowed: Tensor) -> Tensor:
         """Returns `allowed` as the attention backend must be given it.
 
-        `sdpa` takes booleans; `eager` adds what it is given, so there a forbidden look is the lowest float.
+        `split` and `sdpa` take booleans; `eager` adds what it is given, so there a forbidden look is the lowest float.
         """
-        if self.stock.config.text_config._attn_implementation == "sdpa":
+        if self.attention != "eager":
             return allowed
         lowest = torch.finfo(self.stock.dtype).min
         return torch.zeros_like(allowed, dtype=self.stock.dtype).masked_fill(~allowed, lowest)
 
-    def decode_once(self, layer: nn.Module, states: Tensor, allowed: Tensor, position_ids: Tensor) -> Tensor:
+    def decode_once(self, layer: nn.Module, states: Tensor, allowed: Tensor | Looks, position_ids: Tensor) -> Tensor:
         """Returns [N, S, D]: one decoder layer (a copy of `layers[i]`) run over states."""
         rotary = self.stock.model.language_model.rotary_emb(states, position_ids)
-        output = layer(states, attention_mask=self.attention_mask(allowed), position_embeddings=rotary)
+        output = layer(states, position_embeddings=rotary, **self._attending(allowed))
         result: Tensor = output[0] if isinstance(output, tuple) else output
         return result
 
@@ -255,7 +271,7 @@ class Backbone(nn.Module):
 
 
 def load_backbone(
-    name_or_path: str, *, attention: str = "sdpa", dtype: torch.dtype = torch.float32, weights: bool = True
+    name_or_path: str, *, attention: str = "split", dtype: torch.dtype = torch.float32, weights: bool = True
 ) -> Backbone:
     """Returns the backbone of a model folder or hub id, in evaluation mode.
 
@@ -279,7 +295,9 @@ def load_backbone(
         stock = _with_weights(name_or_path, attention, dtype)
     else:
         with torch.device("meta"):
-            stock = AutoModelForImageTextToText.from_config(config, attn_implementation=attention, dtype=dtype)
+            stock = AutoModelForImageTextToText.from_config(
+                config, attn_implementation=stock_attention(attention), dtype=dtype
+            )
     return Backbone(stock, TextTokens.load(name_or_path), _patch_grid(name_or_path)).eval()
 
 
@@ -290,7 +308,7 @@ def _with_weights(name_or_path: str, attention: str, dtype: torch.dtype) -> Any:
             stock, report = AutoModelForImageTextToText.from_pretrained(
                 name_or_path,
                 dtype=dtype,
-                attn_implementation=attention,
+                attn_implementation=stock_attention(attention),
                 output_loading_info=True,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # They are refused below, by name.

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from cocoa.looks import Looks, Segment, grouped, may_be_worth_grouping, worth_grouping
 
 
 class Role(IntEnum):
@@ -61,6 +65,77 @@ class Layout:
             allowed &= samples[:, :, None] == samples[:, None, :]
         itself = torch.eye(size, dtype=torch.bool, device=roles.device)
         return (allowed | (itself & (roles == Role.PAD)[:, :, None]))[:, None]
+
+    @property
+    def segments(self) -> tuple[tuple[frozenset[Role], frozenset[Role]], ...]:
+        """The parts of a row that are computed by themselves: roles of queries, and the roles that they all look at.
+
+        For the bridge (A over A, e), (e over all), (B over e, B): no pair of A and B is in any of them.
+        """
+        queries: dict[frozenset[Role], set[Role]] = {}
+        for role, keys in self.sees.items():
+            queries.setdefault(keys, set()).add(role)
+        return tuple((frozenset(roles), keys) for keys, roles in queries.items())
+
+    def looks(self, roles: Tensor, samples: Tensor | None = None, *, group: bool | None = None) -> Looks:
+        """Returns the same rule as `allowed`, as attention calls without a square mask where that computes less.
+
+        `group` says whether rows are computed by segments or as the lines stand; None: whichever `worth_grouping` says
+        is cheaper. Raises `ValueError` for a rule with an order in time whose roles do not all see the same.
+        """
+        if self.causal and len(self.segments) > 1:
+            raise ValueError(f"layout {self.name} cuts roles apart and has an order in time: it has no segments")
+        shape = (roles.shape[0], roles.shape[1])
+        if group or (group is None and may_be_worth_grouping(shape, self.num_needed(roles, samples))):
+            made = grouped(self._placed(roles, samples), shape, causal=self.causal)
+            if group or worth_grouping(made):
+                return made.to(roles.device)
+        return self._standing(roles, samples)
+
+    def num_needed(self, roles: Tensor, samples: Tensor | None = None) -> int:
+        """Returns the pairs of a query and a key that the rule allows, padding's looks at itself left out."""
+        real = roles != Role.PAD
+        lines = torch.arange(len(roles), device=roles.device)[:, None].expand(roles.shape)
+        owners = (lines if samples is None else samples)[real].long()
+        held = torch.bincount(owners * len(Role) + roles[real].long(), minlength=len(Role))
+        counts = functional.pad(held, (0, -len(held) % len(Role))).view(-1, len(Role))
+        if self.causal:
+            rows = counts.sum(1)
+            return int((rows * (rows + 1) // 2).sum())
+        asked = [counts[:, sorted(queries)].sum(1) * counts[:, sorted(keys)].sum(1) for queries, keys in self.segments]
+        return int(torch.stack(asked).sum())
+
+    def _placed(self, roles: Tensor, samples: Tensor | None) -> list[list[Segment]]:
+        """The places of each sample, for each of `segments`."""
+        flat = roles.detach().cpu().numpy().reshape(-1)
+        owners = np.repeat(np.arange(roles.shape[0]), roles.shape[1])
+        if samples is not None:
+            owners = samples.detach().cpu().numpy().reshape(-1)
+        real = np.flatnonzero(flat != Role.PAD)
+        real = real[owners[real].argsort(kind="stable")]
+        ends = np.flatnonzero(np.diff(owners[real])) + 1
+        placed: list[list[Segment]] = [[] for _ in self.segments]
+        for places in np.split(real, ends):
+            own = flat[places]
+            by_role = {role: own == role for role in TOKENS}
+            for kind, (queries, keys) in zip(placed, self.segments, strict=True):
+                asking = places[np.logical_or.reduce([by_role[role] for role in queries])]
+                if len(asking):
+                    kind.append((asking, places[np.logical_or.reduce([by_role[role] for role in keys])]))
+        return placed
+
+    def _standing(self, roles: Tensor, samples: Tensor | None) -> Looks:
+        """The lines as they stand, with the smallest mask that says the rule."""
+        is_padding, needed = roles == Role.PAD, self.num_needed(roles, samples)
+        shape = (roles.shape[0], roles.shape[1])
+        alone = samples is None or bool((samples.amax(1, keepdim=True) == samples)[~is_padding].all())
+        padded = bool(is_padding.any())
+        if self.causal and alone and not bool((is_padding[:, :-1] & ~is_padding[:, 1:]).any()):
+            return Looks(shape, True, needed)
+        if not self.causal and alone and len(self.segments) == 1:
+            masked = is_padding[:, None, None] if padded else None
+            return Looks(shape, False, needed, masked=masked)
+        return Looks(shape, False, needed, masked=~self.allowed(roles, samples))
 
     def without(self, query: Role, key: Role) -> Layout:
         """Returns the layout with one edge cut: `query` no longer looks at `key`."""

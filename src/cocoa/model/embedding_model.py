@@ -21,6 +21,7 @@ from cocoa.batch import Batch, Row, collate, row_length, single_row
 from cocoa.chunks import Chunk, padded_chunks
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
+from cocoa.looks import Looks
 from cocoa.model.passes import pass_tokens, run_passes
 from cocoa.model.shared_pictures import SharedPictures
 from cocoa.pooling import BRIDGE, Pooling
@@ -63,10 +64,24 @@ class EmbeddingModel(nn.Module):
         """The type of the weights."""
         return next(self.parameters()).dtype
 
+    def allowed(self, batch: Batch, layout: str | None = None) -> Tensor | Looks:
+        """Returns who may look at whom in a batch under a layout (None: the model's own), as its attention takes it."""
+        rule = LAYOUTS[layout or self.layout]
+        if self.backbone.attention == "split":
+            return rule.looks(batch.roles, batch.samples)
+        return rule.allowed(batch.roles, batch.samples)
+
+    def num_looks(self, batch: Batch, layout: str | None = None) -> tuple[int, int]:
+        """Returns the query-key pairs that one head of one layer computes for a batch, and those that it needs."""
+        rule = LAYOUTS[layout or self.layout]
+        allowed = self.allowed(batch, layout)
+        computed = allowed.num_computed if isinstance(allowed, Looks) else allowed.numel()
+        return computed, rule.num_needed(batch.roles, batch.samples)
+
     def states(
-        self, batch: Batch, allowed: Tensor, seen: Seen | None = None, *, read_at: Tensor | None = None
+        self, batch: Batch, allowed: Tensor | Looks, seen: Seen | None = None, *, read_at: Tensor | None = None
     ) -> Tensor:
-        """Returns the last hidden states [N, S, D] when query positions look where `allowed` [N, 1, S, S] says.
+        """Returns the last hidden states [N, S, D] when query positions look where `allowed` says.
 
         With `seen`, what the vision tower made of the batch's pictures before, it is not run again; with `read_at`,
         places of the flattened lines, only their states are computed to the end and all others are 0.
@@ -88,8 +103,7 @@ class EmbeddingModel(nn.Module):
 
     def embed(self, batch: Batch, seen: Seen | None = None) -> Tensor:
         """Returns float32 [M, D] of unit length: each sample's e."""
-        allowed = LAYOUTS[self.layout].allowed(batch.roles, batch.samples)
-        states = self.states(batch, allowed, seen, read_at=self.pooling.places(batch))
+        states = self.states(batch, self.allowed(batch), seen, read_at=self.pooling.places(batch))
         return functional.normalize(self.pooling.pool(states, batch).float(), dim=-1)
 
     def embed_all(self, samples: Sequence[Encoded], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
@@ -192,7 +206,7 @@ class EmbeddingModel(nn.Module):
         cls,
         folder: Path,
         *,
-        attention: str = "sdpa",
+        attention: str = "split",
         dtype: torch.dtype = torch.float32,
         device: str | torch.device | None = None,
         self_test: bool = True,

@@ -42,7 +42,7 @@ _LARGEST_HASHED = 32 * 2**20
 def read_model(
     folder: Path,
     *,
-    attention: str = "sdpa",
+    attention: str = "split",
     dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
     self_test: bool = True,

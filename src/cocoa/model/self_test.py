@@ -52,8 +52,7 @@ def _change_of_first_state(model: EmbeddingModel) -> float:
 
     def first_state(input_ids: Tensor) -> Tensor:
         # One row at a time: equal shapes, so equal arithmetic, and a difference of 0 can be exactly 0.
-        allowed = LAYOUTS[model.layout].allowed(batch.roles, batch.samples)
-        return model.states(batch.replace(input_ids=input_ids), allowed)[0, 0]
+        return model.states(batch.replace(input_ids=input_ids), model.allowed(batch))[0, 0]
 
     return float((first_state(changed) - first_state(batch.input_ids)).abs().max())
 

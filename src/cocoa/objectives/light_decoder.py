@@ -37,7 +37,9 @@ class LightDecoder(nn.Module):
         """
         is_bridge = (apart.roles == Role.BRIDGE)[:, :, None]
         states = torch.where(is_bridge, vectors[:, None].to(embedded.dtype), embedded)
-        allowed = LAYOUTS["bidirectional"].allowed(apart.roles)
+        everyone = LAYOUTS["bidirectional"]
+        split = backbone.attention == "split"
+        allowed = everyone.looks(apart.roles) if split else everyone.allowed(apart.roles)
         for layer in self.layers:
             states = backbone.decode_once(layer, states, allowed, apart.position_ids)
         result: Tensor = self.norm(states)

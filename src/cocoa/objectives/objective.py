@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cocoa.backbones import Backbone
 from cocoa.batch import Batch
+from cocoa.looks import Looks
 from cocoa.objectives.draws import Draws
 
 Rows = Literal["joined", "closed", "apart", "single"]
@@ -30,7 +31,7 @@ class View:
 
     backbone: Backbone
     batch: Batch
-    allowed: Tensor  # (N, 1, S, S) bool
+    allowed: Tensor | Looks  # (N, 1, S, S) bool, or the same as looks
     states: Tensor  # (N, S, D)
     vectors: Tensor | None = None  # (M, D)
 

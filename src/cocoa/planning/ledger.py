@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,20 +22,29 @@ _FAKES = FakeTensorMode(allow_non_fake_inputs=True)
 _ATTENTION = "scaled_dot_product"
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, counts the bytes of living fake tensors (`live`, and the most there were: `peak`) and FLOPs.
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, counts the bytes of living tensors: `live`, and the most there were, `peak`.
 
     Tensors that were made outside count only if they are handed to `hold`.
-    `attention` are the FLOPs between queries, keys and values; `other` all others. Token ids, roles and masks stay real
-    tensors, so that code which looks into them works.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
-        self.flops: Counter[str] = Counter()
         self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        strangers = self.strangers(value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor))
+        out = func(*args, **(kwargs or {}))
+        for value in tree_leaves(out):
+            if isinstance(value, Tensor) and value.untyped_storage()._cdata not in strangers:
+                self.hold(value)
+        return out
+
+    def strangers(self, tensors: Iterable[Tensor]) -> set[int]:
+        """Returns the storages of tensors that are not counted, so that views of them are not either."""
+        return {value.untyped_storage()._cdata for value in tensors} - self._sizes.keys()
 
     def hold(self, tensor: Tensor) -> None:
         """Counts a tensor for as long as it lives."""
@@ -49,6 +59,18 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _drop(self, key: int) -> None:
         self.live -= self._sizes.pop(key)
 
+
+class Ledger(LiveBytes):
+    """While active, counts the bytes of living fake tensors, and FLOPs.
+
+    `attention` are the FLOPs between queries, keys and values; `other` all others. Token ids, roles and masks stay real
+    tensors, so that code which looks into them works.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops: Counter[str] = Counter()
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, FakeTensor)]
@@ -62,7 +84,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _aten.index.Tensor:
             # How many places a mask chooses is known, because masks are real.
             args = (args[0], [part for index in args[1] for part in _as_numbers(index)])
-        strangers = {value.untyped_storage()._cdata for value in given} - self._sizes.keys()
+        strangers = self.strangers(given)
         out = func(*args, **kwargs)
         packet = func._overloadpacket
         if packet in flop_registry:

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
+
+import torch
 
 from cocoa.batch import Row, read_part, row_length
+from cocoa.layouts import LAYOUTS, Layout
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import MachineOptions, Stage
 from cocoa.training.batches import EncodedPair, cut
@@ -18,10 +22,14 @@ from cocoa.training.reconstruct import stage_row
 
 @dataclass(frozen=True)
 class Pass:
-    """The lines of one forward pass; `joined` rows are rebuilt, single ones embedded."""
+    """The lines of one forward pass; `joined` rows are rebuilt, single ones embedded.
+
+    `layout` is what the model reads with where its attention splits, None where it computes squares.
+    """
 
     lines: list[list[Row]]
     joined: bool
+    layout: Layout | None = None
 
     @cached_property
     def length(self) -> int:
@@ -33,10 +41,23 @@ class Pass:
         """Tokens with padding, N x S."""
         return len(self.lines) * self.length
 
-    @property
+    @cached_property
     def area(self) -> int:
-        """Looks of a token at a token in one attention head, N x S x S."""
-        return self.places * self.length
+        """Looks of a token at a token that one attention head computes: N x S x S, or fewer where attention splits."""
+        if self.layout is None:
+            return self.places * self.length
+        roles = torch.zeros(len(self.lines), self.length, dtype=torch.uint8)
+        samples = torch.full(roles.shape, -1)
+        numbers = count()
+        for place, line in enumerate(self.lines):
+            stop = 0
+            for row in line:
+                number = next(numbers)
+                for segment, role in read_part(row):
+                    start, stop = stop, stop + len(segment)
+                    roles[place, start:stop] = role
+                    samples[place, start:stop] = number
+        return self.layout.looks(roles, samples).num_computed
 
     @cached_property
     def tokens(self) -> int:
@@ -69,7 +90,9 @@ class Pass:
         longest = max(self.lines, key=lambda line: sum(row_length(row) for row in line))
         others = [line for line in self.lines if line is not longest]
         wanted = min(num_lines, len(self.lines)) - 1
-        return Pass([longest, *(others[number * len(others) // wanted] for number in range(wanted))], self.joined)
+        return Pass(
+            [longest, *(others[number * len(others) // wanted] for number in range(wanted))], self.joined, self.layout
+        )
 
 
 @dataclass(frozen=True)
@@ -98,9 +121,10 @@ def step_of(model: EmbeddingModel, stage: Stage, pairs: Sequence[EncodedPair], m
         negatives = [negative for pair in pairs for negative in pair.negatives]
         samples = [*(pair.query for pair in pairs), *(pair.target for pair in pairs), *negatives]
         single = [model.row(sample) for sample in samples]
-    return Step(_passes(joined, machine, joined=True), _passes(single, machine, joined=False))
+    layout = LAYOUTS[stage.layout] if model.backbone.attention == "split" else None
+    return Step(_passes(joined, machine, layout, joined=True), _passes(single, machine, layout, joined=False))
 
 
-def _passes(rows: list[Row], machine: MachineOptions, *, joined: bool) -> list[Pass]:
+def _passes(rows: list[Row], machine: MachineOptions, layout: Layout | None, *, joined: bool) -> list[Pass]:
     chunks = cut([row_length(row) for row in rows], machine)
-    return [Pass([[rows[place] for place in line] for line in chunk], joined) for chunk in chunks]
+    return [Pass([[rows[place] for place in line] for line in chunk], joined, layout) for chunk in chunks]

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from cocoa.backbones import Backbone
+from cocoa.backbones.attention import stock_attention
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def stand_in(backbone: Backbone, depth: Depth | None = None, device: torch.devic
     for places in ("fullatt_block_indexes", "deepstack_visual_indexes"):
         if hasattr(vision, places):
             setattr(vision, places, [place for place in getattr(vision, places) if place < depth.blocks])
-    attention = backbone.stock.config.text_config._attn_implementation
+    attention = stock_attention(backbone.attention)
     with torch.device(device or "meta"):
         stock = AutoModelForImageTextToText.from_config(
             config, attn_implementation=attention, dtype=backbone.stock.dtype

@@ -66,7 +66,7 @@ def contrast_backward(
         torch.autograd.backward(graphs[number], share)
         graphs[number] = graphs[number].detach()
         if at_stake:
-            tally.read(chunk.batch)
+            tally.read(chunk.batch, trainee.model.num_looks(chunk.batch))
     after.restore()
     tally.add(objective.name, loss, count)
     return tally

@@ -319,6 +319,8 @@ class _Run:
             "cut_texts": notice.num_cut,
             "tokens_per_second": tally.num_tokens / seconds,
             "pad_rate": tally.pad_rate,
+            "looks": tally.num_looks,
+            "idle_look_rate": tally.idle_look_rate,
             "data_wait_seconds": pairs.seconds,
             "memory_bytes": peak_memory(self.ranks.device),
             "seconds": seconds,

@@ -80,7 +80,7 @@ def reconstruct_backward(
         if at_stake:
             for objective, part in zip(objectives, losses, strict=True):
                 tally.add(objective.name, float(part.sum.detach()), part.count)
-            tally.read(chunk.batch)
+            tally.read(chunk.batch, model.num_looks(chunk.batch, stage.layout))
     return tally
 
 
@@ -123,8 +123,9 @@ def stage_row(model: EmbeddingModel, stage: Stage, query: Encoded, target: Encod
 
 def look(model: EmbeddingModel, layout: str, batch: Batch) -> View:
     """Returns the model's states of a batch under a layout, with all that made them."""
+    allowed = model.allowed(batch, layout)
     batch = batch.to(model.backbone.device)
-    allowed = LAYOUTS[layout].allowed(batch.roles, batch.samples)
+    allowed = allowed.to(model.backbone.device)
     states = model.states(batch, allowed)
     vectors = None if batch.apart is None else model.pooling.pool(states, batch)
     return View(model.backbone, batch, allowed, states, vectors)

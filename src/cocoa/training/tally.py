@@ -11,23 +11,27 @@ from cocoa.training.ranks import Ranks
 
 
 class Tally:
-    """Sum and count of each objective's loss, real tokens, and tokens with padding."""
+    """Sum and count of each objective's loss, real tokens, tokens with padding, and looks (see `cocoa.looks`)."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self.num_tokens = 0
         self.num_places = 0
+        self.num_looks = 0
+        self.num_needed_looks = 0
 
     def add(self, name: str, loss: float, count: int) -> None:
         """Adds a part of an objective's loss."""
         self._sums[name] += loss
         self._counts[name] += count
 
-    def read(self, batch: Batch) -> None:
-        """Counts the tokens of a batch that went through the model once."""
+    def read(self, batch: Batch, looks: tuple[int, int]) -> None:
+        """Counts the tokens of a batch that went through the model once, and its looks: computed, and needed."""
         self.num_tokens += batch.num_tokens
         self.num_places += batch.roles.numel()
+        self.num_looks += looks[0]
+        self.num_needed_looks += looks[1]
 
     def join(self, other: Tally) -> None:
         """Adds another tally of the same step."""
@@ -35,17 +39,20 @@ class Tally:
             self.add(name, other._sums[name], other._counts[name])
         self.num_tokens += other.num_tokens
         self.num_places += other.num_places
+        self.num_looks += other.num_looks
+        self.num_needed_looks += other.num_needed_looks
 
     def over(self, ranks: Ranks) -> Tally:
         """Returns the tally of all ranks together; all must hold the same objectives."""
         names = list(self._sums)
         own = [value for name in names for value in (self._sums[name], float(self._counts[name]))]
-        summed = ranks.total(torch.tensor([*own, float(self.num_tokens), float(self.num_places)], dtype=torch.float64))
-        *parts, tokens, places = summed.tolist()
+        sizes = [float(self.num_tokens), float(self.num_places), float(self.num_looks), float(self.num_needed_looks)]
+        *parts, tokens, places, looks, needed = ranks.total(torch.tensor([*own, *sizes], dtype=torch.float64)).tolist()
         total = Tally()
         for number, name in enumerate(names):
             total.add(name, parts[2 * number], int(parts[2 * number + 1]))
         total.num_tokens, total.num_places = int(tokens), int(places)
+        total.num_looks, total.num_needed_looks = int(looks), int(needed)
         return total
 
     @property
@@ -57,3 +64,8 @@ class Tally:
     def pad_rate(self) -> float:
         """Share of padding in what the model computed."""
         return 1 - self.num_tokens / max(1, self.num_places)
+
+    @property
+    def idle_look_rate(self) -> float:
+        """Share of the query-key pairs computed that the layout does not allow."""
+        return 1 - self.num_needed_looks / max(1, self.num_looks)

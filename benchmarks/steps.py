@@ -1,0 +1,339 @@
+"""A training step beside the same step as peers run it, each of their wastes by itself; see warmup_step, bridge_step.
+
+The plain step is written from what peers document of theirs (their code is not run): the whole batch in one pass padded
+to its longest row, the head at every position, a square boolean mask in every layer, each picture opened once to count
+its tokens and once to train on it. Same weights, same pairs, same hidden words and patches; loss and gradients are
+checked to be equal before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from benchmarks.backbones import BACKBONES
+from benchmarks.measuring import Times, circumstances, matrix_rate, median, ratio, timed
+from cocoa.backbones import Backbone
+from cocoa.batch import Batch, Row, collate, moved, row_length
+from cocoa.layouts import LAYOUTS
+from cocoa.model import EmbeddingModel
+from cocoa.objectives import Draws, Loss, MaskedText, View
+from cocoa.planning.ledger import LiveBytes
+from cocoa.recipe import MachineOptions, Recipe, parse_recipe
+from cocoa.sample import Pair
+from cocoa.training.batches import EncodedPairs, cut, encode_pairs
+from cocoa.training.ranks import Ranks
+from cocoa.training.reconstruct import look, stage_row
+from cocoa.training.setup import open_data, set_up
+from cocoa.training.step import backward_step
+from cocoa.training.trainee import Trainee
+
+TARGET, MEMORY_TARGET = 2.0, 0.6
+OURS, PEER, LEAN = "cocoa", "plain step", "plain step without waste"
+WASTES = {
+    "padding": "one pass over the whole batch, padded to its longest row",
+    "head": "the language-model head at every position",
+    "mask": "a square boolean mask in every layer",
+    "reading": "each picture opened twice, to count its tokens and to train on it",
+}
+OPEN_SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
+SETS = ("bccd", "clothing", "emoji", "flags", "nlvr")
+ALONE = Ranks(0, 1, torch.device("cpu"))
+CLOSE = 1e-4
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A stage made ready, and the pairs of its steps as they come from the data, not yet encoded."""
+
+    trainee: Trainee
+    recipe: Recipe
+    steps: list[list[Pair]]
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model that is trained."""
+        return self.trainee.model.backbone
+
+    def encode(self, pairs: Sequence[Pair]) -> EncodedPairs:
+        """Returns the pairs of a step with their pictures read."""
+        return encode_pairs(self.backbone, list(pairs))
+
+    def ours(self, pairs: Sequence[Pair]) -> dict[str, float]:
+        """Returns the losses of the product's own step; leaves its gradients in the weights."""
+        tally = backward_step(self.trainee, self.encode(pairs), ALONE, self.recipe.machine, seed=0)
+        return tally.losses
+
+    def plain(self, pairs: Sequence[Pair], wastes: Sequence[str] = tuple(WASTES)) -> dict[str, float]:
+        """Returns the losses of the plain step with some of its wastes; leaves its gradients in the weights."""
+        if "reading" in wastes:
+            self.encode(pairs)
+        return plain_step(self.trainee, self.encode(pairs), self.recipe.machine, wastes)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Returns the gradients in the weights, and clears them."""
+        found = {name: weight.grad for name, weight in self.trainee.trained.items() if weight.grad is not None}
+        self.trainee.zero_grad(set_to_none=True)
+        return found
+
+
+def make_bench(stage: str, backbone: Backbone, *, data: str, num_steps: int, batch_size: int, seed: int = 0) -> Bench:
+    """Returns a stage of a recipe (`layout: ..., objectives: ...` as YAML) on a backbone, ready to step."""
+    recipe = parse_recipe(f"""
+name: benchmark
+seed: {seed}
+backbone: {{name: nano}}
+max_tokens: 4096
+stages:
+  - {{name: stage, {stage}, data: {data}, steps: {num_steps}, batch_size: {batch_size}, learning_rate: 1e-4}}
+""")
+    trained = recipe.stages[0]
+    mixture = open_data(recipe, trained)
+    model = EmbeddingModel(backbone, max_tokens=recipe.max_tokens)
+    trainee = set_up(model, recipe, trained, sharded=False).trainee.train()
+    steps = [[mixture.pair(step * batch_size + place) for place in range(batch_size)] for step in range(num_steps)]
+    return Bench(trainee, recipe, steps)
+
+
+def open_sets_data(folder: Path) -> str:
+    """Returns the data of a stage, as YAML: captions and questions of all sets; generated scenes where they are not."""
+    if not (folder / "TASKS.md").is_file():
+        return "[{kind: scene_pairs, num_pairs: 4096, questions: 0.5}]"
+    parts = [f"{{kind: image_text_pairs, path: {folder / name / 'pairs_train.parquet'}}}" for name in SETS]
+    return "[" + ", ".join([*parts, *(f"{{kind: mmeb_train, path: {folder / name}}}" for name in SETS)]) + "]"
+
+
+def plain_step(
+    trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]
+) -> dict[str, float]:
+    """Returns the losses of a step of reconstruction with some wastes; leaves its gradients in the weights."""
+    model, stage = trainee.model, trainee.stage
+    objectives: list[Any] = list(trainee.objectives)
+    rows = [stage_row(model, stage, query, target) for query, target in zip(pairs.queries, pairs.targets, strict=True)]
+    passes = [list(range(len(rows)))] if "padding" in wastes else _sorted_passes(rows, machine)
+    draws = Draws(0, tuple(pairs.numbers))
+    made: list[tuple[Batch, list[Any]]] = []
+    for places in passes:
+        batch = collate(model.backbone, [rows[place] for place in places])
+        hidden = []
+        for objective in objectives:
+            batch, parts = objective.hide(batch, draws.part(places))
+            hidden.append(parts)
+        made.append((batch, hidden))
+    totals = [sum(hidden[number].count for _, hidden in made) for number in range(len(objectives))]
+    sums = [0.0] * len(objectives)
+    for batch, hidden in made:
+        view = _look_square(model, stage.layout, batch) if "mask" in wastes else look(model, stage.layout, batch)
+        loss = torch.zeros(())
+        for number, (objective, parts) in enumerate(zip(objectives, hidden, strict=True)):
+            everywhere = "head" in wastes and isinstance(objective, MaskedText)
+            found = _loss_everywhere(view, parts) if everywhere else objective.loss(view, moved(parts, ALONE.device))
+            loss = loss + objective.weight * found.sum / max(1, totals[number])
+            sums[number] += float(found.sum.detach())
+        loss.backward()  # type: ignore[no-untyped-call]
+    return {o.name: each / max(1, total) for o, each, total in zip(objectives, sums, totals, strict=True)}
+
+
+def _sorted_passes(rows: Sequence[Row], machine: MachineOptions) -> list[list[int]]:
+    return [[place for line in chunk for place in line] for chunk in cut([row_length(row) for row in rows], machine)]
+
+
+def _look_square(model: EmbeddingModel, layout: str, batch: Batch) -> View:
+    allowed = LAYOUTS[layout].allowed(batch.roles, batch.samples)
+    return View(model.backbone, batch, allowed, model.states(batch, allowed))
+
+
+def _loss_everywhere(view: View, hidden: Any) -> Loss:
+    """Cross-entropy as stock heads do it: scores of all positions, labels of -100 where nothing is hidden."""
+    logits = view.backbone.logits(view.states)
+    labels = torch.full_like(view.batch.input_ids, -100)
+    labels[hidden.places] = hidden.words
+    # The state at i - 1 predicts the word at i.
+    scores, shifted = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    return Loss(functional.cross_entropy(scores, shifted, ignore_index=-100, reduction="sum"), len(hidden.words))
+
+
+def check_equal(bench: Bench) -> float:
+    """Returns the largest difference of a gradient, as a share of the norm of all; exits if it or the loss is off."""
+    worst = 0.0
+    for pairs in bench.steps[:2]:
+        losses, gradients = bench.ours(pairs), bench.gradients()
+        norm = float(torch.stack([gradient.norm() for gradient in gradients.values()]).norm())
+        for wastes in (tuple(WASTES), ()):
+            theirs, others = bench.plain(pairs, wastes), bench.gradients()
+            if any(abs(losses[name] - theirs[name]) > CLOSE * max(1, losses[name]) for name in losses):
+                sys.exit(f"losses differ: {losses} and {theirs}; no time is given")
+            far = max(float((gradients[name] - others[name]).abs().max()) for name in gradients) / norm
+            if gradients.keys() != others.keys() or far > CLOSE:
+                sys.exit(f"gradients differ by {far:.1g} of their norm; no time is given")
+            worst = max(worst, far)
+    return worst
+
+
+def peak_bytes(bench: Bench, step: Callable[[Sequence[Pair]], object]) -> int:
+    """Returns the most bytes of living tensors in a step, over all steps, beside weights and their gradients."""
+    for weight in bench.trainee.trained.values():
+        weight.grad = torch.zeros_like(weight)
+    most = 0
+    for pairs in bench.steps:
+        with LiveBytes() as memory:
+            step(pairs)
+        most = max(most, memory.peak)
+    bench.gradients()
+    return most
+
+
+@contextmanager
+def counted_looks() -> Iterator[list[int]]:
+    """Yields the query-key pairs of every fused attention call of the block."""
+    plain, found = functional.scaled_dot_product_attention, []
+
+    def count(query: Tensor, key: Tensor, *others: Any, **options: Any) -> Tensor:
+        found.append(query.shape[0] * query.shape[2] * key.shape[2])
+        return plain(query, key, *others, **options)
+
+    functional.scaled_dot_product_attention = count  # type: ignore[assignment]
+    try:
+        yield found
+    finally:
+        functional.scaled_dot_product_attention = plain
+
+
+def flops_of(step: Callable[[Sequence[Pair]], object], pairs: Sequence[Pair]) -> int:
+    """Returns the floating-point operations of a step's products, fused attention included."""
+    aten = torch.ops.aten
+
+    def forward(query: Any, key: Any, value: Any, *others: Any, **options: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+    def backward(grad: Any, query: Any, key: Any, value: Any, *others: Any, **options: Any) -> int:
+        return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]
+
+    counts = {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
+        step(pairs)
+    return int(counter.get_total_flops())
+
+
+def compare(bench: Bench, repeats: int) -> dict[str, Any]:
+    """Returns times, ratios and memory of the product's step, the plain one, and the plain one with one waste each."""
+    difference = check_equal(bench)
+    ways: dict[str, Callable[[Sequence[Pair]], object]] = {OURS: bench.ours, PEER: bench.plain}
+    ways[LEAN] = lambda pairs: bench.plain(pairs, ())
+    for waste in WASTES:
+        ways[waste] = lambda pairs, waste=waste: bench.plain(pairs, (waste,))
+    rates = [matrix_rate()]
+    times: dict[str, list[Times]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            with timed(times[name]):
+                for pairs in bench.steps:
+                    way(pairs)
+            bench.gradients()
+    rates.append(matrix_rate())
+    rate = statistics.median(rates)
+    memory = {name: peak_bytes(bench, way) for name, way in ways.items()}
+    flops = {name: sum(flops_of(ways[name], pairs) for pairs in bench.steps) for name in (OURS, PEER, LEAN)}
+    bench.gradients()
+    tallies = [
+        backward_step(bench.trainee, bench.encode(pairs), ALONE, bench.recipe.machine, seed=0) for pairs in bench.steps
+    ]
+    bench.gradients()
+    return {
+        "ratio": ratio(times[PEER], times[OURS]),
+        "memory_ratio": memory[OURS] / memory[PEER],
+        "wastes": {
+            waste: {
+                "what": what,
+                "time": ratio(times[waste], times[LEAN]),
+                "memory": memory[waste] / memory[LEAN],
+            }
+            for waste, what in WASTES.items()
+        },
+        "seconds": {name: [one.wall for one in some] for name, some in times.items()},
+        "cpu_seconds": {name: [one.cpu for one in some] for name, some in times.items()},
+        "peak_bytes": memory,
+        "flops": flops,
+        "ceiling": {"what": "float32 matrix product of this run", "flops_per_second": rate},
+        "ceiling_share": {name: flops[name] / median(times[name]) / rate for name in flops},
+        "largest_gradient_difference": difference,
+        "lengths": lengths_of(bench),
+        "pad_rate": statistics.mean(tally.pad_rate for tally in tallies),
+        "idle_look_rate": statistics.mean(tally.idle_look_rate for tally in tallies),
+        "tokens": sum(tally.num_tokens for tally in tallies),
+    }
+
+
+def lengths_of(bench: Bench) -> dict[str, Any]:
+    """Returns how long the rows of all steps are, and what one pass over each whole batch would pad."""
+    model, stage = bench.trainee.model, bench.trainee.stage
+    steps = []
+    for pairs in bench.steps:
+        encoded = bench.encode(pairs)
+        both = zip(encoded.queries, encoded.targets, strict=True)
+        steps.append([row_length(stage_row(model, stage, query, target)) for query, target in both])
+    every = sorted(length for step in steps for length in step)
+    padded = sum(len(step) * max(step) for step in steps)
+    return {
+        "shortest": every[0],
+        "median": statistics.median(every),
+        "ninth_decile": every[int(0.9 * len(every))],
+        "longest": every[-1],
+        "pad_rate_of_whole_batches": 1 - sum(every) / padded,
+    }
+
+
+def run(name: str, stage: str, doc: str) -> None:
+    """Runs a benchmark of a stage from the command line, and prints and keeps it."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument(
+        "--sets", type=Path, default=OPEN_SETS, help="folder of the open sets; without: generated scenes"
+    )
+    parser.add_argument("--backbone", choices=BACKBONES, nargs="+", default=list(BACKBONES))
+    parser.add_argument("--batch-size", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = open_sets_data(options.sets)
+    result: dict[str, Any] = {"name": name, "peer": PEER, "target": TARGET, "memory_target": MEMORY_TARGET}
+    result["data"] = list(SETS) if "mmeb_train" in data else "generated scenes"
+    result |= {"batch_size": options.batch_size, "steps": options.steps, "backbones": {}}
+    for backbone in options.backbone:
+        bench = make_bench(
+            stage, BACKBONES[backbone](), data=data, num_steps=options.steps, batch_size=options.batch_size
+        )
+        found = compare(bench, options.repeats)
+        result["backbones"][backbone] = found
+        show(backbone, found)
+    result |= circumstances(options.threads)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def show(backbone: str, found: dict[str, Any]) -> None:
+    """Prints what was found of a backbone."""
+    low, high = found["ratio"]["spread"]
+    print(f"{backbone}: {found['ratio']['median']:.2f} x as fast ({low:.2f} to {high:.2f}), ", end="")
+    print(f"of CPU {found['ratio']['cpu']:.2f}; {found['memory_ratio']:.2f} x the memory; ", end="")
+    print(f"{found['ceiling_share'][OURS]:.0%} of the matrix rate (plain {found['ceiling_share'][PEER]:.0%})")
+    for waste, cost in found["wastes"].items():
+        print(f"  {waste:8} alone: {cost['time']['median']:.2f} x the time, {cost['memory']:.2f} x the memory")
+    print(f"  rows {found['lengths']}, pads {found['pad_rate']:.1%}, looks idle {found['idle_look_rate']:.1%}")
