@@ -10,4 +10,4 @@ from benchmarks.steps import run
 STAGE = "layout: eos_bridge, objectives: [{kind: masked_text, rate: 0.7, roles: [target]}]"
 
 if __name__ == "__main__":
-    run("bridge_step", STAGE, __doc__ or "")
+    run("bridge_step", STAGE, __doc__ or "", batch_size=64)

@@ -12,8 +12,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,12 @@ from cocoa.batch import Batch, Row, collate, moved, row_length
 from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, Loss, MaskedText, View
+from cocoa.planning.costs import Costs
 from cocoa.planning.ledger import LiveBytes
+from cocoa.planning.passes import step_of
 from cocoa.recipe import MachineOptions, Recipe, parse_recipe
 from cocoa.sample import Pair
-from cocoa.training.batches import EncodedPairs, cut, encode_pairs
+from cocoa.training.batches import EncodedPairs, cut, encode_pair, encode_pairs
 from cocoa.training.ranks import Ranks
 from cocoa.training.reconstruct import look, stage_row
 from cocoa.training.setup import open_data, set_up
@@ -195,22 +196,6 @@ def peak_bytes(bench: Bench, step: Callable[[Sequence[Pair]], object]) -> int:
     return most
 
 
-@contextmanager
-def counted_looks() -> Iterator[list[int]]:
-    """Yields the query-key pairs of every fused attention call of the block."""
-    plain, found = functional.scaled_dot_product_attention, []
-
-    def count(query: Tensor, key: Tensor, *others: Any, **options: Any) -> Tensor:
-        found.append(query.shape[0] * query.shape[2] * key.shape[2])
-        return plain(query, key, *others, **options)
-
-    functional.scaled_dot_product_attention = count  # type: ignore[assignment]
-    try:
-        yield found
-    finally:
-        functional.scaled_dot_product_attention = plain
-
-
 def flops_of(step: Callable[[Sequence[Pair]], object], pairs: Sequence[Pair]) -> int:
     """Returns the floating-point operations of a step's products, fused attention included."""
     aten = torch.ops.aten
@@ -271,12 +256,26 @@ def compare(bench: Bench, repeats: int) -> dict[str, Any]:
         "flops": flops,
         "ceiling": {"what": "float32 matrix product of this run", "flops_per_second": rate},
         "ceiling_share": {name: flops[name] / median(times[name]) / rate for name in flops},
+        "planned": planned(bench, flops[OURS], memory[OURS]),
         "largest_gradient_difference": difference,
         "lengths": lengths_of(bench),
         "pad_rate": statistics.mean(tally.pad_rate for tally in tallies),
         "idle_look_rate": statistics.mean(tally.idle_look_rate for tally in tallies),
         "tokens": sum(tally.num_tokens for tally in tallies),
     }
+
+
+def planned(bench: Bench, flops: int, peak: int) -> dict[str, Any]:
+    """Returns what `cocoa plan` says of these steps, over what was counted: operations, and bytes beside gradients."""
+    trainee, machine = bench.trainee, bench.recipe.machine
+    costs = Costs(bench.backbone, bench.recipe, trainee.stage)
+    steps = [
+        step_of(trainee.model, trainee.stage, [encode_pair(bench.backbone, pair) for pair in pairs], machine)
+        for pairs in bench.steps
+    ]
+    said = sum(costs.flops(step, machine) for step in steps)
+    held = max(costs.beyond(step, machine) for step in steps) - costs.gradients
+    return {"flops": said, "flops_ratio": said / flops, "peak_bytes": held, "peak_ratio": held / peak}
 
 
 def lengths_of(bench: Bench) -> dict[str, Any]:
@@ -298,16 +297,16 @@ def lengths_of(bench: Bench) -> dict[str, Any]:
     }
 
 
-def run(name: str, stage: str, doc: str) -> None:
+def run(name: str, stage: str, doc: str, *, batch_size: int) -> None:
     """Runs a benchmark of a stage from the command line, and prints and keeps it."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument(
         "--sets", type=Path, default=OPEN_SETS, help="folder of the open sets; without: generated scenes"
     )
     parser.add_argument("--backbone", choices=BACKBONES, nargs="+", default=list(BACKBONES))
-    parser.add_argument("--batch-size", type=int, default=48)
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, help="default: the paper's for nano, a quarter of it for larger ones")
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args()
@@ -315,12 +314,11 @@ def run(name: str, stage: str, doc: str) -> None:
     data = open_sets_data(options.sets)
     result: dict[str, Any] = {"name": name, "peer": PEER, "target": TARGET, "memory_target": MEMORY_TARGET}
     result["data"] = list(SETS) if "mmeb_train" in data else "generated scenes"
-    result |= {"batch_size": options.batch_size, "steps": options.steps, "backbones": {}}
+    result |= {"steps": options.steps, "backbones": {}}
     for backbone in options.backbone:
-        bench = make_bench(
-            stage, BACKBONES[backbone](), data=data, num_steps=options.steps, batch_size=options.batch_size
-        )
-        found = compare(bench, options.repeats)
+        size = options.batch_size or (batch_size if backbone == "nano" else batch_size // 4)
+        bench = make_bench(stage, BACKBONES[backbone](), data=data, num_steps=options.steps, batch_size=size)
+        found = {"batch_size": size} | compare(bench, options.repeats)
         result["backbones"][backbone] = found
         show(backbone, found)
     result |= circumstances(options.threads)

@@ -10,4 +10,4 @@ from benchmarks.steps import run
 STAGE = "layout: bidirectional, objectives: [{kind: masked_text, rate: 0.2}, {kind: masked_patch}]"
 
 if __name__ == "__main__":
-    run("warmup_step", STAGE, __doc__ or "")
+    run("warmup_step", STAGE, __doc__ or "", batch_size=128)

@@ -29,11 +29,11 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 @contextmanager
 def counted() -> Iterator[list[int]]:
-    """Yields the query-key pairs of every fused attention call of the block, one number a call."""
+    """Yields the query-key pairs of every fused attention call of the block, over all heads, one number a call."""
     plain, found = functional.scaled_dot_product_attention, []
 
     def count(query: Tensor, key: Tensor, *others: Any, **options: Any) -> Tensor:
-        found.append(query.shape[0] * query.shape[2] * key.shape[2])
+        found.append(query[..., 0].numel() * key.shape[2])
         return plain(query, key, *others, **options)
 
     functional.scaled_dot_product_attention = count
@@ -41,6 +41,11 @@ def counted() -> Iterator[list[int]]:
         yield found
     finally:
         functional.scaled_dot_product_attention = plain
+
+
+def heads(backbone: Backbone) -> int:
+    """Returns the attention heads of all layers."""
+    return len(backbone.layers) * backbone.stock.config.text_config.num_attention_heads
 
 
 def batch_of(backbone: Backbone, sample: MakeSample, *, padding: str = "right", num_bridges: int = 1) -> Batch:
@@ -100,7 +105,7 @@ def test_states_and_every_gradient_are_those_of_the_square_mask(
         states, found, pairs = outcome(backbone, batch, looks)
         assert float((states - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
         assert_same(found, gradients, 1e-5)
-        assert sum(pairs) == len(backbone.layers) * looks.num_computed, "what is said is what is computed"
+        assert sum(pairs) == heads(backbone) * looks.num_computed, "what is said is what is computed"
 
 
 @every_family
@@ -119,7 +124,7 @@ def test_a_bridge_step_computes_two_blocks_and_the_square_mask_their_sums_square
     for name, model in (("split", EmbeddingModel(backbone)), ("dense", EmbeddingModel(dense))):
         with counted() as pairs, torch.no_grad():
             model.states(batch, model.allowed(batch, layout))
-        found[name] = sum(pairs) / len(backbone.layers)
+        found[name] = sum(pairs) / heads(backbone)
     blocks = (context + 1) ** 2 + (target + 1) ** 2
     assert found["dense"] == (context + 1 + target) ** 2
     assert abs(found["split"] - blocks) <= context + target + 2

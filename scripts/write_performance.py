@@ -1,0 +1,166 @@
+"""Fills the tables and plots of docs/performance.md from what the benchmarks kept.
+
+python scripts/write_performance.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from cocoa.report.charts import Point, line_chart
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+COLOURS = ("#3b6ea8", "#c2571a", "#3f8f5f")
+STYLE = (
+    "<style>svg{background:#fff;font:12px sans-serif}.grid{stroke:#ddd}.line{fill:none;stroke-width:2}"
+    ".chart-title{font-weight:bold}"
+    + "".join(f":root{{--series-{number}:{colour}}}" for number, colour in enumerate(COLOURS, start=1))
+    + "</style>"
+)
+
+
+def kept(name: str) -> dict[str, Any]:
+    """Returns the numbers of a benchmark."""
+    content: dict[str, Any] = json.loads((ROOT / "reference" / f"{name}.json").read_text())
+    return content
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Returns a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def circumstances(found: dict[str, Any]) -> str:
+    """Returns the line under a table that says where its numbers are from."""
+    return f"`{found['command']}`, {found['date']}, {found['hardware']}, load {found['load_average']}."
+
+
+def step_table(name: str) -> str:
+    """Returns the table of a step beside the plain one, and of each waste alone."""
+    found = kept(name)
+    rows, wastes = [], []
+    for backbone, one in found["backbones"].items():
+        low, high = one["ratio"]["spread"]
+        share = one["ceiling_share"]
+        rows.append(
+            [
+                f"{backbone}, {one['batch_size']} pairs",
+                f"{one['ratio']['median']:.2f} x ({low:.2f} to {high:.2f})",
+                f"{one['ratio']['cpu']:.2f} x",
+                f"{one['memory_ratio']:.2f} x",
+                f"{one['flops']['plain step'] / one['flops']['cocoa']:.2f} x",
+                f"{share['cocoa']:.0%}, plain {share['plain step']:.0%}",
+                f"{one['pad_rate']:.0%}, plain {one['lengths']['pad_rate_of_whole_batches']:.0%}",
+            ]
+        )
+        for cost in one["wastes"].values():
+            spread = "{:.2f} to {:.2f}".format(*cost["time"]["spread"])
+            wastes.append(
+                [backbone, cost["what"], f"{cost['time']['median']:.2f} x ({spread})", f"{cost['memory']:.2f} x"]
+            )
+    head = ["backbone", "as fast", "of CPU seconds", "peak memory", "fewer operations", "of the matrix rate", "padding"]
+    return "\n\n".join(
+        [
+            table(head, rows),
+            table(["backbone", "this waste alone", "time", "memory"], wastes),
+            circumstances(found),
+        ]
+    )
+
+
+def plan_table() -> str:
+    """Returns what `cocoa plan` says of the benchmarks' steps, over what was counted."""
+    rows = []
+    for name in ("warmup_step", "bridge_step"):
+        for backbone, one in kept(name)["backbones"].items():
+            said = one["planned"]
+            rows.append([name, backbone, f"{said['flops_ratio']:.3f}", f"{said['peak_ratio']:.3f}"])
+    return table(["step", "backbone", "operations, planned over counted", "peak memory, planned over counted"], rows)
+
+
+def growth_table() -> str:
+    """Returns the cost of a bridge row by its length."""
+    found = kept("growth")
+    ways = ("square mask", "split", "two blocks apart")
+    rows = [
+        [
+            f"{entry['tokens']:,}",
+            *(f"{1e3 * entry[way]['seconds']:,.0f} ms" for way in ways),
+            *(f"{entry[way]['peak_bytes'] / 1e6:,.0f} MB" for way in ways),
+            f"{entry['split']['looks'] / entry['square mask']['looks']:.2f}",
+        ]
+        for entry in found["by_length"]
+    ]
+    head = ["tokens", *ways, *(f"{way}, memory" for way in ways), "pairs, split over square"]
+    return "\n\n".join([table(head, rows), circumstances(found)])
+
+
+def small_tables() -> str:
+    """Returns the cost of embedding by rows and by picture."""
+    found = kept("growth")
+    rows = [
+        [str(one["rows"]), f"{1e3 * one['seconds']:.1f} ms", f"{1e3 * one['seconds'] / one['rows']:.2f} ms"]
+        for one in found["by_rows"]
+    ]
+    pictures = [
+        [
+            f"{one['side']} x {one['side']}",
+            f"{one['tokens']:,}",
+            f"{1e3 * one['seconds']:.1f} ms",
+            f"{1e3 * one['seconds'] / one['tokens']:.2f} ms",
+            f"{one['peak_bytes'] / 1e6:,.0f} MB",
+        ]
+        for one in found["by_picture"]
+    ]
+    return "\n\n".join(
+        [
+            table(["texts of 64 tokens", "all", "each"], rows),
+            table(["picture", "visual tokens", "time", "a token", "memory"], pictures),
+        ]
+    )
+
+
+def write_plot(name: str, series: dict[str, list[Point]], *, title: str, y_label: str) -> None:
+    """Writes a chart as a picture of its own into docs/."""
+    chart = str(line_chart(series, title=title, x_label="tokens of the row", y_label=y_label, noisy=False))
+    chart = chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    chart = re.sub(r"</desc>", "</desc>" + STYLE, chart, count=1)
+    (ROOT / "docs" / f"{name}.svg").write_text(chart + "\n")
+
+
+def write_plots() -> None:
+    """Writes the plots of growth by length."""
+    entries = kept("growth")["by_length"]
+    ways = ("square mask", "split", "two blocks apart")
+    seconds = {way: [(float(e["tokens"]), 1e6 * e[way]["seconds"] / e["tokens"]) for e in entries] for way in ways}
+    memory = {way: [(float(e["tokens"]), e[way]["peak_bytes"] / e["tokens"] / 1e3) for e in entries] for way in ways}
+    write_plot("growth-time", seconds, title="A bridge row, forward and backward", y_label="µs a token")
+    write_plot("growth-memory", memory, title="What the backward pass needs", y_label="kB a token")
+
+
+def main() -> None:
+    """Writes plots, and tables between their marks."""
+    write_plots()
+    parts = {
+        "warmup": step_table("warmup_step"),
+        "bridge": step_table("bridge_step"),
+        "plan": plan_table(),
+        "growth": growth_table(),
+        "small": small_tables(),
+    }
+    page = PAGE.read_text()
+    for name, content in parts.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        found = re.search(pattern, page, flags=re.DOTALL)
+        assert found, name
+        page = page[: found.start()] + found[1] + content + "\n" + found[2] + page[found.end() :]
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

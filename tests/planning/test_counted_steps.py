@@ -1,0 +1,50 @@
+"""A plan beside the step itself: the operations and bytes that it foretells are those that are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from stages import ALONE, calm_backbone, encoded, make_recipe, ready
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from cocoa.planning.costs import Costs
+from cocoa.planning.ledger import LiveBytes
+from cocoa.planning.passes import step_of
+from cocoa.recipe import MachineOptions
+from cocoa.sample import Pair
+from cocoa.training.batches import encode_pair
+from cocoa.training.step import backward_step
+
+FUSED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(g, q, k, v)
+    ),
+}
+
+
+@pytest.mark.parametrize("attention", ["split", "sdpa"])
+@pytest.mark.parametrize("name", ["warm-up", "bridge"])
+def test_a_step_does_and_holds_what_was_planned(name: str, attention: str, sample: Callable[..., Any]) -> None:
+    """Rows long enough that the bridge is split; what a square mask computes more is planned too."""
+    pairs = [Pair(sample(" owl" * 280, (84, 84)), sample(" red" * 260)) for _ in range(3)]
+    recipe = make_recipe(name)
+    setup = ready(calm_backbone(attention), recipe)
+    setup.trainee.model.max_tokens = 4096
+    backbone, machine = setup.trainee.model.backbone, MachineOptions()
+    costs = Costs(backbone, recipe, recipe.stages[0])
+    planned = step_of(setup.trainee.model, recipe.stages[0], [encode_pair(backbone, pair) for pair in pairs], machine)
+    for weight in setup.trainee.trained.values():
+        weight.grad = torch.zeros_like(weight)
+    given = encoded(backbone, pairs)
+    with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
+        tally = backward_step(setup.trainee, given, ALONE, machine, 0)
+    with LiveBytes() as memory:
+        backward_step(setup.trainee, given, ALONE, machine, 0)
+    assert sum(part.area for part in planned.passes) == tally.num_looks
+    assert (tally.idle_look_rate < 0.01) == (attention == "split" or name == "warm-up")
+    assert costs.flops(planned, machine) == pytest.approx(counter.get_total_flops(), rel=0.03)
+    assert costs.beyond(planned, machine) - costs.gradients == pytest.approx(memory.peak, rel=0.25)
