@@ -74,7 +74,8 @@ async def _load(url: str, questions: list[Question], clients: int, seconds: floa
                 counted.statuses[answer.status_code] += 1
                 if answer.status_code != 200:
                     counted.refused_seconds.append(took)
-                    await asyncio.sleep(0.05)
+                    # As clients do: who comes again at once measures how fast it can be refused.
+                    await asyncio.sleep(float(answer.headers.get("retry-after", "0.05")))
                     continue
                 counted.good_seconds.append(took)
                 got = np.array([row["embedding"] for row in answer.json()["data"]], np.float32)
