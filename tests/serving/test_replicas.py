@@ -46,6 +46,9 @@ def test_with_one_of_two_replicas_killed_every_request_is_answered_after_a_retry
                 if "ServeReplica" in child.name() or "ServeReplica" in " ".join(child.cmdline())
             ]
             assert len(replicas) == 2
+            # One is enough to be ready; one that dies before both have started ends it all, as a bad model would.
+            # The process that decodes is the last thing that each of them starts.
+            until(lambda: all(replica.children() for replica in replicas), 240)
             done, retried, stop = [0], [0], time.monotonic() + 30
 
             def ask() -> None:
