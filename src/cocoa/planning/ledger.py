@@ -111,7 +111,7 @@ class Ledger(LiveBytes):
             kind = "attention" if _ATTENTION in str(packet) else "other"
             self.flops[kind] += flop_registry[packet](*args, **kwargs, out_val=out)
         elif packet in FUSED:
-            self.flops["attention"] += FUSED[packet](*(value.shape for value in args[:4]))
+            self.flops["attention"] += FUSED[packet](*(value.shape for value in args if isinstance(value, Tensor)))
         for value in tree_leaves(out):
             if isinstance(value, FakeTensor) and value.untyped_storage()._cdata not in strangers:
                 self.hold(value)
