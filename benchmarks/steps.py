@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backbones import BACKBONES
 from benchmarks.measuring import Times, circumstances, matrix_rate, median, ratio, timed
@@ -30,7 +30,7 @@ from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, Loss, MaskedText, View
 from cocoa.planning.costs import Costs
-from cocoa.planning.ledger import LiveBytes
+from cocoa.planning.ledger import FUSED, LiveBytes
 from cocoa.planning.passes import step_of
 from cocoa.recipe import MachineOptions, Recipe, parse_recipe
 from cocoa.sample import Pair
@@ -198,19 +198,7 @@ def peak_bytes(bench: Bench, step: Callable[[Sequence[Pair]], object]) -> int:
 
 def flops_of(step: Callable[[Sequence[Pair]], object], pairs: Sequence[Pair]) -> int:
     """Returns the floating-point operations of a step's products, fused attention included."""
-    aten = torch.ops.aten
-
-    def forward(query: Any, key: Any, value: Any, *others: Any, **options: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-    def backward(grad: Any, query: Any, key: Any, value: Any, *others: Any, **options: Any) -> int:
-        return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]
-
-    counts = {
-        aten._scaled_dot_product_flash_attention_for_cpu: forward,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
-    }
-    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
         step(pairs)
     return int(counter.get_total_flops())
 

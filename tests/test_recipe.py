@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cocoa.errors import RecipeError
-from cocoa.recipe import Recipe, load_recipe, parse_recipe
+from cocoa.recipe import Recipe, differences, load_recipe, parse_recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("*.yaml"))
 
@@ -223,6 +223,14 @@ def test_relative_paths_are_meant_from_the_recipes_folder(tmp_path: Path) -> Non
     assert recipe.stages[1].data[0].path == tmp_path.resolve() / "pairs.parquet"
     assert recipe.backbone.name == str((tmp_path / ".." / "models" / "mine").resolve())
     assert parse_recipe(recipe.to_yaml(), folder=tmp_path / "elsewhere") == recipe, "resolved once, it stays"
+
+
+def test_how_attention_is_computed_may_change_when_a_run_is_resumed() -> None:
+    recipe = parse_recipe(TEXT)
+    assert recipe.backbone.attention == "split"
+    other = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"attention": "sdpa"})})
+    assert differences(recipe, other) == []
+    assert "attention" in str(refused(TEXT.replace("name: nano-untrained", "name: nano-untrained, attention: fast")))
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

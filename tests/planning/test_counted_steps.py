@@ -8,22 +8,15 @@ from typing import Any
 import pytest
 import torch
 from stages import ALONE, calm_backbone, encoded, make_recipe, ready
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from cocoa.planning.costs import Costs
-from cocoa.planning.ledger import LiveBytes
+from cocoa.planning.ledger import FUSED, LiveBytes
 from cocoa.planning.passes import step_of
 from cocoa.recipe import MachineOptions
 from cocoa.sample import Pair
 from cocoa.training.batches import encode_pair
 from cocoa.training.step import backward_step
-
-FUSED = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
-        sdpa_backward_flop_count(g, q, k, v)
-    ),
-}
 
 
 @pytest.mark.parametrize("attention", ["split", "sdpa"])

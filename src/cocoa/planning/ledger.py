@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,6 +20,26 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 _aten = torch.ops.aten
 _FAKES = FakeTensorMode(allow_non_fake_inputs=True)
 _ATTENTION = "scaled_dot_product"
+
+
+def _forward(query: Any, key: Any, value: Any, *others: Any, **options: Any) -> int:
+    return int(sdpa_flop_count(*_even(query, key, value)))  # type: ignore[no-untyped-call]
+
+
+def _backward(gradient: Any, query: Any, key: Any, value: Any, *others: Any, **options: Any) -> int:
+    return int(sdpa_backward_flop_count(*_even(gradient, query, key, value)))  # type: ignore[no-untyped-call]
+
+
+def _even(*shapes: Any) -> list[tuple[int, ...]]:
+    """Shapes with as many heads of keys as of queries: not all versions count shared ones."""
+    return [(shape[0], shapes[0][1], *shape[2:]) for shape in shapes]
+
+
+FUSED: dict[Any, Callable[..., int]] = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _forward,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward,
+}
+"""FLOPs of the CPU's fused attention by the shapes of what it is given, which torch's own counter does not know."""
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -90,10 +110,8 @@ class Ledger(LiveBytes):
         if packet in flop_registry:
             kind = "attention" if _ATTENTION in str(packet) else "other"
             self.flops[kind] += flop_registry[packet](*args, **kwargs, out_val=out)
-        elif packet is _aten._scaled_dot_product_flash_attention_for_cpu:
-            self.flops["attention"] += sdpa_flop_count(*(value.shape for value in args[:3]))  # type: ignore[no-untyped-call]
-        elif packet is _aten._scaled_dot_product_flash_attention_for_cpu_backward:
-            self.flops["attention"] += sdpa_backward_flop_count(*(value.shape for value in args[:4]))  # type: ignore[no-untyped-call]
+        elif packet in FUSED:
+            self.flops["attention"] += FUSED[packet](*(value.shape for value in args if isinstance(value, Tensor)))
         for value in tree_leaves(out):
             if isinstance(value, FakeTensor) and value.untyped_storage()._cdata not in strangers:
                 self.hold(value)
