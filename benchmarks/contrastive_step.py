@@ -9,6 +9,7 @@ tower is frozen on both sides, as the recipes leave it; `--train-vision` trains 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import statistics
@@ -24,10 +25,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.stock import OPEN_SETS, ROOT, open_stock, why_not
+
+# isort: split
 from benchmarks.backbones import BACKBONES
 from benchmarks.measuring import Times, circumstances, matrix_rate, median, ratio, timed
 from benchmarks.mixture import Thing, sample_of
-from benchmarks.stock import OPEN_SETS, ROOT, open_stock, why_not
 from cocoa.archives import open_archive
 from cocoa.data.mmeb_train import MmebTrain
 from cocoa.images import ArchivedImage
@@ -54,7 +57,7 @@ Step = Callable[[], float]
 
 
 def draw(number: int, folder: Path) -> list[Sides]:
-    """Returns so many pairs of the open sets' training tables, no two with the same query or target."""
+    """Returns so many pairs of the open sets' training tables, no two with an equal query or target."""
     rows = [pair for path in sorted(OPEN_SETS.glob("*/train")) for pair in _some(MmebTrain(path.parent))]
     random.Random(0).shuffle(rows)
     found: list[Sides] = []
@@ -62,21 +65,19 @@ def draw(number: int, folder: Path) -> list[Sides]:
     for pair in rows:
         if len(found) == number:
             break
-        if {pair.query.key, pair.target.key} & used:
+        query = _thing(pair.query, folder / f"{len(found)}-query.webp")
+        target = _thing(pair.target, folder / f"{len(found)}-target.webp")
+        if query is None or target is None:
             continue
-        sides = [_thing(sample, folder / f"{len(found)}-{side}.webp") for side, sample in enumerate(_sides(pair))]
-        if None not in sides:
-            used |= {pair.query.key, pair.target.key}
-            found.append(tuple(sides))  # type: ignore[arg-type]
+        contents = {_content(query), _content(target)}
+        if len(contents) == 2 and not contents & used:
+            used |= contents
+            found.append((query, target))
     return found
 
 
 def _some(pairs: MmebTrain) -> list[Pair]:
     return [pairs[place] for place in range(0, len(pairs), max(1, len(pairs) // 2000))]
-
-
-def _sides(pair: Pair) -> tuple[Sample, Sample]:
-    return pair.query, pair.target
 
 
 def _thing(sample: Sample, file: Path) -> Thing | None:
@@ -88,6 +89,11 @@ def _thing(sample: Sample, file: Path) -> Thing | None:
     assert isinstance(picture, ArchivedImage)
     file.write_bytes(open_archive(picture.archive).read(picture.member))
     return None if Image.open(file).has_transparency_data else Thing(words, str(file))
+
+
+def _content(thing: Thing) -> str:
+    pixels = b"" if thing.picture is None else Image.open(thing.picture).convert("RGB").tobytes()
+    return f"{thing.text} {hashlib.sha256(pixels).hexdigest()}"
 
 
 def our_step(folder: Path, pairs: Sequence[Sides], chunk_tokens: int, *, train_vision: bool) -> tuple[nn.Module, Step]:

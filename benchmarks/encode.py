@@ -23,10 +23,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.stock import OPEN_SETS, ROOT, open_stock, why_not
+
+# isort: split
 from benchmarks.backbones import BACKBONES
 from benchmarks.measuring import Times, circumstances, matrix_rate, median, ratio, timed
 from benchmarks.mixture import Thing, draw, measured
-from benchmarks.stock import OPEN_SETS, ROOT, open_stock, why_not
 from cocoa import Embedder
 from cocoa.model import EmbeddingModel
 from cocoa.training.memory import most_memory

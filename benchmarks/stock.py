@@ -1,4 +1,7 @@
-"""The peer of the benchmarks: sentence-transformers opening a model folder of this package, with its stock modules."""
+"""The peer of the benchmarks: sentence-transformers opening a model folder of this package, with its stock modules.
+
+Import this before anything that imports transformers, which looks for torchvision once.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,20 @@ def why_not() -> str | None:
     return None
 
 
-def open_stock(folder: Path) -> Any:
-    """Returns the folder as a `SentenceTransformer` on the CPU."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
+def _declare_torchvision() -> Any:
     sys.path.insert(0, str(ROOT / "tests" / "verification"))
     from stock_runner import add_torchvision
 
-    # Kept with the model: the operators that it declares are gone with it.
-    kept = add_torchvision(str(TORCHVISION))
+    return add_torchvision(str(TORCHVISION))
+
+
+_OPERATORS = _declare_torchvision() if why_not() is None else None
+"""Kept, because what it declares goes with it."""
+
+
+def open_stock(folder: Path) -> Any:
+    """Returns the folder as a `SentenceTransformer` on the CPU."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder), device="cpu")
-    model.declared_operators = kept
-    return model
+    return SentenceTransformer(str(folder), device="cpu")
