@@ -111,7 +111,7 @@ def test_killed_at_places_of_every_kind_it_goes_on_to_the_same(processes, whole,
 @pytest.mark.parametrize("place", STUDY_FAILPOINTS)
 def test_killed_at_each_place_again_and_again_it_goes_on_to_the_same(processes, whole, tmp_path, place):
     path, expected = whole
-    times = [killed(processes, path, tmp_path / "out", f"{place}:{number}") for number in (1, 2, 1, 4, 2, 3)]
+    times = [killed(processes, path, tmp_path / "out", f"{place}:{number}") for number in (1, 2, 4, 3)]
     assert sum(times) >= 2
     check_goes_on(processes, path, tmp_path / "out", expected)
 
