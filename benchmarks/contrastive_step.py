@@ -132,7 +132,7 @@ def their_step(stock: Any, pairs: Sequence[Sides], mini_batch: int, *, train_vis
     def step() -> float:
         value: Tensor = loss([dict(column) for column in columns], torch.zeros(len(pairs)))
         value.backward()  # type: ignore[no-untyped-call]
-        return float(value)
+        return float(value.detach())
 
     return inner, step
 
