@@ -240,7 +240,7 @@ def test_one_text_instead_of_a_list_is_refused(folder):
 def test_a_vector_that_is_not_finite_is_never_returned(folder, monkeypatch):
     embedder = Embedder.load(folder)
     real = EmbeddingModel.embed
-    monkeypatch.setattr(EmbeddingModel, "embed", lambda self, batch: real(self, batch) * float("nan"))
+    monkeypatch.setattr(EmbeddingModel, "embed", lambda self, *given: real(self, *given) * float("nan"))
     with pytest.raises(CocoaError) as caught:
         embedder.encode(["an owl"])
     assert caught.value.code == "E_MODEL_OUTPUT"
