@@ -146,7 +146,7 @@ class Recipe(Options):
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
     """Returns the options in which two recipes would give other numbers, as `stages.0.steps: 10, not 20`."""
-    how = {"machine": True, "backbone": {"attention"}}
+    how: dict[str, Any] = {"machine": True, "backbone": {"attention"}}
     first, second = (recipe.model_dump(mode="json", exclude=how) for recipe in (one, other))
     return sorted(_differ(first, second, ""))
 

@@ -80,7 +80,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live -= self._sizes.pop(key)
 
 
-class Ledger(LiveBytes):
+class Ledger(LiveBytes):  # type: ignore[no-untyped-call]
     """While active, counts the bytes of living fake tensors, and FLOPs.
 
     `attention` are the FLOPs between queries, keys and values; `other` all others. Token ids, roles and masks stay real
