@@ -11,6 +11,7 @@ from cocoa.backbones import Kind, Seen
 from cocoa.batch import collate, single_row
 from cocoa.errors import DataError
 from cocoa.explanation import attribute, explain
+from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
 from cocoa.sample import Sample
 
@@ -61,13 +62,13 @@ def test_where_one_piece_alone_is_looked_at_the_map_is_one_there_and_zero_elsewh
     piece = place[0] * shape[1] + place[1]
     states = model.states
 
-    def states_where_one_is_seen(batch, allowed, seen=None):
+    def states_where_one_is_seen(batch, allowed, seen=None, **reading):
         pieces = (batch.kinds[0] == Kind.IMAGE).nonzero().flatten()
-        allowed = allowed.clone()
+        allowed = LAYOUTS[model.layout].allowed(batch.roles, batch.samples)
         allowed[:, :, :, pieces] = False
         allowed[:, :, :, pieces[piece]] = True
         allowed |= torch.eye(allowed.shape[-1], dtype=torch.bool)
-        return states(batch, allowed, seen)
+        return states(batch, allowed, seen, **reading)
 
     monkeypatch.setattr(model, "states", states_where_one_is_seen)
     if attribute(model, document, query)[1].sum() < 0:
