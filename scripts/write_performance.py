@@ -125,6 +125,63 @@ def small_tables() -> str:
     )
 
 
+def peer_table(name: str) -> str:
+    """Returns the table of a benchmark beside sentence-transformers."""
+    found = kept(name)
+    rows = []
+    for backbone, one in found["backbones"].items():
+        low, high = one["ratio"]["spread"]
+        fewer = one["gflops"]["sentence-transformers"] / one["gflops"]["cocoa"]
+        rows.append(
+            [
+                backbone,
+                f"{one['ratio']['median']:.2f} x ({low:.2f} to {high:.2f})",
+                f"{one['ratio']['cpu']:.2f} x",
+                f"{one['memory_ratio']['added']:.2f} x",
+                f"{fewer:.2f} x",
+                f"{one['ceiling_share']['cocoa']:.0%}, peer {one['ceiling_share']['sentence-transformers']:.0%}",
+            ]
+        )
+    head = ["backbone", "as fast", "of CPU seconds", "memory added", "fewer operations", "of the matrix rate"]
+    note = f" Note: {found['note']}." if "note" in found else ""
+    return "\n\n".join([table(head, rows), circumstances(found) + note])
+
+
+def index_table() -> str:
+    """Returns build, size, recall and latency of every engine of the index benchmark."""
+    found = kept("index")
+    rows = [
+        [
+            name,
+            f"{one['build_seconds']:,.0f} s" if "build_seconds" in one else "–",
+            f"{one['megabytes']:,.0f} MB" if "megabytes" in one else "–",
+            f"{one['recall_at_10']:.3f}",
+            f"{one['p50_ms']:,.2f} ms",
+            f"{one['p99_ms']:,.2f} ms",
+        ]
+        for name, one in found["engines"].items()
+    ]
+    said = f"{found['rows']:,} rows of {found['dimensions']} dimensions, queries one by one. `{found['command']}`, "
+    said += f"{found['date']}, {found['machine']}, load {found['load_at_end']}."
+    return "\n\n".join([table(["engine", "built in", "size", "recall@10", "p50", "p99"], rows), said])
+
+
+def serve_table() -> str:
+    """Returns answers and latencies of the server beside the simplest one."""
+    found = kept("serve")
+    rows = [
+        [
+            name,
+            f"{one['answers_per_second']:,.0f}",
+            *(f"{1e3 * one[p]:,.0f} ms" for p in ("p50_seconds", "p99_seconds")),
+        ]
+        for name, one in found["medians"].items()
+    ]
+    low, high = found["ratio_of_rounds"][0], found["ratio_of_rounds"][-1]
+    said = f"{found['clients']} clients: {found['ratio']:.2f} x ({low:.2f} to {high:.2f}). " + circumstances(found)
+    return "\n\n".join([table(["server", "answers a second", "p50", "p99"], rows), said])
+
+
 def write_plot(name: str, series: dict[str, list[Point]], *, title: str, y_label: str) -> None:
     """Writes a chart as a picture of its own into docs/."""
     chart = str(line_chart(series, title=title, x_label="tokens of the row", y_label=y_label, noisy=False))
@@ -147,13 +204,18 @@ def main() -> None:
     """Writes plots, and tables between their marks."""
     write_plots()
     steps = {"warmup": ("warmup_step",), "bridge": ("bridge_step",), "plan": ("warmup_step", "bridge_step")}
-    needed = {**steps, "growth": ("growth",), "small": ("growth",)}
+    peers = {"encode": ("encode",), "contrastive": ("contrastive_step",), "index": ("index",), "serve": ("serve",)}
+    needed = {**steps, **peers, "growth": ("growth",), "small": ("growth",)}
     writers = {
         "warmup": lambda: step_table("warmup_step"),
         "bridge": lambda: step_table("bridge_step"),
         "plan": plan_table,
         "growth": growth_table,
         "small": small_tables,
+        "encode": lambda: peer_table("encode"),
+        "contrastive": lambda: peer_table("contrastive_step"),
+        "index": index_table,
+        "serve": serve_table,
     }
     parts = {}
     for name, files in needed.items():
