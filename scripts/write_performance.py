@@ -59,9 +59,11 @@ def step_table(name: str) -> str:
                 f"{one['pad_rate']:.0%}, plain {one['lengths']['pad_rate_of_whole_batches']:.0%}",
             ]
         )
-        for cost in one["wastes"].values():
-            # Of the processor: the clock of a busy machine says little of a tenth.
-            wastes.append([backbone, cost["what"], f"{cost['time']['cpu']:.2f} x", f"{cost['memory']:.2f} x"])
+        # Of the processor: the clock of a busy machine says little of a tenth.
+        wastes += [
+            [backbone, cost["what"], f"{cost['time']['cpu']:.2f} x", f"{cost['memory']:.2f} x"]
+            for cost in one["wastes"].values()
+        ]
     head = ["backbone", "as fast", "of CPU seconds", "peak memory", "fewer operations", "of the matrix rate", "padding"]
     return "\n\n".join(
         [
