@@ -321,5 +321,5 @@ def show(backbone: str, found: dict[str, Any]) -> None:
     print(f"of CPU {found['ratio']['cpu']:.2f}; {found['memory_ratio']:.2f} x the memory; ", end="")
     print(f"{found['ceiling_share'][OURS]:.0%} of the matrix rate (plain {found['ceiling_share'][PEER]:.0%})")
     for waste, cost in found["wastes"].items():
-        print(f"  {waste:8} alone: {cost['time']['median']:.2f} x the time, {cost['memory']:.2f} x the memory")
+        print(f"  {waste:8} alone: {cost['time']['cpu']:.2f} x the CPU seconds, {cost['memory']:.2f} x the memory")
     print(f"  rows {found['lengths']}, pads {found['pad_rate']:.1%}, looks idle {found['idle_look_rate']:.1%}")
