@@ -166,6 +166,7 @@ def index_table() -> str:
     ]
     said = f"{found['rows']:,} rows of {found['dimensions']} dimensions, queries one by one. `{found['command']}`, "
     said += f"{found['date']}, {found['machine']}, load {found['load_at_end']}."
+    said += f" Note: {found['note']}." if "note" in found else ""
     return "\n\n".join([table(["engine", "built in", "size", "recall@10", "p50", "p99"], rows), said])
 
 
