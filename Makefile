@@ -48,7 +48,7 @@ milvus-test: setup .venv-milvus/bin/milvus-server
 	COCOA_MILVUS_SERVER=$(CURDIR)/.venv-milvus/bin/milvus-server $(BIN)/pytest -m slow tests/corpus/test_milvus.py
 
 # Each benchmark beside its peer; run them where nothing else runs. The figures are kept in reference/, with the date.
-BENCHMARKS := images evaluate index serve
+BENCHMARKS := encode warmup_step bridge_step contrastive_step cached_step evaluate images growth index serve
 bench: setup
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --json reference/$$name.json || exit 1; done
 

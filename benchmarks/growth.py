@@ -2,13 +2,15 @@
 
 A bridge row [A ; e ; B] of random words, forward and backward, three ways: through the square mask, split, and as the
 two blocks [A ; e] and [e ; B] by themselves, which is what a split row should cost. States are checked to be equal
-first. Then encoding by the number of rows, and by the size of the picture.
+first. Then encoding by the number of rows and by the size of the picture, a search of every row by the size of the
+corpus, and ranking by the number of candidates.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ from cocoa.sample import Sample
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 ROWS = (1, 4, 16, 64, 256)
 SIDES = (56, 112, 224, 448, 896)
+CORPUS = (1_000, 10_000, 100_000, 1_000_000)
+CANDIDATES = (10, 100, 1_000, 10_000)
+DIMENSIONS = 128
 SQUARE, SPLIT, APART = "square mask", "split", "two blocks apart"
 CLOSE = 1e-4
 
@@ -134,6 +139,42 @@ def by_picture(model: EmbeddingModel, sides: Sequence[int], seconds: float) -> l
     return found
 
 
+def by_corpus(sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """Returns what one search of every row costs by how many there are (graphs: benchmarks.index)."""
+    from benchmarks.index import cocoa_ask, write_embeddings
+    from cocoa.corpus.index import Index
+
+    vectors = np.random.default_rng(0).normal(size=(max(sizes), DIMENSIONS)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            index = Index.open(write_embeddings(Path(folder) / "embeddings", vectors[:size]).folder)
+            ask = cocoa_ask(index)
+            ask(vectors[:1])
+            spent, _ = measure(lambda ask=ask: ask(vectors[1:2]), seconds)
+            index.close()
+        found.append({"rows": size, "seconds": spent})
+        print(size, f"rows searched in {spent * 1e3:.2f} ms", flush=True)
+    return found
+
+
+def by_candidates(sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """Returns what ranking 200 queries costs by how many candidates each has of its own."""
+    from cocoa.evaluation.scorer import score_task
+
+    chance = np.random.default_rng(0)
+    found = []
+    for size in sizes:
+        queries = chance.normal(size=(200, DIMENSIONS)).astype(np.float32)
+        candidates = chance.normal(size=(max(size, 10_000), DIMENSIONS)).astype(np.float32)
+        index = [chance.permutation(len(candidates))[:size] for _ in queries]
+        spent, _ = measure(lambda q=queries, c=candidates, i=index: score_task(q, c, i), seconds)
+        found.append({"candidates": size, "seconds": spent})
+        print(size, f"candidates ranked in {spent * 1e3:.1f} ms", flush=True)
+    return found
+
+
 def main() -> None:
     """Runs all and prints and keeps it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -151,6 +192,8 @@ def main() -> None:
         "by_length": by_length(model, [length for length in LENGTHS if length <= options.longest], options.seconds),
         "by_rows": by_rows(model, ROWS, options.seconds),
         "by_picture": by_picture(model, SIDES, options.seconds),
+        "by_corpus": by_corpus(CORPUS, options.seconds),
+        "by_candidates": by_candidates(CANDIDATES, options.seconds),
         "ceiling": {"what": "float32 matrix product of this run", "flops_per_second": matrix_rate()},
         **circumstances(options.threads),
     }

@@ -1,9 +1,8 @@
-"""A training step beside the same step as peers run it, each of their wastes by itself; see warmup_step, bridge_step.
+"""A training step beside the same step as peers run it, each of their wastes by itself.
 
-The plain step is written from what peers document of theirs (their code is not run): the whole batch in one pass padded
-to its longest row, the head at every position, a square boolean mask in every layer, each picture opened once to count
-its tokens and once to train on it. Same weights, same pairs, same hidden words and patches; loss and gradients are
-checked to be equal before anything is timed.
+The plain steps are written from what peers document of theirs (their code is not run): plain_reconstruction.py for
+warmup_step and bridge_step, plain_contrast.py for cached_step. Same weights, same pairs, same hidden words and patches;
+loss and gradients are checked to be equal before anything is timed.
 """
 
 from __future__ import annotations
@@ -19,40 +18,44 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backbones import BACKBONES
 from benchmarks.measuring import Times, circumstances, matrix_rate, median, ratio, timed
 from cocoa.backbones import Backbone
-from cocoa.batch import Batch, Row, collate, moved, row_length
-from cocoa.layouts import LAYOUTS
+from cocoa.batch import row_length
 from cocoa.model import EmbeddingModel
-from cocoa.objectives import Draws, Loss, MaskedText, View
 from cocoa.planning.costs import Costs
 from cocoa.planning.ledger import FUSED, LiveBytes
 from cocoa.planning.passes import step_of
 from cocoa.recipe import MachineOptions, Recipe, parse_recipe
 from cocoa.sample import Pair
-from cocoa.training.batches import EncodedPairs, cut, encode_pair, encode_pairs
+from cocoa.training.batches import EncodedPairs, encode_pair, encode_pairs
 from cocoa.training.ranks import Ranks
-from cocoa.training.reconstruct import look, stage_row
+from cocoa.training.reconstruct import stage_row
 from cocoa.training.setup import open_data, set_up
 from cocoa.training.step import backward_step
 from cocoa.training.trainee import Trainee
 
 TARGET, MEMORY_TARGET = 2.0, 0.6
 OURS, PEER, LEAN = "cocoa", "plain step", "plain step without waste"
-WASTES = {
-    "padding": "one pass over the whole batch, padded to its longest row",
-    "head": "the language-model head at every position",
-    "mask": "a square boolean mask in every layer",
-    "reading": "each picture opened twice, to count its tokens and to train on it",
-}
 OPEN_SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = ("bccd", "clothing", "emoji", "flags", "nlvr")
 ALONE = Ranks(0, 1, torch.device("cpu"))
 CLOSE = 1e-4
+
+
+Losses = dict[str, float]
+Step = Callable[[Trainee, EncodedPairs, MachineOptions, Sequence[str]], Losses]
+"""Returns the losses of a step with some wastes; leaves its gradients in the weights."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A step as peers run it, and what it wastes: a word for each and what it means."""
+
+    step: Step
+    wastes: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Bench:
     trainee: Trainee
     recipe: Recipe
     steps: list[list[Pair]]
+    peer: Plain
 
     @property
     def backbone(self) -> Backbone:
@@ -72,16 +76,17 @@ class Bench:
         """Returns the pairs of a step with their pictures read."""
         return encode_pairs(self.backbone, list(pairs))
 
-    def ours(self, pairs: Sequence[Pair]) -> dict[str, float]:
+    def ours(self, pairs: Sequence[Pair]) -> Losses:
         """Returns the losses of the product's own step; leaves its gradients in the weights."""
         tally = backward_step(self.trainee, self.encode(pairs), ALONE, self.recipe.machine, seed=0)
         return tally.losses
 
-    def plain(self, pairs: Sequence[Pair], wastes: Sequence[str] = tuple(WASTES)) -> dict[str, float]:
-        """Returns the losses of the plain step with some of its wastes; leaves its gradients in the weights."""
+    def plain(self, pairs: Sequence[Pair], wastes: Sequence[str] | None = None) -> Losses:
+        """Returns the losses of the plain step with some wastes (None: all); leaves its gradients in the weights."""
+        wastes = tuple(self.peer.wastes) if wastes is None else wastes
         if "reading" in wastes:
             self.encode(pairs)
-        return plain_step(self.trainee, self.encode(pairs), self.recipe.machine, wastes)
+        return self.peer.step(self.trainee, self.encode(pairs), self.recipe.machine, wastes)
 
     def gradients(self) -> dict[str, Tensor]:
         """Returns the gradients in the weights, and clears them."""
@@ -90,7 +95,9 @@ class Bench:
         return found
 
 
-def make_bench(stage: str, backbone: Backbone, *, data: str, num_steps: int, batch_size: int, seed: int = 0) -> Bench:
+def make_bench(
+    stage: str, backbone: Backbone, peer: Plain, *, data: str, num_steps: int, batch_size: int, seed: int = 0
+) -> Bench:
     """Returns a stage of a recipe (`layout: ..., objectives: ...` as YAML) on a backbone, ready to step."""
     recipe = parse_recipe(f"""
 name: benchmark
@@ -105,7 +112,7 @@ stages:
     model = EmbeddingModel(backbone, max_tokens=recipe.max_tokens)
     trainee = set_up(model, recipe, trained, sharded=False).trainee.train()
     steps = [[mixture.pair(step * batch_size + place) for place in range(batch_size)] for step in range(num_steps)]
-    return Bench(trainee, recipe, steps)
+    return Bench(trainee, recipe, steps, peer)
 
 
 def open_sets_data(folder: Path) -> str:
@@ -116,63 +123,13 @@ def open_sets_data(folder: Path) -> str:
     return "[" + ", ".join([*parts, *(f"{{kind: mmeb_train, path: {folder / name}}}" for name in SETS)]) + "]"
 
 
-def plain_step(
-    trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]
-) -> dict[str, float]:
-    """Returns the losses of a step of reconstruction with some wastes; leaves its gradients in the weights."""
-    model, stage = trainee.model, trainee.stage
-    objectives: list[Any] = list(trainee.objectives)
-    rows = [stage_row(model, stage, query, target) for query, target in zip(pairs.queries, pairs.targets, strict=True)]
-    passes = [list(range(len(rows)))] if "padding" in wastes else _sorted_passes(rows, machine)
-    draws = Draws(0, tuple(pairs.numbers))
-    made: list[tuple[Batch, list[Any]]] = []
-    for places in passes:
-        batch = collate(model.backbone, [rows[place] for place in places])
-        hidden = []
-        for objective in objectives:
-            batch, parts = objective.hide(batch, draws.part(places))
-            hidden.append(parts)
-        made.append((batch, hidden))
-    totals = [sum(hidden[number].count for _, hidden in made) for number in range(len(objectives))]
-    sums = [0.0] * len(objectives)
-    for batch, hidden in made:
-        view = _look_square(model, stage.layout, batch) if "mask" in wastes else look(model, stage.layout, batch)
-        loss = torch.zeros(())
-        for number, (objective, parts) in enumerate(zip(objectives, hidden, strict=True)):
-            everywhere = "head" in wastes and isinstance(objective, MaskedText)
-            found = _loss_everywhere(view, parts) if everywhere else objective.loss(view, moved(parts, ALONE.device))
-            loss = loss + objective.weight * found.sum / max(1, totals[number])
-            sums[number] += float(found.sum.detach())
-        loss.backward()  # type: ignore[no-untyped-call]
-    return {o.name: each / max(1, total) for o, each, total in zip(objectives, sums, totals, strict=True)}
-
-
-def _sorted_passes(rows: Sequence[Row], machine: MachineOptions) -> list[list[int]]:
-    return [[place for line in chunk for place in line] for chunk in cut([row_length(row) for row in rows], machine)]
-
-
-def _look_square(model: EmbeddingModel, layout: str, batch: Batch) -> View:
-    allowed = LAYOUTS[layout].allowed(batch.roles, batch.samples)
-    return View(model.backbone, batch, allowed, model.states(batch, allowed))
-
-
-def _loss_everywhere(view: View, hidden: Any) -> Loss:
-    """Cross-entropy as stock heads do it: scores of all positions, labels of -100 where nothing is hidden."""
-    logits = view.backbone.logits(view.states)
-    labels = torch.full_like(view.batch.input_ids, -100)
-    labels[hidden.places] = hidden.words
-    # The state at i - 1 predicts the word at i.
-    scores, shifted = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-    return Loss(functional.cross_entropy(scores, shifted, ignore_index=-100, reduction="sum"), len(hidden.words))
-
-
 def check_equal(bench: Bench) -> float:
     """Returns the largest difference of a gradient, as a share of the norm of all; exits if it or the loss is off."""
     worst = 0.0
     for pairs in bench.steps[:2]:
         losses, gradients = bench.ours(pairs), bench.gradients()
         norm = float(torch.stack([gradient.norm() for gradient in gradients.values()]).norm())
-        for wastes in (tuple(WASTES), ()):
+        for wastes in (None, ()):
             theirs, others = bench.plain(pairs, wastes), bench.gradients()
             if any(abs(losses[name] - theirs[name]) > CLOSE * max(1, losses[name]) for name in losses):
                 sys.exit(f"losses differ: {losses} and {theirs}; no time is given")
@@ -208,7 +165,7 @@ def compare(bench: Bench, repeats: int) -> dict[str, Any]:
     difference = check_equal(bench)
     ways: dict[str, Callable[[Sequence[Pair]], object]] = {OURS: bench.ours, PEER: bench.plain}
     ways[LEAN] = lambda pairs: bench.plain(pairs, ())
-    for waste in WASTES:
+    for waste in bench.peer.wastes:
         ways[waste] = lambda pairs, waste=waste: bench.plain(pairs, (waste,))
     rates = [matrix_rate()]
     times: dict[str, list[Times]] = {name: [] for name in ways}
@@ -236,7 +193,7 @@ def compare(bench: Bench, repeats: int) -> dict[str, Any]:
                 "time": ratio(times[waste], times[LEAN]),
                 "memory": memory[waste] / memory[LEAN],
             }
-            for waste, what in WASTES.items()
+            for waste, what in bench.peer.wastes.items()
         },
         "seconds": {name: [one.wall for one in some] for name, some in times.items()},
         "cpu_seconds": {name: [one.cpu for one in some] for name, some in times.items()},
@@ -272,8 +229,12 @@ def lengths_of(bench: Bench) -> dict[str, Any]:
     steps = []
     for pairs in bench.steps:
         encoded = bench.encode(pairs)
-        both = zip(encoded.queries, encoded.targets, strict=True)
-        steps.append([row_length(stage_row(model, stage, query, target)) for query, target in both])
+        if any(options.rows == "single" for options in stage.objectives):
+            rows = [model.row(sample) for sample in (*encoded.queries, *encoded.targets, *encoded.negatives)]
+        else:
+            both = zip(encoded.queries, encoded.targets, strict=True)
+            rows = [stage_row(model, stage, query, target) for query, target in both]
+        steps.append([row_length(row) for row in rows])
     every = sorted(length for step in steps for length in step)
     padded = sum(len(step) * max(step) for step in steps)
     return {
@@ -285,7 +246,7 @@ def lengths_of(bench: Bench) -> dict[str, Any]:
     }
 
 
-def run(name: str, stage: str, doc: str, *, batch_size: int) -> None:
+def run(name: str, stage: str, peer: Plain, doc: str, *, batch_size: int) -> None:
     """Runs a benchmark of a stage from the command line, and prints and keeps it."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument(
@@ -305,7 +266,7 @@ def run(name: str, stage: str, doc: str, *, batch_size: int) -> None:
     result |= {"steps": options.steps, "backbones": {}}
     for backbone in options.backbone:
         size = options.batch_size or (batch_size if backbone == "nano" else batch_size // 4)
-        bench = make_bench(stage, BACKBONES[backbone](), data=data, num_steps=options.steps, batch_size=size)
+        bench = make_bench(stage, BACKBONES[backbone](), peer, data=data, num_steps=options.steps, batch_size=size)
         found = {"batch_size": size} | compare(bench, options.repeats)
         result["backbones"][backbone] = found
         show(backbone, found)

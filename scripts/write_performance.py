@@ -6,6 +6,7 @@ python scripts/write_performance.py
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from cocoa.report.charts import Point, line_chart
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("warmup_step", "bridge_step")
+STEPS = ("warmup_step", "bridge_step", "cached_step")
 PAGE = ROOT / "docs" / "performance.md"
 COLOURS = ("#3b6ea8", "#c2571a", "#3f8f5f")
 STYLE = (
@@ -120,10 +121,24 @@ def small_tables() -> str:
         ]
         for one in found["by_picture"]
     ]
+    corpus = [
+        [f"{one['rows']:,}", f"{1e3 * one['seconds']:.2f} ms", f"{1e9 * one['seconds'] / one['rows']:,.0f} ns"]
+        for one in found["by_corpus"]
+    ]
+    ranked = [
+        [
+            f"{one['candidates']:,}",
+            f"{1e3 * one['seconds']:.1f} ms",
+            f"{1e9 * one['seconds'] / one['candidates'] / 200:,.0f} ns",
+        ]
+        for one in found["by_candidates"]
+    ]
     return "\n\n".join(
         [
             table(["texts of 64 tokens", "all", "each"], rows),
             table(["picture", "visual tokens", "time", "a token", "memory"], pictures),
+            table(["rows of the corpus, every one looked at", "one search", "a row"], corpus),
+            table(["candidates of a question", "200 questions ranked", "a candidate"], ranked),
         ]
     )
 
@@ -186,9 +201,11 @@ def serve_table() -> str:
     return "\n\n".join([table(["server", "answers a second", "p50", "p99"], rows), said])
 
 
-def write_plot(name: str, series: dict[str, list[Point]], *, title: str, y_label: str) -> None:
+def write_plot(
+    name: str, series: dict[str, list[Point]], *, title: str, y_label: str, x_label: str = "tokens of the row"
+) -> None:
     """Writes a chart as a picture of its own into docs/."""
-    chart = str(line_chart(series, title=title, x_label="tokens of the row", y_label=y_label, noisy=False))
+    chart = str(line_chart(series, title=title, x_label=x_label, y_label=y_label, noisy=False))
     chart = chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     chart = re.sub(r"</desc>", "</desc>" + STYLE, chart, count=1)
     (ROOT / "docs" / f"{name}.svg").write_text(chart + "\n")
@@ -202,17 +219,44 @@ def write_plots() -> None:
     memory = {way: [(float(e["tokens"]), e[way]["peak_bytes"] / e["tokens"] / 1e3) for e in entries] for way in ways}
     write_plot("growth-time", seconds, title="A bridge row, forward and backward", y_label="µs a token")
     write_plot("growth-memory", memory, title="What the backward pass needs", y_label="kB a token")
+    # (name, part, what grows, what it is divided by, title, what stands at the axes)
+    others = (
+        ("rows", "by_rows", "rows", 1e3, "Embedding a text of 64 tokens", "ms a text", "log2 of texts at once"),
+        (
+            "picture",
+            "by_picture",
+            "tokens",
+            1e3,
+            "Embedding one picture",
+            "ms a visual token",
+            "log2 of its visual tokens",
+        ),
+        ("corpus", "by_corpus", "rows", 1e9, "A search that looks at every row", "ns a row", "log2 of rows"),
+        (
+            "candidates",
+            "by_candidates",
+            "candidates",
+            1e6,
+            "Ranking 200 questions",
+            "µs a candidate",
+            "log2 of candidates",
+        ),
+    )
+    for name, part, grows, unit, title, y_label, x_label in others:
+        points = [(math.log2(one[grows]), unit * one["seconds"] / one[grows]) for one in kept("growth")[part]]
+        write_plot(f"growth-{name}", {"cocoa": points}, title=title, y_label=y_label, x_label=x_label)
 
 
 def main() -> None:
     """Writes plots, and tables between their marks."""
     write_plots()
-    steps = {"warmup": ("warmup_step",), "bridge": ("bridge_step",), "plan": ()}
+    steps = {"warmup": ("warmup_step",), "bridge": ("bridge_step",), "cached": ("cached_step",), "plan": ()}
     peers = {"encode": ("encode",), "contrastive": ("contrastive_step",), "index": ("index",), "serve": ("serve",)}
     needed = {**steps, **peers, "growth": ("growth",), "small": ("growth",)}
     writers = {
         "warmup": lambda: step_table("warmup_step"),
         "bridge": lambda: step_table("bridge_step"),
+        "cached": lambda: step_table("cached_step"),
         "plan": plan_table,
         "growth": growth_table,
         "small": small_tables,

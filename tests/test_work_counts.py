@@ -9,7 +9,7 @@ from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.evaluation.runner import evaluate
 from cocoa.images import image_key
-from cocoa.model import EmbeddingModel, passes
+from cocoa.model import EmbeddingModel, embedding_model
 from cocoa.recipe import MachineOptions
 from cocoa.sample import Pair, Sample
 from cocoa.training.batches import encode_pairs
@@ -22,7 +22,7 @@ PASS = 512
 
 @pytest.fixture(autouse=True)
 def small_passes(monkeypatch):
-    monkeypatch.setattr(passes, "CPU_TOKENS", PASS)
+    monkeypatch.setattr(embedding_model, "pass_tokens", lambda *_: PASS)
 
 
 def mixed(sample, number):

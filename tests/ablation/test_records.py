@@ -120,6 +120,31 @@ def test_records_of_two_machines_are_kept_together(kept, tmp_path):
     assert read_records(tmp_path / "project" / "tiny") == read_records(folder)
 
 
+def test_machines_share_a_study_by_the_names_of_its_runs(kept, tmp_path):
+    _, folder, _, _ = kept
+    path = write_study(tmp_path, SMALL)
+    shutil.copytree(folder, tmp_path / "out")
+    for name in ("plain", "light"):
+        (tmp_path / "out" / "runs" / name / "short" / "1.json").unlink()
+        (tmp_path / "out" / "runs" / name / "same" / "1.json").unlink()
+
+    def records(*only):
+        return Job(load_study(path), tmp_path / "out", folder=path.parent, only=only).run()
+
+    found = records("light/*/*", "plain/short/0")
+    assert sorted((r["arm"], r["budget"], r["seed"]) for r in found) == [
+        *(("light", budget, seed) for budget in ("same", "short") for seed in (0, 1)),
+        ("plain", "short", 0),
+    ]
+    missing = tmp_path / "out" / "runs" / "plain" / "short" / "1.json"
+    assert not missing.exists()
+    with pytest.raises(UsageError, match=r"no run is called light/long/\*; one is plain/short/0") as caught:
+        records("light/long/*")
+    assert caught.value.code == "E_USAGE_RUN"
+    assert len(records()) == 8
+    assert missing.exists()
+
+
 def test_a_second_look_at_a_test_is_refused(kept, tmp_path):
     _, folder, _, _ = kept
     again = tmp_path / "again"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from cocoa.backbones.families import FAMILIES
-from cocoa.model import EmbeddingModel, passes, shared_pictures
+from cocoa.model import EmbeddingModel, embedding_model, shared_pictures
+from cocoa.sample import Sample
 from counting import counted
 
 
@@ -27,7 +29,7 @@ def distinct_patches(samples):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_distinct_picture_is_seen_once_and_vectors_are_those_of_samples_alone(tiny, sample, family, monkeypatch):
-    monkeypatch.setattr(passes, "CPU_TOKENS", 64)
+    monkeypatch.setattr(embedding_model, "pass_tokens", lambda *_: 64)
     model = EmbeddingModel(tiny(family=family)).eval()
     encoded = [model.backbone.encode(one) for one in several(sample)]
     with torch.inference_mode():
@@ -41,7 +43,7 @@ def test_each_distinct_picture_is_seen_once_and_vectors_are_those_of_samples_alo
 
 
 def test_what_does_not_fit_is_seen_again_and_gives_the_same_vectors(tiny, sample, monkeypatch):
-    monkeypatch.setattr(passes, "CPU_TOKENS", 64)
+    monkeypatch.setattr(embedding_model, "pass_tokens", lambda *_: 64)
     model = EmbeddingModel(tiny()).eval()
     encoded = [model.backbone.encode(one) for one in several(sample)]
     kept = model.embed_all(encoded)
@@ -67,17 +69,38 @@ def test_nothing_is_kept_after_its_last_use(tiny, sample, monkeypatch):
     made = []
     plain = shared_pictures.SharedPictures.__init__
     monkeypatch.setattr(
-        shared_pictures.SharedPictures, "__init__", lambda self, samples: made.append(self) or plain(self, samples)
+        shared_pictures.SharedPictures, "__init__", lambda self, keys: made.append(self) or plain(self, keys)
     )
-    monkeypatch.setattr(passes, "CPU_TOKENS", 64)
+    monkeypatch.setattr(embedding_model, "pass_tokens", lambda *_: 64)
     model = EmbeddingModel(tiny()).eval()
     model.embed_all([model.backbone.encode(one) for one in several(sample)])
     [pictures] = made
     assert (pictures._kept, pictures._bytes) == ({}, 0)
 
 
+def test_pictures_of_one_place_are_seen_once_while_samples_are_read(tiny, sample, monkeypatch, tmp_path):
+    monkeypatch.setattr(embedding_model, "pass_tokens", lambda *_: 64)
+    model = EmbeddingModel(tiny()).eval()
+    drawn = sample("", (60, 80)).images[0]
+    drawn.save(tmp_path / "one.png")
+    data = (tmp_path / "one.png").read_bytes()
+    alike = [
+        *(Sample("owls " * number, (drawn,)) for number in range(3)),
+        *(Sample("cats " * number, (str(tmp_path / "one.png"),)) for number in range(3)),
+        *(Sample("dogs " * number, (bytes(bytearray(data)),)) for number in range(3)),
+        Sample("no picture"),
+    ]
+    alone = [model.encode([one])[0] for one in alike]
+    with counted(model) as counts:
+        together = model.encode(alike)
+    one = len(model.backbone.encode(alike[0]).patches[0])
+    assert counts.patches == 3 * one, "an object, a file and equal bytes: each once"
+    assert counts.passes > 2
+    np.testing.assert_allclose(together, alone, atol=2e-5)
+
+
 def test_passes_side_by_side_give_the_same_vectors(tiny, sample, monkeypatch):
-    monkeypatch.setattr(passes, "CPU_TOKENS", 64)
+    monkeypatch.setattr(embedding_model, "pass_tokens", lambda *_: 64)
     model = EmbeddingModel(tiny()).eval()
     samples = several(sample) * 3
     encoded = [model.backbone.encode(one) for one in samples]

@@ -10,6 +10,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,6 +43,7 @@ class Job:
         out: Path,
         *,
         folder: Path,
+        only: Sequence[str] = (),
         on_standing: Callable[[Standing], None] | None = None,
         on_step: StepHook | None = None,
         say: Callable[[str], None] = lambda _: None,
@@ -49,6 +51,7 @@ class Job:
         self.study = study
         self.out = out
         self.folder = folder.resolve()
+        self.only = only
         self.data = out.resolve() / GENERATED
         self.links = out / "links"
         self.on_standing = on_standing
@@ -60,9 +63,13 @@ class Job:
     def run(self) -> list[dict[str, Any]]:
         """Returns the records of all runs that count, in the order of `runs`, doing what is not done yet.
 
-        Raises `E_USAGE_OUT` for a folder that is another study's, `E_USAGE_BUSY` while another process works there;
-        `CocoaError` where a run fails.
+        With `only`, patterns of ARM/BUDGET/SEED such as `light/*/0`, those runs alone are done and returned, so that
+        several machines share a study; all of tuning is done by each, because it decides what a run is.
+
+        Raises `E_USAGE_OUT` for a folder that is another study's, `E_USAGE_BUSY` while another process works there,
+        `E_USAGE_RUN` for a pattern that is no run's; `CocoaError` where a run fails.
         """
+        self._check_only()
         self._check_folder()
         with Claims(self.out) as claims:
             # The kernel takes a claim back from a process that dies, however it dies.
@@ -76,7 +83,7 @@ class Job:
         for trial in self.tuning():
             self._do(trial)
         # All tuning is over before any test is looked at.
-        runs = self.runs()
+        runs = [trial for trial in self.runs() if self._is_wanted(trial.arm, trial.budget, trial.seed)]
         for trial in runs:
             self._do(trial)
         self._tell(None)
@@ -218,6 +225,16 @@ class Job:
 
     # What the study is made of.
 
+    def _is_wanted(self, arm: str, budget: str, seed: int) -> bool:
+        name = f"{arm}/{budget}/{seed}"
+        return not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
+
+    def _check_only(self) -> None:
+        names = [f"{arm.name}/{budget.name}/{seed}" for seed in self.study.seeds for arm, budget in self._pairs()]
+        for pattern in self.only:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise UsageError("E_USAGE_RUN", f"no run is called {pattern}; one is {names[0]}", where="--only")
+
     def _pairs(self) -> Iterator[tuple[Arm, Budget]]:
         for budget in self.study.budgets:
             for arm in self.study.arms:
@@ -293,8 +310,12 @@ class Job:
             return
         tuning = self.tuning()
         tuned = all((self.out / trial.path).is_file() for trial in tuning)
-        expected = len(tuning) + len(self.study.seeds) * len(list(self._pairs()))
+        pairs = list(self._pairs())
+        expected = len(tuning) + sum(
+            self._is_wanted(a.name, b.name, seed) for seed in self.study.seeds for a, b in pairs
+        )
         runs = self.runs() if tuned else []
+        runs = [trial for trial in runs if self._is_wanted(trial.arm, trial.budget, trial.seed)]
         done = [trial for trial in (*tuning, *runs) if (self.out / trial.path).is_file()]
         records = [self.record(trial) for trial in done if trial.number is None]
         self.on_standing(Standing(len(done), expected, now, records))

@@ -28,7 +28,7 @@ from cocoa.backbones.families import FAMILIES
 from cocoa.backbones.patch_embedding import PatchEmbedding
 from cocoa.backbones.patches import PatchGrid
 from cocoa.backbones.reading import READ_AT, compute_where_read, only
-from cocoa.backbones.rope import mrope_positions
+from cocoa.backbones.rope import mrope_positions, patch_positions
 from cocoa.backbones.seen import Seen
 from cocoa.backbones.tokens import TextTokens
 from cocoa.errors import CocoaError, DataError, ModelError
@@ -140,7 +140,11 @@ class Backbone(nn.Module):
     def see(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Seen:
         """Returns what the vision tower makes of patches [P, F] of pictures with grids [I, 3]."""
         # Called below `get_image_features`, which splits by picture, and differently so in each version.
-        output = self.vision(pixel_values.to(self.stock.dtype), grid_thw=image_grid_thw, return_dict=True)
+        grids = [(time, rows, columns) for time, rows, columns in image_grid_thw.tolist()]
+        positions = patch_positions(grids, self.grid.merge_size).to(pixel_values.device)
+        output = self.vision(
+            pixel_values.to(self.stock.dtype), grid_thw=image_grid_thw, position_ids=positions, return_dict=True
+        )
         return Seen(output.pooler_output, tuple(getattr(output, "deepstack_features", None) or ()))
 
     def hidden_states(

@@ -22,6 +22,12 @@ def ablate(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change an option of the study: seeds=[0,1] (may be repeated).")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM/BUDGET/SEED", help="Only these runs, light/*/0 (may be repeated): machines can share."
+        ),
+    ] = None,
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Train nothing; write the tables of the runs that are done.")
     ] = False,
@@ -58,7 +64,7 @@ def ablate(
                     # Where nothing can be overwritten, a line for each run.
                     _say(_said(standing))
 
-            Job(loaded, out, folder=study.parent, on_standing=on_standing, say=_say).run()
+            Job(loaded, out, folder=study.parent, only=only or (), on_standing=on_standing, say=_say).run()
     records = read_records(out)
     write_results(analyse(loaded, records), records, out)
     where, page = escape(str(out / "results.md")), escape(str(out / "report.html"))

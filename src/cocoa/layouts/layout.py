@@ -86,11 +86,12 @@ class Layout:
         if self.causal and len(self.segments) > 1:
             raise ValueError(f"layout {self.name} cuts roles apart and has an order in time: it has no segments")
         shape = (roles.shape[0], roles.shape[1])
-        if group or (group is None and may_be_worth_grouping(shape, self.num_needed(roles, samples))):
+        needed = self.num_needed(roles, samples)
+        if group or (group is None and may_be_worth_grouping(shape, needed)):
             made = grouped(self._placed(roles, samples), shape, causal=self.causal)
             if group or worth_grouping(made):
                 return made.to(roles.device)
-        return self._standing(roles, samples)
+        return self._standing(roles, samples, needed)
 
     def num_needed(self, roles: Tensor, samples: Tensor | None = None) -> int:
         """Returns the pairs of a query and a key that the rule allows, padding's looks at itself left out."""
@@ -124,9 +125,9 @@ class Layout:
                     kind.append((asking, places[np.logical_or.reduce([by_role[role] for role in keys])]))
         return placed
 
-    def _standing(self, roles: Tensor, samples: Tensor | None) -> Looks:
+    def _standing(self, roles: Tensor, samples: Tensor | None, needed: int) -> Looks:
         """The lines as they stand, with the smallest mask that says the rule."""
-        is_padding, needed = roles == Role.PAD, self.num_needed(roles, samples)
+        is_padding = roles == Role.PAD
         shape = (roles.shape[0], roles.shape[1])
         alone = samples is None or bool((samples.amax(1, keepdim=True) == samples)[~is_padding].all())
         padded = bool(is_padding.any())

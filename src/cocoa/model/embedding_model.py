@@ -110,19 +110,18 @@ class EmbeddingModel(nn.Module):
         """Returns float32 [len(samples), D] in the order given, without gradients.
 
         Rows of like length share a forward pass of at most `max_batch_tokens` padded tokens (on a CPU of fewer, see
-        `passes.CPU_TOKENS`): little is padding. A picture that several samples show is seen once.
+        `passes.pass_tokens`): little is padding. A picture that several samples show is seen once.
         """
-        shared = SharedPictures(samples)
-        return self._embed_rows(
-            [self.row(sample) for sample in samples], max_batch_tokens, shared=shared if shared.has_any else None
-        )
+        shared = SharedPictures.by_content(samples)
+        return self._embed_rows([self.row(sample) for sample in samples], max_batch_tokens, shared=shared)
 
     def _embed_rows(
         self,
         rows: Sequence[Row],
         max_batch_tokens: int,
         complete: Callable[[int], Row] | None = None,
-        shared: SharedPictures | None = None,
+        *,
+        shared: SharedPictures,
     ) -> Tensor:
         """The vectors of rows; with `complete` the rows are outlines, and it returns the row that is read."""
         device = self.backbone.device
@@ -133,11 +132,12 @@ class EmbeddingModel(nn.Module):
 
         def embed(ready: tuple[Chunk, Batch]) -> Tensor:
             chunk, batch = ready[0], ready[1].to(device)
-            seen = None if shared is None else shared.see(self.backbone, batch, (place for [place] in chunk))
+            seen = shared.see(self.backbone, batch, (place for [place] in chunk)) if shared.has_any else None
             return self.embed(batch, seen)
 
+        most = pass_tokens(device, self.backbone.hidden_size, max_batch_tokens)
         # Longest first, so that passes that run side by side end together.
-        chunks = padded_chunks([row_length(row) for row in rows], pass_tokens(device, max_batch_tokens))[::-1]
+        chunks = padded_chunks([row_length(row) for row in rows], most)[::-1]
         vectors = torch.cat(list(run_passes(chunks, prepare, embed, device)))
         order = torch.tensor([place for chunk in chunks for [place] in chunk]).argsort()
         return vectors[order.to(vectors.device)]
@@ -148,8 +148,9 @@ class EmbeddingModel(nn.Module):
     ) -> NDArray[np.float32]:
         """Returns float32 [len(samples), D] of unit length, in the order given.
 
-        `on_progress` is told how many samples are done. Raises `DataError` or `ImageError` naming the sample at fault,
-        and `E_MODEL_OUTPUT` rather than return a vector that is not finite.
+        `on_progress` is told how many samples are done. A picture that several of 512 neighbours show is seen once if
+        they name the same place of it (or hold the same object). Raises `DataError` or `ImageError` naming the sample
+        at fault, and `E_MODEL_OUTPUT` rather than return a vector that is not finite.
         """
         was_training = self.training
         self.eval()
@@ -176,7 +177,8 @@ class EmbeddingModel(nn.Module):
             sample = samples[place]
             return self.row(self.backbone.encode(sample)) if sample.images else rows[place]
 
-        return self._embed_rows(rows, MAX_BATCH_TOKENS, complete).cpu().numpy()
+        shared = SharedPictures.by_source(samples)
+        return self._embed_rows(rows, MAX_BATCH_TOKENS, complete, shared=shared).cpu().numpy()
 
     def _windows(self, samples: Sequence[Sample]) -> Iterator[list[Encoded]]:
         """Samples without the pixels of their pictures, `_WINDOW` at a time, the next read while one is computed.

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from cocoa.chunks import Chunk
 
-CPU_TOKENS = 2048
-"""Padded tokens of a pass on a CPU: what a layer makes of more does not stay in its caches, and nothing is gained."""
+CPU_VALUES = 131_072
+"""Values of the states [N, S, D] of a pass on a CPU: more are no faster, and take more memory (docs/performance.md)."""
+_FEWEST_TOKENS = 256
 _MOST_ABREAST = 4
 
 Ready = TypeVar("Ready")
@@ -24,15 +25,17 @@ Prepare = Callable[[Chunk], Ready]
 Embed = Callable[[Ready], Tensor]
 
 
-def pass_tokens(device: torch.device, at_most: int) -> int:
+def pass_tokens(device: torch.device, hidden_size: int, at_most: int) -> int:
     """Returns the padded tokens of a pass on a device."""
-    return min(at_most, CPU_TOKENS) if device.type == "cpu" else at_most
+    if device.type != "cpu":
+        return at_most
+    return min(at_most, max(_FEWEST_TOKENS, CPU_VALUES // hidden_size))
 
 
 def run_passes(
     chunks: Sequence[Chunk], prepare: Prepare[Ready], embed: Embed[Ready], device: torch.device
 ) -> Iterator[Tensor]:
-    """Yields [M, D] for each chunk, in their order, without gradients; one thread prepares them ahead of the passes.
+    """Yields [M, D] for each chunk, in their order, without gradients; they are prepared ahead of the passes.
 
     Where a CPU computes with several threads, as many passes run side by side, each with its share of the threads: in
     one pass alone they would wait for one another at each step.
@@ -44,7 +47,8 @@ def run_passes(
         return
     threads = torch.get_num_threads()
     abreast = min(threads, _MOST_ABREAST, len(chunks)) if device.type == "cpu" else 1
-    with ThreadPoolExecutor(1, thread_name_prefix="cocoa-prepare") as preparing:
+    # As many at a time as are computed: at the start all wait for what is prepared.
+    with ThreadPoolExecutor(abreast, thread_name_prefix="cocoa-prepare") as preparing:
         if abreast < 2:
             yield from _one_by_one(chunks, preparing, prepare, embed)
             return

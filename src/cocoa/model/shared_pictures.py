@@ -8,15 +8,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from cocoa.backbones import Backbone, Encoded, Seen
 from cocoa.batch import Batch
+from cocoa.images import ImageSource
+from cocoa.sample import Sample
 
 _MOST_BYTES = 1 << 28
 """Kept at once; pictures beyond are seen again when they are needed again."""
@@ -26,24 +29,36 @@ Grid = tuple[int, int, int]
 
 
 class SharedPictures:
-    """The pictures of some samples by content; several threads may see them."""
+    """The pictures of some samples, each by a key that equal pictures share; several threads may see them."""
 
-    def __init__(self, samples: Sequence[Encoded]) -> None:
+    def __init__(self, keys: Sequence[Sequence[Hashable]]) -> None:
+        self._keys = keys
+        self._uses = Counter(key for some in keys for key in some)
+        self.has_any = any(uses > 1 for uses in self._uses.values())
+        self._kept: dict[Hashable, tuple[Tensor, ...]] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    @classmethod
+    def by_content(cls, samples: Sequence[Encoded]) -> SharedPictures:
+        """Returns the pictures of samples that have been read, equal where their patches are."""
         # A whole digest is only made of pictures that begin and end alike.
         glances = [[_glance(*picture) for picture in _pictures(sample)] for sample in samples]
         often = {glance for glance, uses in Counter(one for some in glances for one in some).items() if uses > 1}
-        self._keys = [
+        return cls(
             [
-                _digest(*picture) if glance in often else f"{number}:{place}"
-                for place, (glance, picture) in enumerate(zip(some, _pictures(sample), strict=True))
+                [
+                    _digest(*picture) if glance in often else (number, place)
+                    for place, (glance, picture) in enumerate(zip(some, _pictures(sample), strict=True))
+                ]
+                for number, (some, sample) in enumerate(zip(glances, samples, strict=True))
             ]
-            for number, (some, sample) in enumerate(zip(glances, samples, strict=True))
-        ]
-        self._uses = Counter(key for keys in self._keys for key in keys)
-        self.has_any = any(uses > 1 for uses in self._uses.values())
-        self._kept: dict[str, tuple[Tensor, ...]] = {}
-        self._bytes = 0
-        self._lock = threading.Lock()
+        )
+
+    @classmethod
+    def by_source(cls, samples: Sequence[Sample]) -> SharedPictures:
+        """Returns the pictures of samples that are still to be read, equal where they come from the same place."""
+        return cls([[_source(image) for image in sample.images] for sample in samples])
 
     def see(self, backbone: Backbone, batch: Batch, places: Iterable[int]) -> Seen | None:
         """Returns what the tower makes of a batch's pictures, run over those that are not kept; None without pictures.
@@ -55,7 +70,7 @@ class SharedPictures:
         keys = [key for place in places for key in self._keys[place]]
         with self._lock:
             layers = {key: self._kept[key] for key in set(keys) if key in self._kept}
-        new: dict[str, int] = {}
+        new: dict[Hashable, int] = {}
         for number, key in enumerate(keys):
             if key not in layers:
                 new.setdefault(key, number)
@@ -70,7 +85,7 @@ class SharedPictures:
         features, *deepstack = (torch.cat(layer) for layer in zip(*(layers[key] for key in keys), strict=True))
         return Seen(features, tuple(deepstack))
 
-    def _keep(self, keys: Sequence[str], layers: dict[str, tuple[Tensor, ...]]) -> None:
+    def _keep(self, keys: Sequence[Hashable], layers: dict[Hashable, tuple[Tensor, ...]]) -> None:
         """Counts uses; keeps what is needed again, a copy so that its neighbours are not held with it."""
         with self._lock:
             for key, uses in Counter(keys).items():
@@ -81,6 +96,11 @@ class SharedPictures:
                 elif self._uses[key] and key not in self._kept and self._bytes + size <= _MOST_BYTES:
                     self._kept[key] = tuple(layer.clone() for layer in layers[key])
                     self._bytes += size
+
+
+def _source(image: ImageSource) -> Hashable:
+    # A picture in memory is the same where it is the same object: its pixels would cost more to compare than to see.
+    return id(image) if isinstance(image, Image.Image) else image
 
 
 def _pictures(sample: Encoded) -> list[tuple[NDArray[np.float32], Grid]]:

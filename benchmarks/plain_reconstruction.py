@@ -1,0 +1,83 @@
+"""A step of reconstruction as peers run it, each waste by itself.
+
+The whole batch in one pass padded to its longest row, the head at every position, a square boolean mask in every layer,
+each picture opened once to count its tokens and once to train on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from benchmarks.steps import Losses, Plain
+from cocoa.batch import Batch, Row, collate, moved, row_length
+from cocoa.layouts import LAYOUTS
+from cocoa.model import EmbeddingModel
+from cocoa.objectives import Draws, Loss, MaskedText, View
+from cocoa.recipe import MachineOptions
+from cocoa.training.batches import EncodedPairs, cut
+from cocoa.training.reconstruct import look, stage_row
+from cocoa.training.trainee import Trainee
+
+WASTES = {
+    "padding": "one pass over the whole batch, padded to its longest row",
+    "head": "the language-model head at every position",
+    "mask": "a square boolean mask in every layer",
+    "reading": "each picture opened twice, to count its tokens and to train on it",
+}
+
+
+def plain_step(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]) -> Losses:
+    """Returns the losses of a step of reconstruction with some wastes; leaves its gradients in the weights."""
+    model, stage = trainee.model, trainee.stage
+    objectives: list[Any] = list(trainee.objectives)
+    rows = [stage_row(model, stage, query, target) for query, target in zip(pairs.queries, pairs.targets, strict=True)]
+    passes = [list(range(len(rows)))] if "padding" in wastes else _sorted_passes(rows, machine)
+    draws = Draws(0, tuple(pairs.numbers))
+    made: list[tuple[Batch, list[Any]]] = []
+    for places in passes:
+        batch = collate(model.backbone, [rows[place] for place in places])
+        hidden = []
+        for objective in objectives:
+            batch, parts = objective.hide(batch, draws.part(places))
+            hidden.append(parts)
+        made.append((batch, hidden))
+    totals = [sum(hidden[number].count for _, hidden in made) for number in range(len(objectives))]
+    sums = [0.0] * len(objectives)
+    for batch, hidden in made:
+        view = _look_square(model, stage.layout, batch) if "mask" in wastes else look(model, stage.layout, batch)
+        loss = torch.zeros(())
+        for number, (objective, parts) in enumerate(zip(objectives, hidden, strict=True)):
+            everywhere = "head" in wastes and isinstance(objective, MaskedText)
+            found = (
+                _loss_everywhere(view, parts) if everywhere else objective.loss(view, moved(parts, view.states.device))
+            )
+            loss = loss + objective.weight * found.sum / max(1, totals[number])
+            sums[number] += float(found.sum.detach())
+        loss.backward()  # type: ignore[no-untyped-call]
+    return {o.name: each / max(1, total) for o, each, total in zip(objectives, sums, totals, strict=True)}
+
+
+def _sorted_passes(rows: Sequence[Row], machine: MachineOptions) -> list[list[int]]:
+    return [[place for line in chunk for place in line] for chunk in cut([row_length(row) for row in rows], machine)]
+
+
+def _look_square(model: EmbeddingModel, layout: str, batch: Batch) -> View:
+    allowed = LAYOUTS[layout].allowed(batch.roles, batch.samples)
+    return View(model.backbone, batch, allowed, model.states(batch, allowed))
+
+
+def _loss_everywhere(view: View, hidden: Any) -> Loss:
+    """Cross-entropy as stock heads do it: scores of all positions, labels of -100 where nothing is hidden."""
+    logits = view.backbone.logits(view.states)
+    labels = torch.full_like(view.batch.input_ids, -100)
+    labels[hidden.places] = hidden.words
+    # The state at i - 1 predicts the word at i.
+    scores, shifted = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    return Loss(functional.cross_entropy(scores, shifted, ignore_index=-100, reduction="sum"), len(hidden.words))
+
+
+RECONSTRUCTION = Plain(plain_step, WASTES)
