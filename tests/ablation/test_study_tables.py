@@ -13,7 +13,7 @@ from cocoa.ablation.analysis import analyse
 from cocoa.ablation.records import STUDY
 from cocoa.ablation.study import load_study
 from cocoa.ablation.writing import has_place, markdown, put_between, runs_of, write_results
-from cocoa.errors import DataError
+from cocoa.errors import DataError, RecipeError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "study.md"
@@ -81,6 +81,36 @@ def test_holm_corrects_for_the_arms_of_a_budget(tmp_path):
     assert light.p < mean.p
     assert light.p_holm == pytest.approx(2 * light.p)
     assert mean.p_holm == max(mean.p, light.p_holm)
+
+
+def test_arms_are_tested_against_their_own_controls_too_and_all_tests_are_corrected_together(tmp_path):
+    (tmp_path / "study.yaml").write_text(TEXT + "contrasts: [[light, mean]]\n")
+    study = load_study(tmp_path / "study.yaml")
+    records = [
+        record(arm, seed, base + step * seed)
+        for arm, base, step in (("plain", 0.4, 0.0), ("light", 0.5, 0.01), ("mean", 0.41, 0.02))
+        for seed in (0, 1)
+    ]
+    result = analyse(study, records)
+    budget = result.budgets[0]
+    [contrast] = budget.contrasts
+    # Differences 9.0 and 8.0.
+    assert contrast.difference == pytest.approx(0.085)
+    assert contrast.pairs == 2
+    _, light, mean = budget.arms
+    tests = {light.p: light.p_holm, mean.p: mean.p_holm, contrast.p: contrast.p_holm}
+    assert tests[min(tests)] == pytest.approx(3 * min(tests)), "three tests, not two"
+    assert "| light decoder | mean | 2 | +8.5 ± 6.4 |" in markdown(result)
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [("light, light", "not of two arms"), ("light, nobody", "not of two arms"), ("light, plain", "baseline anyway")],
+)
+def test_a_contrast_is_of_two_arms_neither_of_which_is_the_baseline(tmp_path, pair, said):
+    (tmp_path / "study.yaml").write_text(TEXT + f"contrasts: [[{pair}]]\n")
+    with pytest.raises(RecipeError, match=said):
+        load_study(tmp_path / "study.yaml")
 
 
 def test_a_page_without_the_markers_is_refused():

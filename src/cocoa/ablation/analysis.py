@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -44,16 +44,30 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
+class ContrastResult:
+    """Two arms that a study names, the first minus the second; the numbers are as those of `ArmResult`."""
+
+    titles: tuple[str, str]
+    pairs: int
+    difference: float | None
+    difference_half: float | None
+    p: float | None
+    p_holm: float | None
+    p_flips: float | None
+
+
+@dataclass(frozen=True)
 class BudgetResult:
     """The arms under one budget that have a run, in the study's order; `runs` of `wanted` are done.
 
-    `absent` are titles of arms without any.
+    `absent` are titles of arms without any. All tests of a budget, those of `contrasts` too, are corrected together.
     """
 
     budget: str
     equal: str
     labelled: int | None
     arms: tuple[ArmResult, ...]
+    contrasts: tuple[ContrastResult, ...]
     absent: tuple[str, ...]
     runs: int
     wanted: int
@@ -91,9 +105,11 @@ def analyse(study: Study, records: Sequence[Record]) -> StudyResult:
             for arm in study.arms
             if by_arm[arm.name]
         ]
-        tested = [place for place, arm in enumerate(arms) if arm.p is not None]
-        for place, value in zip(tested, holm([arms[place].p or 0.0 for place in tested]), strict=True):
-            arms[place] = ArmResult(**{**vars(arms[place]), "p_holm": value})
+        contrasts = [_contrast(study, by_arm, *pair) for pair in study.contrasts]
+        every = [arm.p for arm in arms] + [contrast.p for contrast in contrasts]
+        corrected = iter(holm([p for p in every if p is not None]))
+        arms = [replace(one, p_holm=None if one.p is None else next(corrected)) for one in arms]
+        contrasts = [replace(one, p_holm=None if one.p is None else next(corrected)) for one in contrasts]
         left = [arm for arm in study.arms if set(arm.stages) - set(budget.drop)]
         budgets.append(
             BudgetResult(
@@ -101,6 +117,7 @@ def analyse(study: Study, records: Sequence[Record]) -> StudyResult:
                 equal=budget.equal,
                 labelled=budget.labelled,
                 arms=tuple(arms),
+                contrasts=tuple(contrasts),
                 absent=tuple(arm.title or arm.name for arm in left if not by_arm[arm.name]),
                 runs=len(own),
                 wanted=len(left) * len(study.seeds),
@@ -135,6 +152,21 @@ def _arm_result(study: Study, arm: Arm, own: Mapping[int, Record], base: Mapping
         factors=records[0]["factors"],
         probes=_means(probed) if probed else None,
         layers=tuple(_means(same) for same in zip(*layered, strict=True)),
+    )
+
+
+def _contrast(study: Study, by_arm: Mapping[str, Mapping[int, Record]], one: str, other: str) -> ContrastResult:
+    pairs = sorted(by_arm[one].keys() & by_arm[other].keys())
+    differences = [by_arm[one][seed]["score"] - by_arm[other][seed]["score"] for seed in pairs]
+    first, second = (study.arm(name) for name in (one, other))
+    return ContrastResult(
+        titles=(first.title or first.name, second.title or second.name),
+        pairs=len(differences),
+        difference=fmean(differences) if differences else None,
+        difference_half=half_width(differences),
+        p=paired_t(differences),
+        p_holm=None,
+        p_flips=sign_flips(differences),
     )
 
 

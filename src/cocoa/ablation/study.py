@@ -101,6 +101,8 @@ class Study(Options):
     """Stages by name, as in a recipe."""
     baseline: str
     """The arm that all others are tested against."""
+    contrasts: tuple[tuple[str, str], ...] = ()
+    """Pairs of arms that are also tested against each other, such as an arm and its own control."""
     arms: Annotated[tuple[Arm, ...], Field(min_length=2)]
     budgets: Annotated[tuple[Budget, ...], Field(min_length=1)]
     tuning: Tuning | None = None
@@ -116,6 +118,11 @@ class Study(Options):
             raise ValueError("a seed is listed twice")
         if self.baseline not in [arm.name for arm in self.arms]:
             raise ValueError(f"baseline {self.baseline!r} is no arm")
+        known = {arm.name for arm in self.arms}
+        if wrong := [pair for pair in self.contrasts if len(set(pair)) < 2 or not set(pair) <= known]:
+            raise ValueError(f"contrast {' and '.join(wrong[0])} is not of two arms")
+        if double := [pair for pair in self.contrasts if self.baseline in pair]:
+            raise ValueError(f"contrast {' and '.join(double[0])}: every arm is tested against the baseline anyway")
         used = {*self.before, *(name for arm in self.arms for name in arm.stages)}
         if unknown := sorted(used - self.stages.keys()):
             raise ValueError(f"no stage {unknown[0]!r}; known: {', '.join(self.stages)}")

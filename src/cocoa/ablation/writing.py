@@ -39,7 +39,11 @@ def markdown(result: StudyResult) -> str:
         if missing := _missing(budget):
             lines += [missing, ""]
         if budget.arms:
-            lines += [*_scores(budget), "", *_costs(budget), ""]
+            lines += [*_scores(budget), ""]
+        if budget.contrasts:
+            lines += [*_contrasts(budget), ""]
+        if budget.arms:
+            lines += [*_costs(budget), ""]
         if any(arm.probes for arm in budget.arms):
             lines += [*_probes(budget), ""]
         if any(arm.layers for arm in budget.arms):
@@ -79,7 +83,7 @@ def _said(budget: BudgetResult, baseline: str) -> str:
     }[budget.equal]
     return (
         f"{equal} hit@1 in %, mean of all tasks ± half of the 95 % interval over seeds; differences to `{baseline}`, "
-        "seed by seed; p of the paired t test, the same corrected by Holm for the number of arms, and p of the signs "
+        "seed by seed; p of the paired t test, the same corrected by Holm for the number of tests, and p of the signs "
         f"alone. {budget.runs} of {budget.wanted} runs."
     )
 
@@ -122,6 +126,15 @@ def _scores(budget: BudgetResult) -> list[str]:
             _p(arm.p_flips),
             *(f"{100 * arm.means[kind]:.1f}" for kind in kinds),
         ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _contrasts(budget: BudgetResult) -> list[str]:
+    lines = ["| one arm | minus another | seeds | difference | p | p (Holm) | p (signs) |", "|---" * 7 + "|"]
+    for one in budget.contrasts:
+        difference = _with_half(one.difference, one.difference_half, signed=True)
+        cells = [*one.titles, str(one.pairs), difference, _p(one.p), _p(one.p_holm), _p(one.p_flips)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
