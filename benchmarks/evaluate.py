@@ -138,7 +138,7 @@ def main() -> None:
             write_scene_tasks(where, seed=0, num_train=12, num_test=200)
         tasks = [replace(task, questions=task.questions[: options.questions or None]) for task in read_tasks(where)]
         result = compare(model, tasks, options.repeats)
-    result = {"name": "evaluate", "peer": PEER, "target": TARGET} | result
+    result = {"name": "evaluate", "peer": PEER, "target": TARGET, **result}
     result |= {"data": where.name, "questions_a_task": options.questions or "all", **circumstances(options.threads)}
     print(f"{result['samples_asked']:,} samples asked for, {result['samples_distinct']:,} distinct")
     for name, some in result["seconds"].items():

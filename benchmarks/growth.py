@@ -12,6 +12,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def by_length(model: EmbeddingModel, lengths: Sequence[int], seconds: float) -> 
             looks = allowed.num_computed if isinstance(allowed, Looks) else allowed.numel()
             for weight in model.parameters():
                 weight.grad = torch.zeros_like(weight)
-            spent, peak = measure(lambda batch=batch, allowed=allowed: step(model, batch, allowed), seconds)
+            spent, peak = measure(partial(step, model, batch, allowed), seconds)
             entry[name] = {"looks": looks, "seconds": spent, "peak_bytes": peak}
         found.append(entry)
         print(length, {name: f"{entry[name]['seconds'] * 1e3:.0f} ms" for name in ways}, flush=True)
@@ -112,7 +113,7 @@ def by_rows(model: EmbeddingModel, rows: Sequence[int], seconds: float) -> list[
     found = []
     for count in rows:
         samples = [words(model.backbone, 63, number) for number in range(count)]
-        spent, peak = measure(lambda samples=samples: model.embed_all(samples), seconds)
+        spent, peak = measure(partial(model.embed_all, samples), seconds)
         found.append({"rows": count, "seconds": spent, "peak_bytes": peak})
         print(count, f"rows {spent * 1e3:.1f} ms", flush=True)
     return found
@@ -152,7 +153,7 @@ def by_corpus(sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
             index = Index.open(write_embeddings(Path(folder) / "embeddings", vectors[:size]).folder)
             ask = cocoa_ask(index)
             ask(vectors[:1])
-            spent, _ = measure(lambda ask=ask: ask(vectors[1:2]), seconds)
+            spent, _ = measure(partial(ask, vectors[1:2]), seconds)
             index.close()
         found.append({"rows": size, "seconds": spent})
         print(size, f"rows searched in {spent * 1e3:.2f} ms", flush=True)
@@ -169,7 +170,7 @@ def by_candidates(sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
         queries = chance.normal(size=(200, DIMENSIONS)).astype(np.float32)
         candidates = chance.normal(size=(max(size, 10_000), DIMENSIONS)).astype(np.float32)
         index = [chance.permutation(len(candidates))[:size] for _ in queries]
-        spent, _ = measure(lambda q=queries, c=candidates, i=index: score_task(q, c, i), seconds)
+        spent, _ = measure(partial(score_task, queries, candidates, index), seconds)
         found.append({"candidates": size, "seconds": spent})
         print(size, f"candidates ranked in {spent * 1e3:.1f} ms", flush=True)
     return found

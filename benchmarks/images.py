@@ -100,7 +100,7 @@ def main() -> None:
         parser.error(f"no images.zip in any folder of {options.sets}")
     grid = PatchGrid(min_pixels=options.min_pixels, max_pixels=options.max_pixels)
     result = compare(read_files(archives, options.pictures), grid, options.repeats)
-    result = {"name": "images", "peer": PEER, "target": TARGET} | result
+    result = {"name": "images", "peer": PEER, "target": TARGET, **result}
     result |= {"data": [path.parent.name for path in archives], **circumstances(1)}
     for name in result["seconds"]:
         rate = result["pictures"] / sorted(result["seconds"][name])[options.repeats // 2]

@@ -111,7 +111,8 @@ def faiss_ask(index: Any, effort: int) -> Ask:
 
     def ask(query: Vectors) -> list[int]:
         index.hnsw.efSearch = effort
-        return index.search(query, K)[1][0].tolist()
+        found: list[int] = index.search(query, K)[1][0].tolist()
+        return found
 
     return ask
 

@@ -128,7 +128,8 @@ def measured(name: str, process: int, url: str, asked: list[Any], seconds: float
     load = put_under_load(url, asked, clients=CLIENTS, seconds=seconds, process=process)
     if load.num_wrong or set(load.statuses) != {200}:
         raise SystemExit(f"{name}: {load.num_wrong} wrong answers, statuses {load.statuses}")
-    return load.summary()
+    summary: dict[str, Any] = load.summary()
+    return summary
 
 
 def main() -> None:
@@ -180,7 +181,7 @@ def compared(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Medians of all servers, and how many times the peer's rate ours is: of medians, and in each round."""
 
     def middle(name: str, figure: str) -> float:
-        return statistics.median(run[figure] for run in found[name])
+        return float(statistics.median(run[figure] for run in found[name]))
 
     figures = ("answers_per_second", "answers_per_processor_second", "p50_seconds", "p99_seconds")
     rounds = [

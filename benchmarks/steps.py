@@ -13,6 +13,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,9 @@ def compare(bench: Bench, repeats: int) -> dict[str, Any]:
     """Returns times, ratios and memory of the product's step, the plain one, and the plain one with one waste each."""
     difference = check_equal(bench)
     ways: dict[str, Callable[[Sequence[Pair]], object]] = {OURS: bench.ours, PEER: bench.plain}
-    ways[LEAN] = lambda pairs: bench.plain(pairs, ())
+    ways[LEAN] = partial(bench.plain, wastes=())
     for waste in bench.peer.wastes:
-        ways[waste] = lambda pairs, waste=waste: bench.plain(pairs, (waste,))
+        ways[waste] = partial(bench.plain, wastes=(waste,))
     rates = [matrix_rate()]
     times: dict[str, list[Times]] = {name: [] for name in ways}
     for _ in range(repeats):

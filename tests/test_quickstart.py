@@ -12,7 +12,7 @@ from cocoa.errors import UsageError
 from cocoa.quickstart import VARIANTS, run_quickstart
 from cocoa.recipe import parse_recipe
 
-SMALL = [f"stages.{stage}.{option}" for stage in ("warm-up", "bridge", "light", "contrastive") for option in
+SMALL = [f"stages.{stage}.{option}" for stage in ("warm-up", "bridge", "free-pairs", "contrastive") for option in
          ("steps=3", "batch_size=8", "warmup_steps=1")]  # fmt: skip
 
 RECIPE = parse_recipe((files("cocoa") / "assets" / "quickstart.yaml").read_text())
@@ -27,29 +27,29 @@ def done(tmp_path_factory):
 def test_the_results_have_all_variants_and_what_they_cost(done):
     out, results = done
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
-    assert list(results["variants"]) == ["contrastive_only", "cocoa", "cocoa_light"]
+    assert list(results["variants"]) == ["contrastive_only", "cocoa", "cocoa_plus"]
     for variant in results["variants"].values():
         assert all(0 <= variant[key] <= 1 for key in ("classification", "vqa", "retrieval", "grounding", "overall"))
         assert variant["training_seconds"] > 0
     assert results["variants"]["cocoa"]["training_steps"] == 9
     assert results["variants"]["contrastive_only"]["training_steps"] == 3
-    assert results["variants"]["cocoa_light"]["training_steps"] == 6
+    assert results["variants"]["cocoa_plus"]["training_steps"] == 6
 
 
-def test_all_variants_see_the_same_labelled_pairs_and_the_light_one_no_more_others_than_the_papers(done):
+def test_all_variants_see_the_same_labelled_pairs_and_cocoa_plus_no_more_others_than_the_papers(done):
     out, results = done
     labelled = {variant["labelled_pairs"] for variant in results["variants"].values()}
     assert labelled == {24}
     # In the recipe as it ships; here every stage is as short as it can be.
     stages = {stage.name: stage for stage in RECIPE.stages}
-    assert set(VARIANTS["cocoa"]) | set(VARIANTS["cocoa_light"]) == set(stages)
+    assert set(VARIANTS["cocoa"]) | set(VARIANTS["cocoa_plus"]) == set(stages)
     seen = [
         sum(stages[name].steps * stages[name].batch_size for name in VARIANTS[variant] if name != "contrastive")
-        for variant in ("cocoa", "cocoa_light")
+        for variant in ("cocoa", "cocoa_plus")
     ]
     assert seen[0] > seen[1] > 0
-    first = json.loads((out / "runs" / "cocoa_light" / "metrics.jsonl").read_text().splitlines()[0])
-    assert first["stage"] == "light" and set(first["losses"]) == {"bridged_text"}
+    first = json.loads((out / "runs" / "cocoa_plus" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["stage"] == "free-pairs" and set(first["losses"]) == {"contrastive", "bridged_text"}
 
 
 def test_the_model_and_the_index_open_and_answer(done):
@@ -62,7 +62,7 @@ def test_the_model_and_the_index_open_and_answer(done):
 
 def test_the_report_shows_every_part(done):
     page = (done[0] / "report.html").read_text()
-    for part in ("contrastive", "warm-up", "bridge", "CoCoA-light", "<svg", "Pictures come back", "Words come back"):
+    for part in ("contrastive", "warm-up", "bridge", "CoCoA-plus", "<svg", "Pictures come back", "Words come back"):
         assert part in page
     assert "http://" not in page.replace("http://www.w3.org/", "")
 

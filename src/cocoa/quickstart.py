@@ -48,13 +48,14 @@ from cocoa.training.log import RunLog
 from cocoa.training.loop import StepHook, train
 
 MARKER = "quickstart.json"
-TITLES = {"contrastive_only": "Contrastive only", "cocoa": "CoCoA", "cocoa_light": "CoCoA-light"}
+TITLES = {"contrastive_only": "Contrastive only", "cocoa": "CoCoA", "cocoa_plus": "CoCoA-plus"}
 VARIANTS = {
     "contrastive_only": ("contrastive",),
     "cocoa": ("warm-up", "bridge", "contrastive"),
-    "cocoa_light": ("light", "contrastive"),
+    "cocoa_plus": ("free-pairs", "contrastive"),
 }
-"""The stages of each way: the last one alone, the paper's three, and the light decoder in place of its first two."""
+"""The stages of each way: the last one alone, the paper's three, and in place of its first two contrastive learning on
+the same unlabelled pairs with a light decoder beside it (docs/study.md)."""
 _NUM_PICTURES = 200
 _NUM_SHOWN = 4
 

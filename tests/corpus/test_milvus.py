@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from asking import PAYLOADS, filters
 from hypothesis import HealthCheck, given, settings
@@ -59,6 +60,10 @@ def server(tmp_path_factory):
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+        # The server itself, which the program that starts it leaves behind, is known by its folder.
+        for found in psutil.process_iter(["cmdline"]):
+            if any(str(folder) in word for word in found.info["cmdline"] or ()):
+                found.kill()
 
 
 def said(folder: Path) -> str:

@@ -21,7 +21,7 @@ EVERY = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("cocoa-*.y
 PLUS = [path for path in EVERY if path.stem.endswith("-plus")]
 PAPER = [path for path in EVERY if path not in PLUS]
 SUBSETS = {task.train_name or name for name, task in TASKS.items() if task.split == "ind"}
-CAPS = {"warm-up": 20_000, "bridge": 20_000, "light": 20_000, "contrastive": 100_000}
+CAPS = {"warm-up": 20_000, "bridge": 20_000, "free-pairs": 20_000, "contrastive": 100_000}
 ROWS = 5
 
 
@@ -77,9 +77,7 @@ def test_there_are_20_subsets_and_a_recipe_of_each_published_model() -> None:
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
 def test_every_stage_names_all_20_subsets_under_their_cap(path: Path) -> None:
     for stage in load_recipe(path).stages:
-        # The light stage reads each from the picture's side and from the text's.
-        times = 2 if stage.name == "light" else 1
-        assert Counter(subset_names(stage)) == Counter(dict.fromkeys(SUBSETS, times)), stage.name
+        assert Counter(subset_names(stage)) == Counter(SUBSETS), stage.name
         assert {source.limit for source in stage.data} == {CAPS[stage.name]}  # type: ignore[union-attr]
         assert {source.weight for source in stage.data} == {1.0}
 
@@ -96,19 +94,19 @@ def test_a_recipe_beyond_the_paper_ends_in_the_papers_stage_and_sees_as_many_pai
     assert own.stages[-1] == paper.stages[-1]
     alike = {"name", "stages"}
     assert own.model_dump(exclude=alike) == paper.model_dump(exclude=alike)
-    [light] = own.stages[:-1]
-    assert light.steps * light.batch_size == sum(stage.steps * stage.batch_size for stage in paper.stages[:-1])
-    sides = Counter(source.side for source in light.data if isinstance(source, ImageTextPairsSource))
-    assert sides == {"image_to_text": 20, "other_text": 20}
-    assert [objective.kind for objective in light.objectives] == ["bridged_text"]
+    [free] = own.stages[:-1]
+    assert free.steps * free.batch_size == sum(stage.steps * stage.batch_size for stage in paper.stages[:-1])
+    sides = Counter(source.side for source in free.data if isinstance(source, ImageTextPairsSource))
+    assert sides == {"image_to_text": 20}
+    assert [objective.kind for objective in free.objectives] == ["contrastive", "bridged_text"]
 
 
-def test_half_of_the_pairs_beyond_the_paper_are_read_from_the_texts_side(project: Path) -> None:
+def test_pairs_beyond_the_paper_are_pictures_with_their_captions(project: Path) -> None:
     recipe = load_recipe(project / "recipes" / PLUS[0].name)
     mixture = open_data(recipe, recipe.stages[0])
-    pairs = [mixture.pair(position) for position in range(2 * 20 * ROWS)]
+    pairs = [mixture.pair(position) for position in range(20 * ROWS)]
     assert mixture.epoch_size == len(pairs)
-    assert sum(bool(pair.query.images) for pair in pairs) == len(pairs) // 2
+    assert all(pair.query.images for pair in pairs)
     assert not any(pair.target.images for pair in pairs)
 
 

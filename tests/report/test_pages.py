@@ -188,12 +188,12 @@ def test_the_headline_is_honest(content: QuickstartContent, cocoa: float, said: 
 
 
 def test_each_way_is_told_against_the_first(content: QuickstartContent) -> None:
-    three = replace(content, variants=[*content.variants, variant("cocoa_light", "CoCoA-light", 0.45)])
-    assert headline(three) == "CoCoA gains 11.2 points and CoCoA-light loses 5.1 points"
+    three = replace(content, variants=[*content.variants, variant("cocoa_plus", "CoCoA-plus", 0.45)])
+    assert headline(three) == "CoCoA gains 11.2 points and CoCoA-plus loses 5.1 points"
     assert "trained in three ways" in lead(three)
-    assert "CoCoA-light 45.0%, CoCoA 61.3%, Contrastive only 50.1%" in lead(three)
+    assert "CoCoA-plus 45.0%, CoCoA 61.3%, Contrastive only 50.1%" in lead(three)
     page = quickstart_page(three)
-    assert '<th scope="row">CoCoA-light, difference, points</th>' in page
+    assert '<th scope="row">CoCoA-plus, difference, points</th>' in page
 
 
 def test_the_lead_names_what_got_worse_and_what_is_a_guess(content: QuickstartContent) -> None:

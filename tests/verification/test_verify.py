@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 from cocoa import CocoaError, Embedder
 from cocoa.cli import app
+from cocoa.errors import ModelError
 from cocoa.files import MANIFEST, sha256
 from cocoa.model import EmbeddingModel
 from cocoa.model.golden import KINDS
+from cocoa.pooling import Pooling
 from cocoa.verification import verify
 
 
@@ -81,6 +83,17 @@ def test_the_command_says_the_cosines_and_exits_1_where_one_is_too_small(folder,
     assert content["passed"] is False
     assert content["kinds"]["image"]["smallest_cosine"] < 0.9999
     assert json.loads((tmp_path / "good.json").read_text())["passed"] is True
+
+
+@pytest.mark.parametrize("name", ["mean", "bridge-4"])
+def test_a_model_that_pools_otherwise_gives_its_golden_vectors_and_is_not_asked_of_stock_code(tiny, tmp_path, name):
+    EmbeddingModel(tiny(), pooling=Pooling.named(name)).save(tmp_path / "model")
+    assert CliRunner().invoke(app, ["verify", str(tmp_path / "model")]).exit_code == 0
+    assert CliRunner().invoke(app, ["export", str(tmp_path / "model"), "--out", str(tmp_path / "out")]).exit_code == 0
+    assert EmbeddingModel.load(tmp_path / "out").pooling.name == name
+    answer = CliRunner().invoke(app, ["verify", str(tmp_path / "model"), "--against", "sentence-transformers"])
+    assert isinstance(answer.exception, ModelError) and answer.exception.code == "E_MODEL_STOCK"
+    assert "no stock module" in str(answer.exception)
 
 
 def test_who_cannot_be_asked_is_said(folder):

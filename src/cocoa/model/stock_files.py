@@ -17,6 +17,8 @@ from cocoa.sample import IMAGE_PLACEHOLDER
 
 NAMED = "cocoa:"
 """Begins a stock prompt that names words instead of being words."""
+MODULES = "modules.json"
+"""The list of stock modules; a folder that has none is not for sentence-transformers."""
 
 _MODULES = "sentence_transformers."
 # Stock versions differ in where they look for the type of attention; `config.json` says `is_causal` for all.
@@ -81,7 +83,7 @@ def write_stock_files(folder: Path, *, dimensions: int, prompts: Mapping[str, st
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     }
-    _write(folder / "modules.json", listed)
+    _write(folder / MODULES, listed)
     _write(folder / "sentence_bert_config.json", transformer)
     _write(folder / "config_sentence_transformers.json", sentence)
     (folder / "1_Pooling").mkdir()

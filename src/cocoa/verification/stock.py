@@ -13,14 +13,19 @@ from PIL import Image
 
 from cocoa.errors import ModelError, UsageError
 from cocoa.model.golden import GoldenInput
+from cocoa.model.stock_files import MODULES
 
 
 def ask_stock(folder: Path) -> Callable[[Sequence[GoldenInput]], NDArray[np.float32]]:
     """Returns what embeds inputs with `SentenceTransformer(folder)`, in float32.
 
     Raises `E_USAGE_EXTRA` where it, or the torchvision that it needs, is not installed; `E_MODEL_STOCK` if it cannot
-    open the folder.
+    open the folder, or would pool otherwise than the model does.
     """
+    if not (folder / MODULES).is_file():
+        # Without its list sentence-transformers would pool by the mean of all tokens, and say so only in a log.
+        message = f"no {MODULES}: the model pools in a way that sentence-transformers has no stock module for"
+        raise ModelError("E_MODEL_STOCK", message, where=str(folder))
     try:
         from sentence_transformers import SentenceTransformer
 
