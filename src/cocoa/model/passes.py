@@ -17,7 +17,7 @@ from cocoa.chunks import Chunk
 
 CPU_VALUES = 131_072
 """Values of the states [N, S, D] of a pass on a CPU: more are no faster, and take more memory (docs/performance.md)."""
-_FEWEST_TOKENS = 256
+_FEWEST_TOKENS, _MOST_TOKENS = 256, 2048
 _MOST_ABREAST = 4
 
 Ready = TypeVar("Ready")
@@ -29,7 +29,7 @@ def pass_tokens(device: torch.device, hidden_size: int, at_most: int) -> int:
     """Returns the padded tokens of a pass on a device."""
     if device.type != "cpu":
         return at_most
-    return min(at_most, max(_FEWEST_TOKENS, CPU_VALUES // hidden_size))
+    return min(at_most, max(_FEWEST_TOKENS, min(_MOST_TOKENS, CPU_VALUES // hidden_size)))
 
 
 def run_passes(
