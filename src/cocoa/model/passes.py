@@ -47,8 +47,8 @@ def run_passes(
         return
     threads = torch.get_num_threads()
     abreast = min(threads, _MOST_ABREAST, len(chunks)) if device.type == "cpu" else 1
-    # As many at a time as are computed: at the start all wait for what is prepared.
-    with ThreadPoolExecutor(abreast, thread_name_prefix="cocoa-prepare") as preparing:
+    # One thread prepares: with two, passes wait for the interpreter more than for what is prepared.
+    with ThreadPoolExecutor(1, thread_name_prefix="cocoa-prepare") as preparing:
         if abreast < 2:
             yield from _one_by_one(chunks, preparing, prepare, embed)
             return
