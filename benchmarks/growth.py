@@ -24,6 +24,8 @@ from benchmarks.backbones import BACKBONES
 from benchmarks.measuring import Times, circumstances, matrix_rate, median, timed
 from cocoa.backbones import Backbone, Encoded, Kind
 from cocoa.batch import Batch, Row, collate
+from cocoa.corpus.index import Index
+from cocoa.evaluation.scorer import score_task
 from cocoa.layouts import LAYOUTS, Role
 from cocoa.looks import Looks
 from cocoa.model import EmbeddingModel
@@ -142,8 +144,7 @@ def by_picture(model: EmbeddingModel, sides: Sequence[int], seconds: float) -> l
 
 def by_corpus(sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
     """Returns what one search of every row costs by how many there are (graphs: benchmarks.index)."""
-    from benchmarks.index import cocoa_ask, write_embeddings
-    from cocoa.corpus.index import Index
+    from benchmarks.index import cocoa_ask, write_embeddings  # It wants faiss, which the rest of this does not.
 
     vectors = np.random.default_rng(0).normal(size=(max(sizes), DIMENSIONS)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -151,9 +152,7 @@ def by_corpus(sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             index = Index.open(write_embeddings(Path(folder) / "embeddings", vectors[:size]).folder)
-            ask = cocoa_ask(index)
-            ask(vectors[:1])
-            spent, _ = measure(partial(ask, vectors[1:2]), seconds)
+            spent, _ = measure(partial(cocoa_ask(index), vectors[:1]), seconds)
             index.close()
         found.append({"rows": size, "seconds": spent})
         print(size, f"rows searched in {spent * 1e3:.2f} ms", flush=True)
@@ -162,8 +161,6 @@ def by_corpus(sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
 
 def by_candidates(sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
     """Returns what ranking 200 queries costs by how many candidates each has of its own."""
-    from cocoa.evaluation.scorer import score_task
-
     chance = np.random.default_rng(0)
     found = []
     for size in sizes:

@@ -14,13 +14,26 @@ from cocoa.sample import META_TASKS
 
 
 @dataclass(frozen=True)
-class ArmResult:
-    """One arm under one budget; rates in [0, 1], `half` is half of a 95 % interval (None: fewer than two seeds).
+class Tested:
+    """One arm minus another, pair by pair of one seed, over the `pairs` seeds that both have; rates in [0, 1].
 
-    `missing` are seeds of the study without a run yet. `difference` is to the baseline, pair by pair of one seed, over
-    the `pairs` seeds that both have; `p` is of Student's t, `p_holm` the same corrected for the number of arms,
-    `p_flips` of the signs alone. `cost` is a mean over seeds of the arm's own stages, as are `probes`, and `layers`
-    with the measures of each layer of the model.
+    `p` is of Student's t, `p_holm` the same corrected for all tests of the budget, `p_flips` of the signs alone.
+    """
+
+    pairs: int
+    difference: float | None
+    difference_half: float | None
+    p: float | None
+    p_holm: float | None
+    p_flips: float | None
+
+
+@dataclass(frozen=True)
+class ArmResult(Tested):
+    """One arm under one budget, minus the baseline; `half` is half of a 95 % interval (None: fewer than two seeds).
+
+    `missing` are seeds of the study without a run yet. `cost` is a mean over seeds of the arm's own stages, as are
+    `probes`, and `layers` with the measures of each layer of the model.
     """
 
     arm: str
@@ -31,12 +44,6 @@ class ArmResult:
     score: float
     half: float | None
     means: Mapping[str, float]
-    pairs: int
-    difference: float | None
-    difference_half: float | None
-    p: float | None
-    p_holm: float | None
-    p_flips: float | None
     cost: Mapping[str, float]
     factors: Mapping[str, float]
     probes: Mapping[str, float] | None
@@ -44,16 +51,10 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
-class ContrastResult:
-    """Two arms that a study names, the first minus the second; the numbers are as those of `ArmResult`."""
+class ContrastResult(Tested):
+    """Two arms that a study names, the first minus the second."""
 
     titles: tuple[str, str]
-    pairs: int
-    difference: float | None
-    difference_half: float | None
-    p: float | None
-    p_holm: float | None
-    p_flips: float | None
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,11 @@ def analyse(study: Study, records: Sequence[Record]) -> StudyResult:
 def _arm_result(study: Study, arm: Arm, own: Mapping[int, Record], base: Mapping[int, Record]) -> ArmResult:
     seeds = tuple(sorted(own))
     scores = tuple(own[seed]["score"] for seed in seeds)
-    differences = [own[seed]["score"] - base[seed]["score"] for seed in seeds if seed in base]
     records = [own[seed] for seed in seeds]
     probed = [record["probes"] for record in records if record["probes"]]
     layered = [record["layers"] for record in records if record.get("layers")]
     return ArmResult(
+        **vars(_tested(own, base)),
         arm=arm.name,
         title=arm.title or arm.name,
         seeds=seeds,
@@ -142,12 +143,6 @@ def _arm_result(study: Study, arm: Arm, own: Mapping[int, Record], base: Mapping
         score=fmean(scores),
         half=half_width(scores),
         means=_means([record["summary"] for record in records], META_TASKS),
-        pairs=len(differences),
-        difference=fmean(differences) if differences else None,
-        difference_half=half_width(differences),
-        p=paired_t(differences),
-        p_holm=None,
-        p_flips=sign_flips(differences),
         cost=_means([record["cost"] for record in records]),
         factors=records[0]["factors"],
         probes=_means(probed) if probed else None,
@@ -156,11 +151,15 @@ def _arm_result(study: Study, arm: Arm, own: Mapping[int, Record], base: Mapping
 
 
 def _contrast(study: Study, by_arm: Mapping[str, Mapping[int, Record]], one: str, other: str) -> ContrastResult:
-    pairs = sorted(by_arm[one].keys() & by_arm[other].keys())
-    differences = [by_arm[one][seed]["score"] - by_arm[other][seed]["score"] for seed in pairs]
     first, second = (study.arm(name) for name in (one, other))
-    return ContrastResult(
-        titles=(first.title or first.name, second.title or second.name),
+    titles = (first.title or first.name, second.title or second.name)
+    return ContrastResult(**vars(_tested(by_arm[one], by_arm[other])), titles=titles)
+
+
+def _tested(own: Mapping[int, Record], base: Mapping[int, Record]) -> Tested:
+    """What one arm's records are above another's; not yet corrected."""
+    differences = [own[seed]["score"] - base[seed]["score"] for seed in sorted(own.keys() & base.keys())]
+    return Tested(
         pairs=len(differences),
         difference=fmean(differences) if differences else None,
         difference_half=half_width(differences),

@@ -83,7 +83,7 @@ class Job:
         for trial in self.tuning():
             self._do(trial)
         # All tuning is over before any test is looked at.
-        runs = [trial for trial in self.runs() if self._is_wanted(trial.arm, trial.budget, trial.seed)]
+        runs = self.runs()
         for trial in runs:
             self._do(trial)
         self._tell(None)
@@ -102,15 +102,11 @@ class Job:
         ]
 
     def runs(self) -> list[Trial]:
-        """Returns the runs that count, with the settings that tuning found best; seeds vary slowest.
+        """Returns the runs that count and are wanted, with the settings that tuning found best; seeds vary slowest.
 
         All of tuning must be done.
         """
-        return [
-            Trial(arm.name, budget.name, seed, self._best(arm, budget))
-            for seed in self.study.seeds
-            for arm, budget in self._pairs()
-        ]
+        return [Trial(arm.name, budget.name, seed, self._best(arm, budget)) for arm, budget, seed in self._wanted()]
 
     def record(self, trial: Trial) -> dict[str, Any]:
         """Returns the record of a trial that is done."""
@@ -225,12 +221,19 @@ class Job:
 
     # What the study is made of.
 
-    def _is_wanted(self, arm: str, budget: str, seed: int) -> bool:
-        name = f"{arm}/{budget}/{seed}"
-        return not self.only or any(fnmatchcase(name, pattern) for pattern in self.only)
+    def _every(self) -> Iterator[tuple[str, tuple[Arm, Budget, int]]]:
+        """All runs of the study by name."""
+        for seed in self.study.seeds:
+            for arm, budget in self._pairs():
+                yield f"{arm.name}/{budget.name}/{seed}", (arm, budget, seed)
+
+    def _wanted(self) -> list[tuple[Arm, Budget, int]]:
+        """The runs that `only` asks for."""
+        patterns = self.only or ("*",)
+        return [run for name, run in self._every() if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
     def _check_only(self) -> None:
-        names = [f"{arm.name}/{budget.name}/{seed}" for seed in self.study.seeds for arm, budget in self._pairs()]
+        names = [name for name, _ in self._every()]
         for pattern in self.only:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise UsageError("E_USAGE_RUN", f"no run is called {pattern}; one is {names[0]}", where="--only")
@@ -310,12 +313,8 @@ class Job:
             return
         tuning = self.tuning()
         tuned = all((self.out / trial.path).is_file() for trial in tuning)
-        pairs = list(self._pairs())
-        expected = len(tuning) + sum(
-            self._is_wanted(a.name, b.name, seed) for seed in self.study.seeds for a, b in pairs
-        )
+        expected = len(tuning) + len(self._wanted())
         runs = self.runs() if tuned else []
-        runs = [trial for trial in runs if self._is_wanted(trial.arm, trial.budget, trial.seed)]
         done = [trial for trial in (*tuning, *runs) if (self.out / trial.path).is_file()]
         records = [self.record(trial) for trial in done if trial.number is None]
         self.on_standing(Standing(len(done), expected, now, records))

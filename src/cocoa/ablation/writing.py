@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cocoa.ablation.analysis import ArmResult, BudgetResult, StudyResult
+from cocoa.ablation.analysis import ArmResult, BudgetResult, StudyResult, Tested
 from cocoa.errors import DataError
 from cocoa.files import write_file
 from cocoa.report.study_page import standalone, study_charts, study_page
@@ -121,20 +121,22 @@ def _scores(budget: BudgetResult) -> list[str]:
             str(len(arm.seeds)) + (f" ({runs_of(arm.seeds)})" if arm.missing else ""),
             _with_half(arm.score, arm.half),
             _with_half(arm.difference, arm.difference_half, signed=True) + _of(arm),
-            _p(arm.p),
-            _p(arm.p_holm),
-            _p(arm.p_flips),
+            *_ps(arm),
             *(f"{100 * arm.means[kind]:.1f}" for kind in kinds),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
+def _ps(one: Tested) -> tuple[str, str, str]:
+    return _p(one.p), _p(one.p_holm), _p(one.p_flips)
+
+
 def _contrasts(budget: BudgetResult) -> list[str]:
     lines = ["| one arm | minus another | seeds | difference | p | p (Holm) | p (signs) |", "|---" * 7 + "|"]
     for one in budget.contrasts:
         difference = _with_half(one.difference, one.difference_half, signed=True)
-        cells = [*one.titles, str(one.pairs), difference, _p(one.p), _p(one.p_holm), _p(one.p_flips)]
+        cells = [*one.titles, str(one.pairs), difference, *_ps(one)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -140,8 +140,7 @@ class Backbone(nn.Module):
     def see(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Seen:
         """Returns what the vision tower makes of patches [P, F] of pictures with grids [I, 3]."""
         # Called below `get_image_features`, which splits by picture, and differently so in each version.
-        grids = [(time, rows, columns) for time, rows, columns in image_grid_thw.tolist()]
-        positions = patch_positions(grids, self.grid.merge_size).to(pixel_values.device)
+        positions = patch_positions(image_grid_thw.tolist(), self.grid.merge_size).to(pixel_values.device)
         output = self.vision(
             pixel_values.to(self.stock.dtype), grid_thw=image_grid_thw, position_ids=positions, return_dict=True
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -37,16 +37,16 @@ def mrope_positions(
     return positions
 
 
-def patch_positions(grids: Iterable[tuple[int, int, int]], merge_size: int) -> Tensor:
+def patch_positions(grids: Iterable[Sequence[int]], merge_size: int) -> Tensor:
     """Returns int64 [P, 2]: the row and column of each patch of pictures with grids (time, rows, columns).
 
     In the order of the tower, in which the patches that are merged into one token stand together.
     """
-    return torch.cat([_positions_of(*grid, merge_size) for grid in grids])
+    return torch.cat([_positions_of(*grid, merge_size=merge_size) for grid in grids])
 
 
 @lru_cache(maxsize=1024)
-def _positions_of(time: int, rows: int, columns: int, merge_size: int) -> Tensor:
+def _positions_of(time: int, rows: int, columns: int, *, merge_size: int) -> Tensor:
     # Most pictures have one of few shapes, and stock code makes these afresh for each of them.
     places = np.indices((rows, columns)).reshape(2, rows // merge_size, merge_size, columns // merge_size, merge_size)
     merged = places.transpose(0, 1, 3, 2, 4).reshape(2, -1).T

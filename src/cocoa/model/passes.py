@@ -35,7 +35,7 @@ def pass_tokens(device: torch.device, hidden_size: int, at_most: int) -> int:
 def run_passes(
     chunks: Sequence[Chunk], prepare: Prepare[Ready], embed: Embed[Ready], device: torch.device
 ) -> Iterator[Tensor]:
-    """Yields [M, D] for each chunk, in their order, without gradients; they are prepared ahead of the passes.
+    """Yields [M, D] for each chunk, in their order, without gradients; one thread prepares them ahead of the passes.
 
     Where a CPU computes with several threads, as many passes run side by side, each with its share of the threads: in
     one pass alone they would wait for one another at each step.
@@ -47,7 +47,7 @@ def run_passes(
         return
     threads = torch.get_num_threads()
     abreast = min(threads, _MOST_ABREAST, len(chunks)) if device.type == "cpu" else 1
-    # One thread prepares: with two, passes wait for the interpreter more than for what is prepared.
+    # With two that prepare, passes wait for the interpreter more than for what is prepared.
     with ThreadPoolExecutor(1, thread_name_prefix="cocoa-prepare") as preparing:
         if abreast < 2:
             yield from _one_by_one(chunks, preparing, prepare, embed)
