@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -17,9 +17,14 @@ from torch import Tensor
 from cocoa.backbones import Backbone, Encoded, Kind
 from cocoa.errors import DataError
 from cocoa.layouts import Role
+from cocoa.transfer import sent
 
 Row = list[tuple[Encoded, Role]]
 """The segments of one sample or pair, in order, each with its role."""
+
+
+STAYS = {"stays on the CPU": True}
+"""Of a tensor that is looked into, not computed with: to ask a GPU for it would be to wait for the GPU."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,14 @@ class Batch:
     """
 
     input_ids: Tensor  # (N, S) int64
-    roles: Tensor  # (N, S) uint8, see layouts.Role
+    roles: Tensor = field(metadata=STAYS)  # (N, S) uint8, see layouts.Role; on the CPU
     kinds: Tensor  # (N, S) uint8, see backbones.Kind
-    samples: Tensor  # (N, S) int64
+    samples: Tensor = field(metadata=STAYS)  # (N, S) int64, on the CPU
     position_ids: Tensor  # (3, N, S) int64
     bridge: Tensor  # (M,) int64
     mask_token: int
     pixel_values: Tensor | None = None  # (P, F) float32
-    image_grid_thw: Tensor | None = None  # (I, 3) int64
+    image_grid_thw: Tensor | None = field(default=None, metadata=STAYS)  # (I, 3) int64, on the CPU
     apart: Batch | None = None
 
     @property
@@ -71,9 +76,11 @@ T = TypeVar("T")
 
 
 def moved(record: T, device: torch.device) -> T:
-    """Returns a dataclass with all its tensors on a device."""
-    tensors = {name: value.to(device) for name, value in vars(record).items() if isinstance(value, Tensor)}
-    inner = {name: moved(value, device) for name, value in vars(record).items() if isinstance(value, Batch)}
+    """Returns a dataclass with all its tensors on a device, but those that are marked to stay on the CPU."""
+    staying = {one.name for one in dataclasses.fields(record) if one.metadata == STAYS}  # type: ignore[arg-type]
+    parts = {name: value for name, value in vars(record).items() if name not in staying}
+    tensors = {name: sent(value, device) for name, value in parts.items() if isinstance(value, Tensor)}
+    inner = {name: moved(value, device) for name, value in parts.items() if isinstance(value, Batch)}
     return dataclasses.replace(record, **tensors, **inner)  # type: ignore[type-var]
 
 

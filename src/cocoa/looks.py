@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cocoa.transfer import sent
+
 Segment = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Places of some queries of one sample, and of all keys that each of them looks at."""
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
@@ -26,6 +28,13 @@ PLACE_LOOKS = 64
 """What gathering one place costs, counted in pairs: a batch whose rows it saves fewer pairs is computed as it stands.
 
 Both were measured on CPU cores (docs/performance.md, "Query-key pairs")."""
+GPU_CALL_LOOKS = 262_144
+"""`CALL_LOOKS` on a GPU, which computes as many pairs in the time that a call takes to begin."""
+
+
+def call_looks(device: str) -> int:
+    """Returns what one more attention call costs on a type of device, in query-key pairs."""
+    return CALL_LOOKS if device == "cpu" else GPU_CALL_LOOKS
 
 
 @dataclass(frozen=True)
@@ -67,12 +76,15 @@ class Looks:
 
     def to(self, device: torch.device) -> Looks:
         """Returns the looks on a device."""
+        held = [tensor for tensor in (self.masked, self.back) if tensor is not None]
+        if all(tensor.device == device for tensor in held):
+            return self  # with what was made of the masks before
 
         def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
+            return None if tensor is None else sent(tensor, device)
 
         groups = tuple(
-            Group(group.queries.to(device), group.keys.to(device), moved(group.masked)) for group in self.groups
+            Group(sent(group.queries, device), sent(group.keys, device), moved(group.masked)) for group in self.groups
         )
         return Looks(self.shape, self.causal, self.num_needed, groups, back=moved(self.back), masked=moved(self.masked))
 
@@ -118,13 +130,15 @@ def _taken(states: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
     return [part.view(*group.shape, heads, size).transpose(1, 2) for part, group in zip(taken, places, strict=True)]
 
 
-def grouped(kinds: Sequence[Sequence[Segment]], shape: tuple[int, int], *, causal: bool = False) -> Looks:
+def grouped(
+    kinds: Sequence[Sequence[Segment]], shape: tuple[int, int], *, causal: bool = False, device: str = "cpu"
+) -> Looks:
     """Returns the looks of segments, those of a kind and of like length together.
 
-    A segment joins a call where the pairs that this pads are fewer than `CALL_LOOKS`. With `causal` each query looks at
-    the keys up to its own place in the row; queries and keys are then the same places.
+    A segment joins a call where the pairs that this pads are fewer than a call costs on the device. With `causal` each
+    query looks at the keys up to its own place in the row; queries and keys are then the same places.
     """
-    calls = [call for segments in kinds for call in _calls(segments)]
+    calls = [call for segments in kinds for call in _calls(segments, call_looks(device))]
     groups = tuple(_group(rows, causal=causal) for rows in calls)
     back = np.zeros(shape[0] * shape[1], np.int64)
     start = 0
@@ -135,7 +149,7 @@ def grouped(kinds: Sequence[Sequence[Segment]], shape: tuple[int, int], *, causa
     return Looks(shape, causal, _needed(kinds, causal=causal), groups, torch.from_numpy(back))
 
 
-def _calls(segments: Sequence[Segment]) -> list[list[Segment]]:
+def _calls(segments: Sequence[Segment], cost: int) -> list[list[Segment]]:
     """Segments of one kind in calls, sorted by length."""
     calls: list[list[Segment]] = []
     most_queries = 0
@@ -145,7 +159,7 @@ def _calls(segments: Sequence[Segment]) -> list[list[Segment]]:
             before = rows * most_queries * len(calls[-1][-1][1])
             wider = max(most_queries, len(queries))
             after = (rows + 1) * wider * len(keys)
-            if after - before - len(queries) * len(keys) <= CALL_LOOKS:
+            if after - before - len(queries) * len(keys) <= cost:
                 calls[-1].append((queries, keys))
                 most_queries = wider
                 continue
@@ -182,8 +196,8 @@ def may_be_worth_grouping(shape: tuple[int, int], num_needed: int) -> bool:
     return lines * size * size - num_needed > PLACE_LOOKS * lines * size
 
 
-def worth_grouping(looks: Looks) -> bool:
+def worth_grouping(looks: Looks, device: str = "cpu") -> bool:
     """Whether the groups save more pairs than gathering their places and calling more often costs."""
     lines, size = looks.shape
     saved = lines * size * size - looks.num_computed
-    return saved > PLACE_LOOKS * lines * size + CALL_LOOKS * (len(looks.groups) - 1)
+    return saved > PLACE_LOOKS * lines * size + call_looks(device) * (len(looks.groups) - 1)

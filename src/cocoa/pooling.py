@@ -14,6 +14,7 @@ from torch import Tensor
 from cocoa.batch import Batch
 from cocoa.layouts import Role
 from cocoa.options import Options
+from cocoa.transfer import sent
 
 
 class Pooling(Options):
@@ -50,7 +51,7 @@ class Pooling(Options):
             return None
         if self.tokens == 1:
             return batch.bridge
-        return (batch.roles == Role.BRIDGE).flatten().nonzero()[:, 0]
+        return sent((batch.roles == Role.BRIDGE).flatten().nonzero()[:, 0], batch.bridge.device)
 
     def pool(self, states: Tensor, batch: Batch) -> Tensor:
         """Returns [M, D]: one vector, of any length, for each sample of states [N, S, D]."""
@@ -58,9 +59,12 @@ class Pooling(Options):
             return states.flatten(0, 1)[batch.bridge]
         chosen = batch.roles == Role.BRIDGE if self.kind == "bridge" else batch.roles != Role.PAD
         owners = batch.samples[chosen]
-        sums = torch.zeros(len(batch.bridge), states.shape[-1], dtype=torch.float32, device=states.device)
         counts = torch.bincount(owners, minlength=len(batch.bridge))
-        return sums.index_add(0, owners, states[chosen].float()) / counts[:, None]
+        places, owners, counts = (
+            sent(each, states.device) for each in (chosen.flatten().nonzero()[:, 0], owners, counts)
+        )
+        sums = torch.zeros(len(batch.bridge), states.shape[-1], dtype=torch.float32, device=states.device)
+        return sums.index_add(0, owners, states.flatten(0, 1)[places].float()) / counts[:, None]
 
 
 BRIDGE = Pooling()

@@ -25,16 +25,19 @@ from transformers.utils import logging
 from cocoa.backbones.attention import attention_name, stock_attention
 from cocoa.backbones.encoded import Encoded, Kind
 from cocoa.backbones.families import FAMILIES
+from cocoa.backbones.grid_facts import ENDS
 from cocoa.backbones.patch_embedding import PatchEmbedding
 from cocoa.backbones.patches import PatchGrid
 from cocoa.backbones.reading import READ_AT, compute_where_read, only
-from cocoa.backbones.rope import mrope_positions, patch_positions
+from cocoa.backbones.rope import mrope_positions
 from cocoa.backbones.seen import Seen
 from cocoa.backbones.tokens import TextTokens
+from cocoa.backbones.vision_attention import VisionAttention
 from cocoa.errors import CocoaError, DataError, ModelError
 from cocoa.images import open_rgb, picture_size
 from cocoa.looks import Looks
 from cocoa.sample import Sample
+from cocoa.transfer import sent
 
 
 class Backbone(nn.Module):
@@ -53,6 +56,8 @@ class Backbone(nn.Module):
         self.bridge = self._control(text.control.bridge)
         if not isinstance(stock.model.visual.patch_embed, PatchEmbedding):  # else it has been a backbone's before
             stock.model.visual.patch_embed = PatchEmbedding(stock.model.visual.patch_embed)
+            for block in stock.model.visual.blocks:
+                block.attn = VisionAttention(block.attn)
             compute_where_read(self.layers)
 
     @property
@@ -138,11 +143,20 @@ class Backbone(nn.Module):
         return mrope_positions(kinds, grids, self.grid.merge_size)
 
     def see(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Seen:
-        """Returns what the vision tower makes of patches [P, F] of pictures with grids [I, 3]."""
+        """Returns what the vision tower makes of patches [P, F] of pictures with grids [I, 3].
+
+        The grids are best on the CPU: what is worked out from them is then known before a GPU has done its work.
+        """
+        device, grids = pixel_values.device, image_grid_thw.cpu()
+        facts = {
+            name: fact for work_out in self.family.grid_facts for name, fact in work_out(self.vision, grids).items()
+        }
         # Called below `get_image_features`, which splits by picture, and differently so in each version.
-        positions = patch_positions(image_grid_thw.tolist(), self.grid.merge_size).to(pixel_values.device)
         output = self.vision(
-            pixel_values.to(self.stock.dtype), grid_thw=image_grid_thw, position_ids=positions, return_dict=True
+            pixel_values.to(self.stock.dtype),
+            grid_thw=grids,
+            return_dict=True,
+            **{name: fact if name in ENDS else sent(fact, device) for name, fact in facts.items()},
         )
         return Seen(output.pooler_output, tuple(getattr(output, "deepstack_features", None) or ()))
 
@@ -173,7 +187,8 @@ class Backbone(nn.Module):
         is_image = kinds == Kind.IMAGE
         extra: dict[str, Any] = {} if read_at is None else {READ_AT: read_at}
         if seen is not None:
-            if len(seen.features) != int(is_image.sum()):
+            # To ask a GPU would be to wait for all it was told to do; there the scattering itself refuses too few.
+            if is_image.device.type == "cpu" and len(seen.features) != int(is_image.sum()):
                 raise ValueError(f"{len(seen.features)} visual tokens seen, {int(is_image.sum())} in the rows")
             embedded = embedded.masked_scatter(is_image[:, :, None], seen.features.to(embedded.dtype))
             if seen.deepstack:

@@ -77,19 +77,22 @@ class Layout:
             queries.setdefault(keys, set()).add(role)
         return tuple((frozenset(roles), keys) for keys, roles in queries.items())
 
-    def looks(self, roles: Tensor, samples: Tensor | None = None, *, group: bool | None = None) -> Looks:
+    def looks(
+        self, roles: Tensor, samples: Tensor | None = None, *, group: bool | None = None, device: str = "cpu"
+    ) -> Looks:
         """Returns the same rule as `allowed`, as attention calls without a square mask where that computes less.
 
         `group` says whether rows are computed by segments or as the lines stand; None: whichever `worth_grouping` says
-        is cheaper. Raises `ValueError` for a rule with an order in time whose roles do not all see the same.
+        is cheaper on a type of device. Raises `ValueError` for a rule with an order in time whose roles do not all see
+        the same.
         """
         if self.causal and len(self.segments) > 1:
             raise ValueError(f"layout {self.name} cuts roles apart and has an order in time: it has no segments")
         shape = (roles.shape[0], roles.shape[1])
         needed = self.num_needed(roles, samples)
         if group or (group is None and may_be_worth_grouping(shape, needed)):
-            made = grouped(self._placed(roles, samples), shape, causal=self.causal)
-            if group or worth_grouping(made):
+            made = grouped(self._placed(roles, samples), shape, causal=self.causal, device=device)
+            if group or worth_grouping(made, device):
                 return made.to(roles.device)
         return self._standing(roles, samples, needed)
 

@@ -22,11 +22,12 @@ from cocoa.chunks import Chunk, padded_chunks
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
 from cocoa.looks import Looks
-from cocoa.model.passes import pass_tokens, run_passes
+from cocoa.model.passes import num_readers, pass_tokens, run_passes
 from cocoa.model.shared_pictures import SharedPictures
 from cocoa.pooling import BRIDGE, Pooling
 from cocoa.prompts import PROMPTS
 from cocoa.sample import Sample
+from cocoa.transfer import sent
 
 _WINDOW = 512
 """Samples that are sorted together: enough for even passes."""
@@ -68,7 +69,7 @@ class EmbeddingModel(nn.Module):
         """Returns who may look at whom in a batch under a layout (None: the model's own), as its attention takes it."""
         rule = LAYOUTS[layout or self.layout]
         if self.backbone.attention == "split":
-            return rule.looks(batch.roles, batch.samples)
+            return rule.looks(batch.roles, batch.samples, device=self.backbone.device.type)
         return rule.allowed(batch.roles, batch.samples)
 
     def num_looks(self, batch: Batch, layout: str | None = None) -> tuple[int, int]:
@@ -89,7 +90,7 @@ class EmbeddingModel(nn.Module):
         return self.backbone.hidden_states(
             batch.input_ids,
             batch.kinds,
-            allowed,
+            _on(self.backbone.device, allowed),
             batch.position_ids,
             batch.pixel_values,
             batch.image_grid_thw,
@@ -127,18 +128,20 @@ class EmbeddingModel(nn.Module):
         device = self.backbone.device
 
         def prepare(chunk: Chunk) -> tuple[Chunk, Batch]:
-            made = [rows[place] if complete is None else complete(place) for [place] in chunk]
-            return chunk, collate(self.backbone, made)
+            places = [place for [place] in chunk]
+            made = [rows[place] for place in places] if complete is None else list(reading.map(complete, places))
+            return chunk, collate(self.backbone, made).to(device)
 
         def embed(ready: tuple[Chunk, Batch]) -> Tensor:
-            chunk, batch = ready[0], ready[1].to(device)
+            chunk, batch = ready
             seen = shared.see(self.backbone, batch, (place for [place] in chunk)) if shared.has_any else None
             return self.embed(batch, seen)
 
         most = pass_tokens(device, self.backbone.hidden_size, max_batch_tokens)
         # Longest first, so that passes that run side by side end together.
         chunks = padded_chunks([row_length(row) for row in rows], most)[::-1]
-        vectors = torch.cat(list(run_passes(chunks, prepare, embed, device)))
+        with ThreadPoolExecutor(num_readers(device), thread_name_prefix="cocoa-picture") as reading:
+            vectors = torch.cat(list(run_passes(chunks, prepare, embed, device)))
         order = torch.tensor([place for chunk in chunks for [place] in chunk]).argsort()
         return vectors[order.to(vectors.device)]
 
@@ -222,6 +225,10 @@ class EmbeddingModel(nn.Module):
         from cocoa.model.reading import read_model
 
         return read_model(folder, attention=attention, dtype=dtype, device=device, self_test=self_test)
+
+
+def _on(device: torch.device, allowed: Tensor | Looks) -> Tensor | Looks:
+    return allowed.to(device) if isinstance(allowed, Looks) else sent(allowed, device)
 
 
 def best_device() -> torch.device:

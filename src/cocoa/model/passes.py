@@ -5,6 +5,7 @@ Shapes: M rows, D hidden.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ CPU_VALUES = 131_072
 """Values of the states [N, S, D] of a pass on a CPU: more are no faster, and take more memory (docs/performance.md)."""
 _FEWEST_TOKENS, _MOST_TOKENS = 256, 2048
 _MOST_ABREAST = 4
+_MOST_READERS = 16
 
 Ready = TypeVar("Ready")
 Prepare = Callable[[Chunk], Ready]
@@ -30,6 +32,11 @@ def pass_tokens(device: torch.device, hidden_size: int, at_most: int) -> int:
     if device.type != "cpu":
         return at_most
     return min(at_most, max(_FEWEST_TOKENS, min(_MOST_TOKENS, CPU_VALUES // hidden_size)))
+
+
+def num_readers(device: torch.device) -> int:
+    """Returns how many threads read the pictures of a pass: all cores for a GPU, one where the cores compute passes."""
+    return 1 if device.type == "cpu" else min(_MOST_READERS, os.cpu_count() or 1)
 
 
 def run_passes(

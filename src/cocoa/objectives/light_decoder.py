@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cocoa.backbones import Backbone
 from cocoa.batch import Batch
 from cocoa.layouts import LAYOUTS, Role
+from cocoa.transfer import sent
 
 
 class LightDecoder(nn.Module):
@@ -35,11 +36,12 @@ class LightDecoder(nn.Module):
         `apart` has a target in each line, behind its e; `embedded` [M, S, D] is what stands at each place, and
         `vectors` [M, D] stand in the places of e.
         """
-        is_bridge = (apart.roles == Role.BRIDGE)[:, :, None]
+        is_bridge = sent(apart.roles == Role.BRIDGE, embedded.device)[:, :, None]
         states = torch.where(is_bridge, vectors[:, None].to(embedded.dtype), embedded)
         everyone = LAYOUTS["bidirectional"]
         split = backbone.attention == "split"
         allowed = everyone.looks(apart.roles) if split else everyone.allowed(apart.roles)
+        allowed = allowed.to(embedded.device)
         for layer in self.layers:
             states = backbone.decode_once(layer, states, allowed, apart.position_ids)
         result: Tensor = self.norm(states)

@@ -39,7 +39,7 @@ def attention_shares(model: EmbeddingModel, samples: Sequence[Sample]) -> list[d
     rows = [model.row(model.backbone.encode(sample)) for sample in samples]
     for chunk in padded_chunks([row_length(row) for row in rows], _MOST_TOKENS):
         batch = collate(model.backbone, [rows[place] for [place] in chunk]).to(model.backbone.device)
-        allowed = LAYOUTS[model.layout].allowed(batch.roles, batch.samples)
+        allowed = LAYOUTS[model.layout].allowed(batch.roles, batch.samples).to(model.backbone.device)
         attentions = [layer.get_submodule("self_attn") for layer in model.backbone.layers]
         with _written_out(model.backbone), outputs_of(attentions, number=1) as weights:
             model.states(batch, allowed)
@@ -52,9 +52,10 @@ def attention_shares(model: EmbeddingModel, samples: Sequence[Sample]) -> list[d
 
 def _shares(weights: Tensor, even: Tensor, batch: Batch) -> Tensor:
     """[N, shares]: those of each line, from the attention [N, S, S] of its queries to its keys."""
-    is_e = batch.roles == Role.BRIDGE
-    is_text = (batch.roles == Role.CONTEXT) & (batch.kinds == Kind.TEXT)
-    is_image = (batch.roles == Role.CONTEXT) & (batch.kinds == Kind.IMAGE)
+    roles = batch.roles.to(weights.device)
+    is_e = roles == Role.BRIDGE
+    is_text = (roles == Role.CONTEXT) & (batch.kinds == Kind.TEXT)
+    is_image = (roles == Role.CONTEXT) & (batch.kinds == Kind.IMAGE)
     content = is_text | is_image
     return torch.stack(
         [
