@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup browser quickstart test test-slow soak milvus-test bench real-shape check nano-backbone open-sets study
+.PHONY: setup browser quickstart test test-slow soak milvus-test gpu-test bench real-shape check nano-backbone open-sets study
 
 setup: .venv/ready
 
@@ -52,9 +52,13 @@ BENCHMARKS := encode warmup_step bridge_step contrastive_step cached_step evalua
 bench: setup
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --json reference/$$name.json || exit 1; done
 
+# Holds a GPU's numbers against the CPU's; skipped where there is no GPU.
+gpu-test: setup
+	$(BIN)/pytest tests/gpu
+
 # One optimiser step of each stage at the real Qwen2-VL-2B shape with random weights (20 GB of memory, half an hour).
 real-shape: setup
-	$(BIN)/python scripts/step_real_shape.py --out reference/real-shape.json
+	$(BIN)/python -m scripts.step_real_shape --out reference/real-shape.json
 
 # Makes the weights that ship in src/cocoa/assets/nano again (half an hour on two cores).
 nano-backbone: setup

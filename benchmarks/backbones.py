@@ -1,17 +1,23 @@
-"""The backbones that the benchmarks run: the one that ships, and a random one with the proportions of a real model.
+"""The backbones that the benchmarks run: the one that ships, and random ones with the shape of a real model or like it.
 
 Nothing is learnt in a benchmark, so random weights cost what trained ones do.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import torch
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from cocoa.backbones import Backbone
+from cocoa.backbones import Backbone, load_backbone
 from cocoa.backbones.nano import load_nano
 from cocoa.backbones.patches import PatchGrid
+from cocoa.model import best_device
 
+REAL_SHAPES = Path(__file__).resolve().parents[2] / "shared" / "qwen2_vl"
 RANDOM_20M_GRID = PatchGrid(min_pixels=56 * 56, max_pixels=224 * 224)
 _HIDDEN, _LAYERS, _VISION, _BLOCKS = 384, 5, 256, 7
 _VOCABULARY = 6144
@@ -71,5 +77,33 @@ def random_20m(*, seed: int = 0) -> Backbone:
         return Backbone(Qwen2VLForConditionalGeneration(config).eval(), text, RANDOM_20M_GRID)
 
 
-BACKBONES = {"nano": nano, "random-20m": random_20m}
+def qwen2_vl_2b() -> Backbone:
+    """Returns a random Qwen2-VL-2B in bfloat16 on the best device: its real shape, tokenizer and picture settings."""
+    return real_shape(REAL_SHAPES, "qwen2-vl-2b", best_device())
+
+
+def real_shape(shapes: Path, name: str, device: torch.device, *, seed: int = 0) -> Backbone:
+    """Returns a published configuration with random weights in bfloat16; equal seeds and devices give equal weights."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        shutil.copyfile(shapes / f"{name}.config.json", folder / "config.json")
+        shutil.copyfile(shapes / "preprocessor_config.json", folder / "preprocessor_config.json")
+        for path in (shapes / "tokenizer").iterdir():
+            shutil.copyfile(path, folder / path.name)
+        shaped = load_backbone(str(folder), dtype=torch.bfloat16, weights=False)
+    torch.manual_seed(seed)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            stock = type(shaped.stock)(shaped.stock.config)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    rounded = [name for name, buffer in stock.named_buffers() if buffer.dtype != torch.float32]
+    assert not rounded, f"rotary frequencies are rounded: {rounded}"
+    return Backbone(stock.eval(), shaped.text, shaped.grid).to(device)
+
+
+BACKBONES = {"nano": nano, "random-20m": random_20m, "qwen2-vl-2b": qwen2_vl_2b}
 """By the name that a benchmark's `--backbone` takes."""
+SMALL = ("nano", "random-20m")
+"""Those that a CPU runs in minutes."""

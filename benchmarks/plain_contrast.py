@@ -50,17 +50,20 @@ def plain_step(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, w
     [objective] = trainee.objectives
     assert isinstance(objective, Contrastive)
     parts = _parts(trainee, pairs, machine, wastes)
-    vectors = torch.zeros(sum(map(len, _sides(pairs))), trainee.model.backbone.hidden_size)
+    backbone = trainee.model.backbone
+    vectors = torch.zeros(sum(map(len, _sides(pairs))), backbone.hidden_size, device=backbone.device)
     for part in parts:
-        with torch.no_grad():
+        with torch.no_grad(), trainee.precision():
             vectors[part.places] = _embed(trainee, part, wastes)
     vectors.requires_grad_()
     queries, candidates = vectors[: len(pairs.queries)], vectors[len(pairs.queries) :]
-    loss = objective.loss(queries, candidates, pairs.content)
+    loss = objective.loss(queries, candidates, pairs.content.to(backbone.device))
     mean = loss.sum / loss.count
     [gradient] = torch.autograd.grad(objective.weight * mean, vectors)
     for part in parts:
-        torch.autograd.backward(_embed(trainee, part, wastes), gradient[part.places])
+        with trainee.precision():
+            found = _embed(trainee, part, wastes)
+        torch.autograd.backward(found, gradient[part.places])
     return {objective.name: float(mean.detach())}
 
 
@@ -105,7 +108,8 @@ def _widened(batch: Batch, width: int, pad: int) -> Batch:
 
 
 def _embed(trainee: Trainee, part: _Part, wastes: Sequence[str]) -> Tensor:
-    model, batch = trainee.model, part.batch
+    model = trainee.model
+    batch = part.batch.to(model.backbone.device)
     seen = part.seen
     if seen is None and batch.pixel_values is not None and not trainee.trains_vision:
         assert batch.image_grid_thw is not None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.steps import Losses, Plain
@@ -48,17 +49,31 @@ def plain_step(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, w
     totals = [sum(hidden[number].count for _, hidden in made) for number in range(len(objectives))]
     sums = [0.0] * len(objectives)
     for batch, hidden in made:
-        view = _look_square(model, stage.layout, batch) if "mask" in wastes else look(model, stage.layout, batch)
-        loss = torch.zeros(())
-        for number, (objective, parts) in enumerate(zip(objectives, hidden, strict=True)):
-            everywhere = "head" in wastes and isinstance(objective, MaskedText)
-            found = (
-                _loss_everywhere(view, parts) if everywhere else objective.loss(view, moved(parts, view.states.device))
-            )
-            loss = loss + objective.weight * found.sum / max(1, totals[number])
-            sums[number] += float(found.sum.detach())
+        with trainee.precision():
+            loss = _loss(trainee, batch, hidden, totals, sums, wastes)
         loss.backward()  # type: ignore[no-untyped-call]
     return {o.name: each / max(1, total) for o, each, total in zip(objectives, sums, totals, strict=True)}
+
+
+def _loss(
+    trainee: Trainee,
+    batch: Batch,
+    hidden: Sequence[Any],
+    totals: Sequence[int],
+    sums: list[float],
+    wastes: Sequence[str],
+) -> Tensor:
+    """What a pass adds to the loss; the sums of all objectives are added to `sums`."""
+    model, stage = trainee.model, trainee.stage
+    view = _look_square(model, stage.layout, batch) if "mask" in wastes else look(model, stage.layout, batch)
+    shares = []
+    for number, (objective, parts) in enumerate(zip(trainee.objectives, hidden, strict=True)):
+        everywhere = "head" in wastes and isinstance(objective, MaskedText)
+        parts = moved(parts, view.states.device)
+        found: Loss = _loss_everywhere(view, parts) if everywhere else objective.loss(view, parts)  # type: ignore[operator]
+        shares.append(objective.weight * found.sum / max(1, totals[number]))  # type: ignore[operator]
+        sums[number] += float(found.sum.detach())
+    return torch.stack(shares).sum()
 
 
 def _sorted_passes(rows: Sequence[Row], machine: MachineOptions) -> list[list[int]]:
@@ -66,7 +81,9 @@ def _sorted_passes(rows: Sequence[Row], machine: MachineOptions) -> list[list[in
 
 
 def _look_square(model: EmbeddingModel, layout: str, batch: Batch) -> View:
-    allowed = LAYOUTS[layout].allowed(batch.roles, batch.samples)
+    device = model.backbone.device
+    allowed = LAYOUTS[layout].allowed(batch.roles, batch.samples).to(device)
+    batch = batch.to(device)
     return View(model.backbone, batch, allowed, model.states(batch, allowed))
 
 

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
+CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[1]
 OPEN_SETS = ROOT.parent / "shared" / "data"
 TORCHVISION = Path(sys.prefix) / "torchvision"
@@ -38,9 +41,12 @@ _OPERATORS = _declare_torchvision() if why_not() is None else None
 """Kept, because what it declares goes with it."""
 
 
-def open_stock(folder: Path) -> Any:
-    """Returns the folder as a `SentenceTransformer` on the CPU."""
+def open_stock(folder: Path, device: torch.device = CPU, dtype: torch.dtype | None = None) -> Any:
+    """Returns the folder as a `SentenceTransformer`; without a type of weights, bfloat16 on a GPU."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(folder), device="cpu")
+    if dtype is None:
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    options = {"dtype": dtype}
+    return SentenceTransformer(str(folder), device=str(device), model_kwargs=options)

@@ -1,6 +1,6 @@
 """One optimiser step of each stage of the paper's recipe at the real Qwen2-VL-2B shape, with random weights.
 
-    python scripts/step_real_shape.py --shape ../shared/qwen2_vl --out reference/real-shape.json
+    python -m scripts.step_real_shape --shape ../shared/qwen2_vl --out reference/real-shape.json
 
 Nothing is learnt from random weights; what is shown is that every stage runs at this size, in how much memory and time.
 """
@@ -12,15 +12,13 @@ import json
 import os
 import platform
 import resource
-import shutil
-import tempfile
 import time
 from datetime import date
 from pathlib import Path
 
 import torch
+from benchmarks.backbones import real_shape
 
-from cocoa.backbones import Backbone, load_backbone
 from cocoa.data.scene_pairs import ScenePairs
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import load_recipe
@@ -28,26 +26,6 @@ from cocoa.training.batches import encode_pairs
 from cocoa.training.ranks import Ranks
 from cocoa.training.setup import set_up
 from cocoa.training.step import backward_step
-
-
-def random_backbone(shape: Path, device: torch.device) -> Backbone:
-    """Returns Qwen2-VL-2B with random weights in bfloat16, its real tokenizer and picture settings."""
-    with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        shutil.copyfile(shape / "qwen2-vl-2b.config.json", folder / "config.json")
-        shutil.copyfile(shape / "preprocessor_config.json", folder / "preprocessor_config.json")
-        for path in (shape / "tokenizer").iterdir():
-            shutil.copyfile(path, folder / path.name)
-        shaped = load_backbone(str(folder), dtype=torch.bfloat16, weights=False)
-    config = shaped.stock.config
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        stock = type(shaped.stock)(config)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert all(buffer.dtype == torch.float32 for buffer in stock.buffers()), "rotary frequencies are not rounded"
-    return Backbone(stock.eval(), shaped.text, shaped.grid).to(device)
 
 
 def main() -> None:
@@ -63,7 +41,7 @@ def main() -> None:
     recipe = load_recipe(Path("recipes/cocoa-qwen2-vl-2b.yaml"))
     ranks = Ranks.join()
     began = time.perf_counter()
-    backbone = random_backbone(arguments.shape, ranks.device)
+    backbone = real_shape(arguments.shape, "qwen2-vl-2b", ranks.device)
     model = EmbeddingModel(backbone, max_tokens=recipe.max_tokens)
     print(f"{sum(weight.numel() for weight in backbone.parameters()):,} weights in {time.perf_counter() - began:.0f} s")
     scenes = ScenePairs(seed=0, num_pairs=100, pixels=arguments.pixels)
@@ -108,7 +86,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "hardware": _hardware(ranks.device),
         "torch": torch.__version__,
-        "command": f"python scripts/step_real_shape.py --batch-size {arguments.batch_size} --pixels {arguments.pixels}"
+        "command": f"python -m scripts.step_real_shape --batch-size {arguments.batch_size} --pixels {arguments.pixels}"
         + (" --dora" if arguments.dora else ""),
         "stages": stages,
     }

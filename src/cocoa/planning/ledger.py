@@ -35,11 +35,15 @@ def _even(*shapes: Any) -> list[tuple[int, ...]]:
     return [(shape[0], shapes[0][1], *shape[2:]) for shape in shapes]
 
 
+_FUSED_NAMES = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+
 FUSED: dict[Any, Callable[..., int]] = {
-    _aten._scaled_dot_product_flash_attention_for_cpu: _forward,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward,
+    getattr(_aten, f"_scaled_dot_product_{name}{suffix}"): count
+    for name in _FUSED_NAMES
+    for suffix, count in (("", _forward), ("_backward", _backward))
 }
-"""FLOPs of the CPU's fused attention by the shapes of what it is given, which torch's own counter does not know."""
+"""FLOPs of fused attention by the shapes of what it is given: torch's own counter does not know the CPU's, and of the
+GPU's not those with fewer heads of keys than of queries."""
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -38,7 +38,7 @@ class Trainee(nn.Module):
 
     def forward(self, work: Callable[[], Tensor]) -> Tensor:
         """Returns what `work` computes from the weights, in bfloat16 where that is safe if the trainee is `mixed`."""
-        with self._precision():
+        with self.precision():
             result = work()
             if self.is_sharded and torch.is_grad_enabled():
                 # A rank whose rows need no picture or no word must still take part in adding up every gradient.
@@ -70,7 +70,8 @@ class Trainee(nn.Module):
         """Returns all weights, each once and whole, on the CPU; every rank must call this."""
         return {name: whole(weight) for name, weight in self.named_parameters()}
 
-    def _precision(self) -> AbstractContextManager[object]:
+    def precision(self) -> AbstractContextManager[object]:
+        """Returns what a pass computes within: bfloat16 where that is safe, if the trainee is `mixed`."""
         if not self.mixed:
             return nullcontext()
         return torch.autocast(self.model.backbone.device.type, torch.bfloat16)
