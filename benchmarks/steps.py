@@ -139,8 +139,9 @@ def open_sets_data(folder: Path) -> str:
     """Returns the data of a stage, as YAML: captions and questions of all sets; generated scenes where they are not."""
     if not (folder / "TASKS.md").is_file():
         return "[{kind: scene_pairs, num_pairs: 4096, questions: 0.5}]"
-    parts = [f"{{kind: image_text_pairs, path: {folder / name / 'pairs_train.parquet'}}}" for name in SETS]
-    return "[" + ", ".join([*parts, *(f"{{kind: mmeb_train, path: {folder / name}}}" for name in SETS)]) + "]"
+    here = [folder / name for name in SETS if (folder / name).is_dir()]
+    parts = [f"{{kind: image_text_pairs, path: {path / 'pairs_train.parquet'}}}" for path in here]
+    return "[" + ", ".join([*parts, *(f"{{kind: mmeb_train, path: {path}}}" for path in here)]) + "]"
 
 
 def check_equal(bench: Bench) -> float:

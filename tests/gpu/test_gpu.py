@@ -10,8 +10,6 @@ import os
 import numpy as np
 import pytest
 import torch
-
-
 from stages import LARGE, SMALL, assert_equal_gradients, calm_backbone, gradients, make_pairs, make_recipe, ready
 
 from cocoa import Embedder
@@ -159,14 +157,14 @@ stages:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_recipe_trains_saves_and_embeds(tmp_path, precision) -> None:
+def test_a_recipe_trains_saves_and_embeds(tmp_path, record_property, precision) -> None:
     recipe = parse_recipe(RECIPE.replace("PRECISION", f"precision: {precision}"))
     _, log = train(recipe, tmp_path / "one", ranks=Ranks(0, 1, DEVICE))
     _, again = train(recipe, tmp_path / "two", ranks=Ranks(0, 1, DEVICE))
     losses, repeated = ([record["losses"] for record in each.records] for each in (log, again))
     first, second = ([loss for each in run for loss in each.values()] for run in (losses, repeated))
     assert first == pytest.approx(second, rel=1e-3)
-    print(f"{precision}: the same run twice gives the same numbers to the bit: {losses == repeated}")
+    record_property("equal_to_the_bit", losses == repeated)
     one = Embedder.load(tmp_path / "one" / "model", device=DEVICE)  # with its self-test
     half = Embedder.load(tmp_path / "one" / "model", device=DEVICE, dtype="bfloat16")
     there = Embedder.load(tmp_path / "one" / "model", device="cpu")
@@ -181,14 +179,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path) -> None:
     recipe = parse_recipe(RECIPE.replace("PRECISION", ""))
     _, whole = train(recipe, tmp_path / "whole", ranks=Ranks(0, 1, DEVICE))
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(stage, record) -> None:
         if stage.name == "bridge" and record["step"] == 6:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(recipe, tmp_path / "cut", ranks=Ranks(0, 1, DEVICE), on_step=stop)
     _, resumed = train(recipe, tmp_path / "cut", resume=True, ranks=Ranks(0, 1, DEVICE))
     last, expected = resumed.records[-1]["losses"], whole.records[-1]["losses"]
