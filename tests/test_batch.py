@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cocoa.backbones import Backbone, Encoded, Kind
-from cocoa.batch import Row, closed_row, collate, joined_row, row_length, single_row
+from cocoa.batch import Row, apart_row, closed_row, collate, joined_row, row_length, single_row, target_row
 from cocoa.errors import DataError
 from cocoa.layouts import Role
 from cocoa.layouts.layout import LETTERS
@@ -68,6 +68,16 @@ def test_a_joined_row_without_bridge_uses_the_whole_limit(backbone: Backbone) ->
 def test_a_closed_row_ends_with_e_within_the_limit(backbone: Backbone) -> None:
     assert drawn(closed_row(backbone, words(50), words(50), 21)) == "A" * 15 + "B" * 5 + "e"
     assert drawn(closed_row(backbone, words(2), words(3), 21)) == "AABBBe"
+
+
+@pytest.mark.parametrize("num_bridges", [1, 4])
+@pytest.mark.parametrize("length", [1, 9, 10, 50])
+def test_a_target_apart_is_cut_as_behind_one_bridge(backbone: Backbone, length: int, num_bridges: int) -> None:
+    row = target_row(backbone, words(length), 10)
+    assert drawn(row) == "e" + "B" * min(length, 9)
+    *read, (kept, role) = apart_row(backbone, words(50), words(length), 10, num_bridges)
+    assert (kept.ids.tolist(), role) == (row[1][0].ids.tolist(), Role.APART)
+    assert drawn(read) == "A" * (10 - num_bridges) + "e" * num_bridges
 
 
 def test_a_picture_is_never_cut(backbone: Backbone, sample: MakeSample) -> None:

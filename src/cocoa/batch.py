@@ -92,7 +92,13 @@ def single_row(backbone: Backbone, sample: Encoded, max_tokens: int, num_bridges
 def apart_row(backbone: Backbone, query: Encoded, target: Encoded, max_tokens: int, num_bridges: int = 1) -> Row:
     """Returns the row [query ; e], and the target apart from it, each side with its text cut to `max_tokens`."""
     row = single_row(backbone, query, max_tokens, num_bridges)
-    return [*row, (fitted(target, max_tokens - 1), Role.APART)]
+    _, (kept, _) = target_row(backbone, target, max_tokens)
+    return [*row, (kept, Role.APART)]
+
+
+def target_row(backbone: Backbone, target: Encoded, max_tokens: int) -> Row:
+    """Returns the row [e ; target] of a target that stands apart, its text cut to `max_tokens`."""
+    return [(backbone.bridge, Role.BRIDGE), (fitted(target, max_tokens - 1), Role.TARGET)]
 
 
 def joined_row(

@@ -92,6 +92,11 @@ class Stage(Options):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
 
+    @property
+    def reads_queries_once(self) -> bool:
+        """Whether light decoders read the vectors of a contrastive objective and need no pass of their own."""
+        return {objective.rows for objective in self.objectives} == {"single", "apart"}
+
     @model_validator(mode="after")
     def _has_an_effect(self) -> Stage:
         kinds = [objective.kind for objective in self.objectives]

@@ -219,6 +219,17 @@ def test_a_sample_is_spread_over_the_rows_and_said(tmp_path: Path) -> None:
     assert sum(found.stages[0].lengths.row.counts) == 4 * 3  # query, target, one negative
 
 
+def test_a_light_decoder_beside_a_contrastive_objective_adds_no_row(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    [source] = folder.write().model_dump(mode="json")["stages"][0]["data"]
+    data = f"[{{kind: mmeb_train, path: {source['path']}}}]"
+    alone, both = (
+        check(folder, recipe_of(data, objective=objective)).stages[0].lengths.row
+        for objective in ("{kind: contrastive}", "{kind: contrastive}, {kind: bridged_text, rate: 0.5}")
+    )
+    assert alone == both
+
+
 def test_the_preview_is_the_order_of_the_mixture(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     recipe = folder.write()

@@ -20,14 +20,20 @@ from cocoa.training.step import backward_step
 
 
 @pytest.mark.parametrize("attention", ["split", "sdpa"])
-@pytest.mark.parametrize("name", ["warm-up", "bridge"])
-def test_a_step_does_and_holds_what_was_planned(name: str, attention: str, sample: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("name", "chunk_tokens"),
+    [("warm-up", 2048), ("bridge", 2048), ("joint", 2048), ("joint", 1024), ("joint-patches", 2048)],
+)
+def test_a_step_does_and_holds_what_was_planned(
+    name: str, chunk_tokens: int, attention: str, sample: Callable[..., Any]
+) -> None:
     """Rows long enough that the bridge is split; what a square mask computes more is planned too."""
-    pairs = [Pair(sample(" owl" * 280, (84, 84)), sample(" red" * 260)) for _ in range(3)]
+    pictures = [(84, 84)] if name == "joint-patches" else []
+    pairs = [Pair(sample(" owl" * 280, (84, 84)), sample(" red" * 260, *pictures)) for _ in range(3)]
     recipe = make_recipe(name)
     setup = ready(calm_backbone(attention), recipe)
     setup.trainee.model.max_tokens = 4096
-    backbone, machine = setup.trainee.model.backbone, MachineOptions()
+    backbone, machine = setup.trainee.model.backbone, MachineOptions(chunk_tokens=chunk_tokens)
     costs = Costs(backbone, recipe, recipe.stages[0])
     planned = step_of(setup.trainee.model, recipe.stages[0], [encode_pair(backbone, pair) for pair in pairs], machine)
     for weight in setup.trainee.trained.values():
@@ -38,7 +44,8 @@ def test_a_step_does_and_holds_what_was_planned(name: str, attention: str, sampl
     with LiveBytes() as memory:
         backward_step(setup.trainee, given, ALONE, machine, 0)
     assert sum(part.area for part in planned.passes) == tally.num_looks
-    assert (tally.idle_look_rate < 0.01) == (attention == "split" or name == "warm-up")
+    if planned.joined:  # single rows of unlike lengths may share a pass, whose padding is looked at
+        assert (tally.idle_look_rate < 0.01) == (attention == "split" or name == "warm-up")
     assert costs.flops(planned, machine) == pytest.approx(counter.get_total_flops(), rel=0.03)
     if attention == "split":  # square masks are not planned for
         assert costs.beyond(planned, machine) - costs.gradients == pytest.approx(memory.peak, rel=0.25)

@@ -26,6 +26,10 @@ STAGES = {
     "captioner": ("causal", "[{kind: next_token}]"),
     "light": ("bidirectional", "[{kind: bridged_text, rate: 0.7, layers: 2}]"),
     "joint": ("bidirectional", "[{kind: contrastive, temperature: 0.2}, {kind: bridged_text, rate: 0.7, weight: 0.3}]"),
+    "joint-patches": (
+        "bidirectional",
+        "[{kind: contrastive, temperature: 0.2}, {kind: bridged_text, rate: 0.7}, {kind: bridged_patch, rate: 0.5}]",
+    ),
     "joint-bridge": ("eos_bridge", "[{kind: contrastive, temperature: 0.2}, {kind: masked_text, rate: 0.5}]"),
 }
 ALONE = Ranks(0, 1, torch.device("cpu"))

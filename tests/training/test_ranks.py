@@ -62,6 +62,11 @@ CASES = [
     ("contrastive", "freeze_vision: true", "", SMALL),
     ("bridge", "", "machine: {activation_checkpointing: true}", SMALL),
     ("contrastive", "adapter: {dropout: 0.0}", "precision: bfloat16", SMALL),
+    # Here the ranks have unlike numbers of the decoders' passes, and one of them has no picture to paint.
+    *((name, "", "", machine) for name in ("joint", "joint-patches") for machine in (LARGE, SMALL)),
+    ("joint-patches", "freeze_vision: true", "", SMALL),
+    ("joint-patches", "adapter: {dropout: 0.0}", "", SMALL),
+    ("joint-patches", "", "machine: {activation_checkpointing: true}", LARGE),
 ]
 
 

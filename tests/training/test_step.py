@@ -26,7 +26,7 @@ from cocoa.training.batches import content_key
 from cocoa.training.reconstruct import hidden_chunks, look
 from cocoa.training.setup import open_data
 
-ALL = ["warm-up", "bridge", "contrastive", "captioner", "light", "joint", "joint-bridge"]
+ALL = ["warm-up", "bridge", "contrastive", "captioner", "light", "joint", "joint-patches", "joint-bridge"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -183,8 +183,8 @@ def test_dropout_would_be_seen_if_it_were_not_replayed(sample, monkeypatch) -> N
 def test_a_batch_that_fits_is_passed_through_once_and_a_larger_one_twice(sample, monkeypatch) -> None:
     setup = ready(calm_backbone(), make_recipe("contrastive"))
     passes = []
-    plain = setup.trainee.model.embed
-    monkeypatch.setattr(setup.trainee.model, "embed", lambda *a, **k: passes.append(1) or plain(*a, **k))
+    plain = setup.trainee.model.states
+    monkeypatch.setattr(setup.trainee.model, "states", lambda *a, **k: passes.append(1) or plain(*a, **k))
     gradients(setup, make_pairs(sample), LARGE)
     once = len(passes)
     from cocoa.training import contrast

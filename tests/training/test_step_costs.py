@@ -109,7 +109,7 @@ def _both(setup: Setup, pairs: list[Pair]) -> list[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("call_cost", [0, 4096])
 @pytest.mark.parametrize("machine", [LARGE, MachineOptions(chunk_tokens=512, pack_tokens=256)], ids=["pad", "pack"])
-@pytest.mark.parametrize("name", ["warm-up", "bridge", "contrastive", "captioner", "joint-bridge"])
+@pytest.mark.parametrize("name", ["warm-up", "bridge", "contrastive", "captioner", "joint", "joint-bridge"])
 def test_a_step_has_the_loss_and_gradients_that_it_has_through_square_masks(
     name: str, machine: MachineOptions, call_cost: int, mixed: list[Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,8 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-@pytest.mark.parametrize("name", STAGES)
+# No target of these pairs has a picture to paint.
+@pytest.mark.parametrize("name", sorted(STAGES.keys() - {"joint-patches"}))
 def test_each_stage_learns_one_batch_by_heart(tiny: Tiny, sample: MakeSample, name: str) -> None:
     torch.manual_seed(0)
     setup = ready(tiny(hidden_size=64), make_recipe_of(name))

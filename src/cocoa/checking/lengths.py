@@ -122,7 +122,9 @@ def measure_stage(
 
 def _row_lengths(model: EmbeddingModel, stage: Stage, pair: EncodedPair) -> list[int]:
     kinds = {options.rows for options in stage.objectives}
-    rows = [stage_row(model, stage, pair.query, pair.target)] if kinds - {"single"} else []
+    # A light decoder beside a contrastive objective has no row of its own that the model reads.
+    own = kinds - {"single"} and not stage.reads_queries_once
+    rows = [stage_row(model, stage, pair.query, pair.target)] if own else []
     if "single" in kinds:
         samples: tuple[Encoded, ...] = (pair.query, pair.target, *pair.negatives)
         rows += [model.row(sample) for sample in samples]

@@ -40,6 +40,7 @@ class BridgedPatch(nn.Module):
     """Pixels of targets that stand apart; visible patches enter by a linear map, since the tower never sees them."""
 
     name = "bridged_patch"
+    rows: Rows = BridgedPatchOptions.rows
 
     def __init__(self, options: BridgedPatchOptions, backbone: Backbone) -> None:
         super().__init__()

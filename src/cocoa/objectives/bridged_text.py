@@ -41,6 +41,7 @@ class BridgedText(torch.nn.Module):
     """Words of targets that stand apart, each predicted from the decoder's state one place before."""
 
     name = "bridged_text"
+    rows: Rows = BridgedTextOptions.rows
 
     def __init__(self, options: BridgedTextOptions, backbone: Backbone) -> None:
         super().__init__()

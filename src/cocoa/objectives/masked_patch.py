@@ -59,6 +59,7 @@ class MaskedPatch(nn.Module):
     """MAE on a batch of joined rows: one extra decoder layer over the last states, then a linear map to pixels."""
 
     name = "masked_patch"
+    rows: Rows = MaskedPatchOptions.rows
 
     def __init__(self, options: MaskedPatchOptions, backbone: Backbone) -> None:
         super().__init__()

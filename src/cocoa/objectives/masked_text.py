@@ -53,6 +53,7 @@ class MaskedText(torch.nn.Module):
     """MNTP on a batch of joined rows."""
 
     name = "masked_text"
+    rows: Rows = MaskedTextOptions.rows
 
     def __init__(self, options: MaskedTextOptions) -> None:
         super().__init__()

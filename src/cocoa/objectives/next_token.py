@@ -33,6 +33,7 @@ class NextToken(torch.nn.Module):
     """Language modelling of the target, given the query."""
 
     name = "next_token"
+    rows: Rows = NextTokenOptions.rows
 
     def __init__(self, options: NextTokenOptions) -> None:
         super().__init__()

@@ -52,9 +52,10 @@ class Hidden(Protocol):
 
 
 class Reconstruction(Protocol):
-    """An objective that hides a part of joined rows and predicts it."""
+    """An objective that hides a part of a pair and predicts it."""
 
     name: str
+    rows: Rows
     weight: float
 
     def hide(self, batch: Batch, draws: Draws) -> tuple[Batch, Any]:

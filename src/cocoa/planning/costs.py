@@ -16,12 +16,14 @@ from torch.optim import AdamW
 
 from cocoa.backbones import Backbone
 from cocoa.batch import collate, moved
-from cocoa.objectives import Contrastive, Draws
+from cocoa.objectives import Contrastive, Draws, Reconstruction
 from cocoa.planning.ledger import Ledger, fake, make_fake
-from cocoa.planning.passes import Pass, Step
+from cocoa.planning.passes import Kind, Pass, Step
 from cocoa.planning.standin import Depth, stand_in
 from cocoa.recipe import MachineOptions, Recipe, Stage
-from cocoa.training.reconstruct import look
+from cocoa.training.beside import target_batch, view_of_vectors
+from cocoa.training.contrast import pooled
+from cocoa.training.reconstruct import hide, look
 from cocoa.training.setup import model_of, set_up
 from cocoa.training.trainee import Trainee
 
@@ -99,25 +101,29 @@ def fake_trainee(backbone: Backbone, recipe: Recipe, stage: Stage, depth: Depth 
 
 
 def _work(trainee: Trainee, part: Pass) -> Callable[[], Tensor]:
-    """A pass as training runs it: `reconstruct.reconstruct_backward` and `contrast.contrast_backward`."""
+    """A pass as training runs it: in `training.reconstruct`, `training.contrast` and `training.beside`."""
     model, stage = trainee.model, trainee.stage
     rows = [row for line in part.lines for row in line]
     ends = [sum(len(line) for line in part.lines[: number + 1]) for number in range(len(part.lines))]
     numbers = [list(range(end - len(line), end)) for end, line in zip(ends, part.lines, strict=True)]
-    batch = collate(model.backbone, rows, numbers)
-    objectives = [o for o in trainee.objectives if isinstance(o, Contrastive) != part.joined]
+    batch = target_batch(model, rows) if part.kind == "apart" else collate(model.backbone, rows, numbers)
+    objectives: list[Reconstruction] = []
     hidden = []
-    draws = Draws(0, tuple(range(len(rows))))
-    if part.joined:
-        for objective in objectives:
-            batch, parts = objective.hide(batch, draws)  # type: ignore[operator]
-            hidden.append(parts)
+    if part.kind != "single":
+        objectives = [o for o in trainee.objectives if not isinstance(o, Contrastive)]  # type: ignore[misc]
+        places = list(range(len(rows)))
+        chunk = hide(objectives, batch, Draws(0, tuple(places)), places)
+        batch, hidden = chunk.batch, chunk.hidden
     if batch.pixel_values is not None:
         batch = batch.replace(pixel_values=fake(batch.pixel_values))
 
     def rebuild() -> Tensor:
-        view = look(model, stage.layout, batch)
-        losses = [o.loss(view, moved(h, view.states.device)) for o, h in zip(objectives, hidden, strict=True)]  # type: ignore[operator]
+        if part.kind == "apart":
+            vectors = fake(torch.zeros(len(rows), model.backbone.hidden_size)).requires_grad_()
+            view = view_of_vectors(model, batch, vectors)
+        else:
+            view = look(model, stage.layout, batch)
+        losses = [o.loss(view, moved(h, view.states.device)) for o, h in zip(objectives, hidden, strict=True)]
         return torch.stack([o.weight * loss.sum for o, loss in zip(objectives, losses, strict=True)]).sum()
 
     def embed() -> Tensor:
@@ -126,9 +132,9 @@ def _work(trainee: Trainee, part: Pass) -> Callable[[], Tensor]:
             assert batch.image_grid_thw is not None
             with torch.no_grad():
                 seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
-        return model.embed(batch, seen)
+        return pooled(model, batch, seen)
 
-    return rebuild if part.joined else embed
+    return embed if part.kind == "single" else rebuild
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ class Costs:
         self._backbone, self._recipe, self._stage = backbone, recipe, stage
         self.depth = Depth.of(backbone)
         self._beyond: dict[object, int] = {}
-        self._flops: dict[bool, tuple[Flops, Flops]] = {}
+        self._flops: dict[Kind, tuple[Flops, Flops]] = {}
 
     @cached_property
     def trainee(self) -> Trainee:
@@ -186,17 +192,19 @@ class Costs:
     def beyond(self, step: Step, machine: MachineOptions) -> int:
         """Returns the bytes at the worst moment of a step, beside weights and optimiser: gradients, what the backward
         pass needs, and temporaries."""
-        accumulates = len(step.passes) > 1
+        accumulates = len(step.passes) + len(step.apart) > 1
         groups = [[part] for part in _largest(step.joined)]
+        decoders = _largest(step.apart)
         if step.single and step.fits(machine):
-            # Their graphs are all held at once; gradients come from the first backward pass on.
-            groups.append(step.single)
+            # Their graphs are all held at once, also while a decoder reads the vectors; gradients come from the first
+            # backward pass on.
+            groups.append([*decoders, *step.single])
         else:
-            groups += [[part] for part in _largest(step.single)]
+            groups += [[part] for part in (*decoders, *_largest(step.single))]
         return max(self._peak(group, accumulates and len(group) == 1) for group in groups)
 
     def _peak(self, group: list[Pass], accumulates: bool) -> int:
-        key = (accumulates, *((part.joined, len(part.lines), part.length, part.patches) for part in group))
+        key = (accumulates, *((part.kind, len(part.lines), part.length, part.patches) for part in group))
         if key not in self._beyond:
             places = sum(part.places for part in group)
             if self.depth.layers + self.depth.blocks <= _EXACT_DEPTH and places <= _EXACT_PLACES:
@@ -228,22 +236,22 @@ class Costs:
         """Returns the FLOPs of a step's forward and backward passes, gradient caching's second pass included."""
         depth = depth or self.depth
         total = 0.0
-        for part in step.passes:
+        for part in (*step.passes, *step.apart):
             forward, backward = self._units(part)
             total += forward.of(part, depth) + backward.of(part, depth)
-            if not part.joined and not step.fits(machine):
+            if part.kind == "single" and not step.fits(machine):
                 total += forward.of(part, depth)
                 if not self.trainee.trains_vision:
                     total -= forward.tower(part, depth)
         return total
 
     def _units(self, part: Pass) -> tuple[Flops, Flops]:
-        if part.joined not in self._flops or (part.patches and not self._flops[part.joined][0].block):
+        if part.kind not in self._flops or (part.patches and not self._flops[part.kind][0].block):
             sample = part.part(max(1, _PART_PLACES // part.length))
             traces = [self._trace([sample], depth=depth) for depth in _DEPTHS]
             forward = _units_of(sample, [one.forward for one in traces])
-            self._flops[part.joined] = forward, _units_of(sample, [one.backward for one in traces])
-        return self._flops[part.joined]
+            self._flops[part.kind] = forward, _units_of(sample, [one.backward for one in traces])
+        return self._flops[part.kind]
 
 
 _DEPTHS = (Depth(1, 1), Depth(2, 1), Depth(1, 2))

@@ -9,26 +9,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
+from typing import Literal
 
 import torch
 
-from cocoa.batch import Row, read_part, row_length
+from cocoa.batch import Row, read_part, row_length, target_row
+from cocoa.chunks import Chunk, padded_chunks
 from cocoa.layouts import LAYOUTS, Layout
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import MachineOptions, Stage
 from cocoa.training.batches import EncodedPair, cut
 from cocoa.training.reconstruct import stage_row
 
+Kind = Literal["joined", "single", "apart"]
+"""What a pass is for: `joined` rows are rebuilt, `single` ones embedded; `apart` are [e ; target] as light decoders
+read them where the vectors of e come from the passes of single rows."""
+
 
 @dataclass(frozen=True)
 class Pass:
-    """The lines of one forward pass; `joined` rows are rebuilt, single ones embedded.
+    """The lines of one forward pass.
 
-    `layout` is what the model reads with where its attention splits, None where it computes squares.
+    `layout` is what they are read with where attention splits, None where it computes squares.
     """
 
     lines: list[list[Row]]
-    joined: bool
+    kind: Kind
     layout: Layout | None = None
 
     @cached_property
@@ -66,7 +72,9 @@ class Pass:
 
     @cached_property
     def pictures(self) -> list[int]:
-        """Patches of each picture."""
+        """Patches of each picture that goes through the vision tower."""
+        if self.kind == "apart":
+            return []
         return [
             grid[0] * grid[1] * grid[2]
             for line in self.lines
@@ -91,20 +99,21 @@ class Pass:
         others = [line for line in self.lines if line is not longest]
         wanted = min(num_lines, len(self.lines)) - 1
         return Pass(
-            [longest, *(others[number * len(others) // wanted] for number in range(wanted))], self.joined, self.layout
+            [longest, *(others[number * len(others) // wanted] for number in range(wanted))], self.kind, self.layout
         )
 
 
 @dataclass(frozen=True)
 class Step:
-    """The passes of one step on one rank: of joined rows, and of single rows."""
+    """The passes of one step on one rank: of joined rows, of single rows, and of light decoders beside these."""
 
     joined: list[Pass]
     single: list[Pass]
+    apart: list[Pass]
 
     @property
     def passes(self) -> list[Pass]:
-        """All passes."""
+        """All passes of the model; the light decoders' are not."""
         return [*self.joined, *self.single]
 
     def fits(self, machine: MachineOptions) -> bool:
@@ -115,16 +124,33 @@ class Step:
 def step_of(model: EmbeddingModel, stage: Stage, pairs: Sequence[EncodedPair], machine: MachineOptions) -> Step:
     """Returns the passes of a step on these pairs."""
     kinds = {options.rows for options in stage.objectives}
-    joined = [stage_row(model, stage, pair.query, pair.target) for pair in pairs] if kinds - {"single"} else []
-    single = []
+    joined, single, apart = [], [], []
+    if stage.reads_queries_once:
+        apart = [target_row(model.backbone, pair.target, model.max_tokens) for pair in pairs]
+    elif kinds - {"single"}:
+        joined = [stage_row(model, stage, pair.query, pair.target) for pair in pairs]
     if "single" in kinds:
         negatives = [negative for pair in pairs for negative in pair.negatives]
         samples = [*(pair.query for pair in pairs), *(pair.target for pair in pairs), *negatives]
         single = [model.row(sample) for sample in samples]
-    layout = LAYOUTS[stage.layout] if model.backbone.attention == "split" else None
-    return Step(_passes(joined, machine, layout, joined=True), _passes(single, machine, layout, joined=False))
+    splits = model.backbone.attention == "split"
+    layout = LAYOUTS[stage.layout] if splits else None
+    return Step(
+        _passes(joined, cut(_lengths(joined), machine), "joined", layout),
+        _passes(single, cut(_lengths(single), machine), "single", layout),
+        # As `training.beside` cuts them.
+        _passes(
+            apart,
+            padded_chunks(_lengths(apart), machine.chunk_tokens),
+            "apart",
+            LAYOUTS["bidirectional"] if splits else None,
+        ),
+    )
 
 
-def _passes(rows: list[Row], machine: MachineOptions, layout: Layout | None, *, joined: bool) -> list[Pass]:
-    chunks = cut([row_length(row) for row in rows], machine)
-    return [Pass([[rows[place] for place in line] for line in chunk], joined, layout) for chunk in chunks]
+def _lengths(rows: list[Row]) -> list[int]:
+    return [row_length(row) for row in rows]
+
+
+def _passes(rows: list[Row], chunks: list[Chunk], kind: Kind, layout: Layout | None) -> list[Pass]:
+    return [Pass([[rows[place] for place in line] for line in chunk], kind, layout) for chunk in chunks]

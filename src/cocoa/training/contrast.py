@@ -1,8 +1,9 @@
 """The contrastive half of a step: a batch of any size in the memory of one chunk (gradient caching, arXiv 2101.06983).
 
-First pass: all vectors, without a graph. Then the loss over the vectors of all ranks, and its gradient at each vector.
-Second pass: chunk by chunk with a graph, from those gradients back into the weights. Where the whole batch fits into
-one chunk's tokens the graphs of the first pass are kept, and there is no second.
+First pass: all vectors, as they are pooled, without a graph. Then the loss over the vectors of all ranks, and its
+gradient at each vector, to which whatever else learns from the same vectors adds its own. Second pass: chunk by chunk
+with a graph, from those gradients back into the weights. Where the whole batch fits into one chunk's tokens the graphs
+of the first pass are kept, and there is no second.
 
 Shapes: M rows of this rank, D hidden, N queries, C candidates of all ranks.
 """
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cocoa.backbones import Seen
 from cocoa.batch import Batch, collate, row_length
 from cocoa.chunks import flattened
+from cocoa.model import EmbeddingModel
 from cocoa.objectives import Contrastive
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import EncodedPairs, cut
@@ -25,14 +28,22 @@ from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
 
+Beside = Callable[[Tensor], tuple[Tensor, Tally]]
+"""What else learns from the queries' vectors, float32 [N, D] of any length: returns the gradient at them, and sums."""
+
 
 def contrast_backward(
-    trainee: Trainee, objective: Contrastive, pairs: EncodedPairs, ranks: Ranks, machine: MachineOptions
+    trainee: Trainee,
+    objective: Contrastive,
+    pairs: EncodedPairs,
+    ranks: Ranks,
+    machine: MachineOptions,
+    beside: Beside | None = None,
 ) -> Tally:
     """Adds the gradients of finding each query's target among the candidates of all ranks; returns the sums.
 
     The result is that of one uncached pass over everything, on one rank, up to rounding; with dropout too, because its
-    random state is replayed in the second pass.
+    random state is replayed in the second pass. `beside` gets the queries' vectors, and its sums are in the result.
     """
     chunks = _chunks(trainee, pairs, machine)
     fits = sum(chunk.num_places for chunk in chunks) <= machine.chunk_tokens
@@ -48,27 +59,31 @@ def contrast_backward(
     for number, chunk in enumerate(passes):
         states.append(RandomState.now(ranks.device))
         with torch.set_grad_enabled(fits):
-            out = trainee(_embed(trainee, chunk, keep_seen=not fits))
+            out = trainee(_pool(trainee, chunk, keep_seen=not fits))
         graphs.append(out)
         if number < len(chunks):
             vectors[chunk.places.to(ranks.device)] = out.detach()
-    after = RandomState.now(ranks.device)
 
     tally = Tally()
     gradient, loss, count = _gradient_at_vectors(objective, vectors, pairs, ranks)
-    scale = ranks.count if trainee.is_sharded else 1  # FSDP averages over ranks what must be summed
+    tally.add(objective.name, loss, count)
+    if beside is not None:
+        more, sums = beside(vectors[: len(pairs.queries)])
+        gradient[: len(pairs.queries)] += more
+        tally.join(sums)
+    after = RandomState.now(ranks.device)
+    scale = trainee.gradient_scale(ranks)
     for number, chunk in enumerate(passes):
         at_stake = number < len(chunks)
         if not fits:
             states[number].restore()
-            graphs[number] = trainee(_embed(trainee, chunk))
+            graphs[number] = trainee(_pool(trainee, chunk))
         share = gradient[chunk.places.to(ranks.device)] * (scale if at_stake else 0)
         torch.autograd.backward(graphs[number], share)
         graphs[number] = graphs[number].detach()
         if at_stake:
             tally.read(chunk.batch, trainee.model.num_looks(chunk.batch))
     after.restore()
-    tally.add(objective.name, loss, count)
     return tally
 
 
@@ -98,7 +113,13 @@ def _chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions) -> l
     return made
 
 
-def _embed(trainee: Trainee, chunk: _Chunk, *, keep_seen: bool = False) -> Callable[[], Tensor]:
+def pooled(model: EmbeddingModel, batch: Batch, seen: Seen | None = None) -> Tensor:
+    """Returns float32 [M, D]: the vectors of single rows, of any length; of unit length they are the embeddings."""
+    states = model.states(batch, model.allowed(batch), seen, read_at=model.pooling.places(batch))
+    return model.pooling.pool(states, batch).float()
+
+
+def _pool(trainee: Trainee, chunk: _Chunk, *, keep_seen: bool = False) -> Callable[[], Tensor]:
     def work() -> Tensor:
         model = trainee.model
         batch = chunk.batch.to(model.backbone.device)
@@ -109,7 +130,7 @@ def _embed(trainee: Trainee, chunk: _Chunk, *, keep_seen: bool = False) -> Calla
                 seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
             if keep_seen:
                 chunk.seen = seen
-        return model.embed(batch, seen)
+        return pooled(model, batch, seen)
 
     return work
 
@@ -129,7 +150,7 @@ def _gradient_at_vectors(
         contents = torch.cat([ranks.gather(content[:num_targets])[0], ranks.gather(content[num_targets:])[0]])
         candidates = torch.cat([targets, negatives]).clone().requires_grad_()
         right = my_target + torch.arange(num_queries, device=vectors.device)
-        loss = objective.loss(queries, candidates, contents, right)
+        loss = objective.loss(_unit(queries), _unit(candidates), contents, right)
         total = float(ranks.total(torch.tensor([float(loss.count)], dtype=torch.float64)))
         (objective.weight * loss.sum / max(1.0, total)).backward()  # type: ignore[no-untyped-call]
     assert candidates.grad is not None
@@ -143,6 +164,10 @@ def _gradient_at_vectors(
         ]
     )
     return torch.cat([queries.grad, mine]), float(loss.sum.detach()), loss.count
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return functional.normalize(vectors, dim=-1)
 
 
 @dataclass(frozen=True)

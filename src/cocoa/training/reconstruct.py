@@ -5,7 +5,7 @@ Shapes: N lines, S sequence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,11 @@ from cocoa.training.trainee import Trainee
 
 @dataclass(frozen=True)
 class HiddenChunk:
-    """One forward pass to come: the batch as the model will see it, and what each objective hid in it."""
+    """One forward pass to come: the batch as it will be seen, what each objective hid in it, and its pairs' places."""
 
     batch: Batch
     hidden: list[Any]
+    places: list[int]
 
 
 def reconstruct_backward(
@@ -47,6 +48,23 @@ def reconstruct_backward(
     """
     model, stage = trainee.model, trainee.stage
     chunks = hidden_chunks(model, stage, objectives, pairs, machine, seed)
+    tally = predict_backward(trainee, objectives, chunks, lambda chunk: look(model, stage.layout, chunk.batch), ranks)
+    for chunk in chunks:
+        tally.read(chunk.batch, model.num_looks(chunk.batch, stage.layout))
+    return tally
+
+
+def predict_backward(
+    trainee: Trainee,
+    objectives: Sequence[Reconstruction],
+    chunks: Sequence[HiddenChunk],
+    view_of: Callable[[HiddenChunk], View],
+    ranks: Ranks,
+) -> Tally:
+    """Adds the gradients of predicting what is hidden in this rank's chunks; returns the sums.
+
+    `view_of` runs the forward pass of a chunk. Each objective is divided by its count over all ranks.
+    """
     tally = Tally()
     for objective in objectives:
         tally.add(objective.name, 0.0, 0)
@@ -62,7 +80,7 @@ def reconstruct_backward(
         losses: list[Loss] = []
 
         def work(chunk: HiddenChunk = chunk, losses: list[Loss] = losses) -> Tensor:
-            view = look(model, stage.layout, chunk.batch)
+            view = view_of(chunk)
             losses.extend(
                 objective.loss(view, moved(hidden, view.states.device))
                 for objective, hidden in zip(objectives, chunk.hidden, strict=True)
@@ -74,13 +92,10 @@ def reconstruct_backward(
             return torch.stack(shares).sum()
 
         loss = trainee(work)
-        # FSDP averages over ranks what must be summed.
-        scale = (ranks.count if trainee.is_sharded else 1) if at_stake else 0
-        torch.autograd.backward(loss * scale)
+        torch.autograd.backward(loss * (trainee.gradient_scale(ranks) if at_stake else 0))
         if at_stake:
             for objective, part in zip(objectives, losses, strict=True):
                 tally.add(objective.name, float(part.sum.detach()), part.count)
-            tally.read(chunk.batch, model.num_looks(chunk.batch, stage.layout))
     return tally
 
 
@@ -101,13 +116,18 @@ def hidden_chunks(
     for chunk in cut(lengths, machine):
         places, lines = flattened(chunk)
         batch = collate(model.backbone, [rows[place] for place in places], lines)
-        hidden = []
-        for objective in objectives:
-            # Chosen on the CPU, so that every device hides the same.
-            batch, parts = objective.hide(batch, draws.part(places))
-            hidden.append(parts)
-        made.append(HiddenChunk(batch, hidden))
+        made.append(hide(objectives, batch, draws, places))
     return made
+
+
+def hide(objectives: Sequence[Reconstruction], batch: Batch, draws: Draws, places: list[int]) -> HiddenChunk:
+    """Returns a batch of the pairs at `places` with all that the objectives hide in it."""
+    hidden = []
+    for objective in objectives:
+        # Chosen on the CPU, so that every device hides the same.
+        batch, parts = objective.hide(batch, draws.part(places))
+        hidden.append(parts)
+    return HiddenChunk(batch, hidden, places)
 
 
 def stage_row(model: EmbeddingModel, stage: Stage, query: Encoded, target: Encoded) -> Row:

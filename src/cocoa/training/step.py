@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from cocoa.objectives import Contrastive
+from torch import Tensor
+
+from cocoa.objectives import Contrastive, Reconstruction
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import EncodedPairs
+from cocoa.training.beside import beside_backward
 from cocoa.training.contrast import contrast_backward
 from cocoa.training.ranks import Ranks
 from cocoa.training.reconstruct import reconstruct_backward
@@ -19,13 +22,20 @@ def backward_step(trainee: Trainee, pairs: EncodedPairs, ranks: Ranks, machine: 
     packed into lines or shared out over ranks, up to rounding (and up to dropout, which draws for whole chunks).
     """
     objectives = list(trainee.objectives)
-    rebuilders = [objective for objective in objectives if not isinstance(objective, Contrastive)]
+    contrastive = [objective for objective in objectives if isinstance(objective, Contrastive)]
+    rebuilders: list[Reconstruction] = [o for o in objectives if not isinstance(o, Contrastive)]  # type: ignore[misc]
+    # Light decoders read the contrastive vectors, where there are any.
+    beside = [objective for objective in rebuilders if contrastive and objective.rows == "apart"]
+    alone = [objective for objective in rebuilders if objective not in beside]
+
+    def decode(vectors: Tensor) -> tuple[Tensor, Tally]:
+        return beside_backward(trainee, beside, vectors, pairs, ranks, machine, seed)
+
     tally = Tally()
-    if rebuilders:
-        tally.join(reconstruct_backward(trainee, rebuilders, pairs, ranks, machine, seed))  # type: ignore[arg-type]
-    for objective in objectives:
-        if isinstance(objective, Contrastive):
-            tally.join(contrast_backward(trainee, objective, pairs, ranks, machine))
+    if alone:
+        tally.join(reconstruct_backward(trainee, alone, pairs, ranks, machine, seed))
+    for objective in contrastive:
+        tally.join(contrast_backward(trainee, objective, pairs, ranks, machine, decode if beside else None))
     if not trainee.is_sharded:
         ranks.add_gradients(trainee.trained.values())
     return tally.over(ranks)

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Objective
 from cocoa.recipe import Stage
+from cocoa.training.ranks import Ranks
 
 
 class Trainee(nn.Module):
@@ -54,6 +55,10 @@ class Trainee(nn.Module):
     def trains_vision(self) -> bool:
         """Whether any weight of the vision tower changes."""
         return any(weight.requires_grad for weight in self.model.backbone.vision.parameters())
+
+    def gradient_scale(self, ranks: Ranks) -> int:
+        """Returns what a loss of this rank is multiplied by so that gradients are summed over ranks: FSDP averages."""
+        return ranks.count if self.is_sharded else 1
 
     def shard(self) -> None:
         """Splits the weights over all ranks (FSDP2): each decoder layer is gathered only while it computes.
