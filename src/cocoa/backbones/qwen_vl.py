@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
+from transformers.activations import QuickGELUActivation
 from transformers.utils import logging
 
 from cocoa.backbones.attention import attention_name, stock_attention
 from cocoa.backbones.encoded import Encoded, Kind
 from cocoa.backbones.families import FAMILIES
+from cocoa.backbones.fused import QuickGelu
 from cocoa.backbones.grid_facts import ENDS
 from cocoa.backbones.patch_embedding import PatchEmbedding
 from cocoa.backbones.patches import PatchGrid
@@ -58,6 +60,8 @@ class Backbone(nn.Module):
             stock.model.visual.patch_embed = PatchEmbedding(stock.model.visual.patch_embed)
             for block in stock.model.visual.blocks:
                 block.attn = VisionAttention(block.attn)
+                if isinstance(getattr(block.mlp, "act", None), QuickGELUActivation):
+                    block.mlp.act = QuickGelu()
             compute_where_read(self.layers)
 
     @property

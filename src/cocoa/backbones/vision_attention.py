@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from cocoa.backbones.fused import rotate_patches
+
 
 class VisionAttention(nn.Module):
     """Stands where the stock module stood; its weights have the same names and shapes."""
@@ -34,7 +36,6 @@ class VisionAttention(nn.Module):
         self.is_causal = False
         self.attention_dropout = 0.0
         family = vars(sys.modules[type(stock).__module__])
-        self._rotate: Callable[..., tuple[Tensor, Tensor]] = family["apply_rotary_pos_emb_vision"]
         self._eager: Callable[..., Any] = family["eager_attention_forward"]
 
     def forward(
@@ -47,7 +48,7 @@ class VisionAttention(nn.Module):
     ) -> Tensor:
         """Returns [P, W], the tower's width: each patch from the patches between the same two of `cu_seqlens`."""
         query, key, value = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        query, key = self._rotate(query, key, *position_embeddings)
+        query, key = rotate_patches(query, key, *position_embeddings)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, self._eager)
         calls = calls_of(tuple(cu_seqlens.tolist()), str(hidden_states.device))
         if calls.order is not None:

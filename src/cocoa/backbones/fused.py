@@ -1,0 +1,81 @@
+"""Chains of elementwise arithmetic as one kernel on a GPU.
+
+A GPU reads and writes its memory for every line of such a chain, and on large pictures that took longer than the matrix
+products between them (docs/performance.md). `torch.compile` makes one kernel of a chain, forward and backward. On a
+CPU, and where nothing can be compiled, the lines run as they stand: the same numbers up to rounding.
+
+Shapes: P patches, H heads, F values of a head.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_log = logging.getLogger(__name__)
+
+
+@cache
+def can_compile() -> bool:
+    """Returns whether kernels can be made for a GPU here; says once why they cannot."""
+    reason = None
+    if os.environ.get("COCOA_FUSED") == "0":
+        reason = "COCOA_FUSED=0"
+    elif importlib.util.find_spec("triton") is None:
+        reason = "triton is not installed"
+    elif not any(shutil.which(compiler) for compiler in (os.environ.get("CC", "cc"), "gcc", "clang")):
+        reason = "there is no C compiler"
+    if reason is not None:
+        _log.warning("elementwise arithmetic is not fused: %s; slower, the same numbers", reason)
+    return reason is None
+
+
+def fused(function: Function) -> Function:
+    """Returns a function of tensors that is one kernel where its first tensor is on a GPU."""
+
+    @cache
+    def compiled() -> Any:
+        return torch.compile(function, dynamic=True)  # not before it is needed: what compiles takes long to import
+
+    @wraps(function)
+    def call(first: Tensor, *others: Any) -> Any:
+        run = compiled() if first.is_cuda and can_compile() else function
+        return run(first, *others)
+
+    return cast(Function, call)
+
+
+@fused
+def rotate_patches(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns queries and keys [P, H, F] turned by their patch's angles [P, F], in float32 as in the stock towers."""
+    return _rotated(query, cos, sin), _rotated(key, cos, sin)
+
+
+def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    numbers = states.float()
+    first, second = numbers.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return (numbers * cos.float()[:, None] + turned * sin.float()[:, None]).to(states.dtype)
+
+
+@fused
+def quick_gelu(numbers: Tensor) -> Tensor:
+    """Returns x sigmoid(1.702 x), the activation of Qwen2-VL's tower."""
+    return numbers * torch.sigmoid(1.702 * numbers)
+
+
+class QuickGelu(nn.Module):
+    """Stands where the stock activation stood."""
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Returns `quick_gelu` of numbers of any shape."""
+        return quick_gelu(numbers)

@@ -1,0 +1,61 @@
+"""Fused chains: the same numbers as the lines they are made of, wherever they run."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from transformers.activations import QuickGELUActivation
+
+from cocoa.backbones import fused
+from cocoa.backbones.families import FAMILIES
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_patches_are_turned_as_every_family_turns_them(tiny, family, dtype) -> None:
+    module = sys.modules[type(tiny(family=family).stock).__module__]
+    draws = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(30, 4, 16, generator=draws).to(dtype).requires_grad_() for _ in range(2))
+    angles = torch.randn(30, 16, generator=draws)
+    stock_query, stock_key = (each.detach().clone().requires_grad_() for each in (query, key))
+    ours = fused.rotate_patches(query, key, angles.cos(), angles.sin())
+    theirs = module.apply_rotary_pos_emb_vision(stock_query, stock_key, angles.cos(), angles.sin())
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.dtype == dtype
+        assert torch.equal(mine, other)
+    (ours[0].square().sum() + ours[1].sum()).backward()
+    (theirs[0].square().sum() + theirs[1].sum()).backward()
+    assert torch.equal(query.grad, stock_query.grad)
+    assert torch.equal(key.grad, stock_key.grad)
+
+
+def test_the_activation_is_the_stock_one(tiny) -> None:
+    numbers = torch.randn(50, 7)
+    assert torch.equal(fused.quick_gelu(numbers), QuickGELUActivation()(numbers))
+    assert all(isinstance(block.mlp.act, fused.QuickGelu) for block in tiny().vision.blocks)
+
+
+@pytest.mark.parametrize("chain", [fused.quick_gelu, fused.rotate_patches])
+def test_a_chain_can_be_compiled_whole(chain) -> None:
+    """With no break in its graph, which would make several kernels of it."""
+    shapes = [(20, 2, 8), (20, 2, 8), (20, 8), (20, 8)] if chain is fused.rotate_patches else [(20, 8)]
+    given = [torch.randn(shape) for shape in shapes]
+    whole = torch.compile(chain.__wrapped__, fullgraph=True, dynamic=True, backend="aot_eager")
+    found, expected = whole(*given), chain(*given)
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).abs().max() < 1e-6
+
+
+def test_what_keeps_kernels_from_being_made_is_said(monkeypatch, caplog) -> None:
+    fused.can_compile.cache_clear()
+    monkeypatch.setenv("COCOA_FUSED", "0")
+    assert not fused.can_compile()
+    assert "COCOA_FUSED=0" in caplog.text
+    monkeypatch.setenv("COCOA_FUSED", "1")
+    monkeypatch.setattr(fused.importlib.util, "find_spec", lambda name: None)
+    fused.can_compile.cache_clear()
+    assert not fused.can_compile()
+    assert "triton is not installed" in caplog.text
+    fused.can_compile.cache_clear()
