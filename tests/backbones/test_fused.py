@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers.activations import QuickGELUActivation
 
 from cocoa.backbones import fused
 from cocoa.backbones.families import FAMILIES
+from cocoa.backbones.stand_ins import GatedMaps, QuickGelu, RmsNorm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -34,14 +36,40 @@ def test_patches_are_turned_as_every_family_turns_them(tiny, family, dtype) -> N
 def test_the_activation_is_the_stock_one(tiny) -> None:
     numbers = torch.randn(50, 7)
     assert torch.equal(fused.quick_gelu(numbers), QuickGELUActivation()(numbers))
-    assert all(isinstance(block.mlp.act, fused.QuickGelu) for block in tiny().vision.blocks)
+    assert all(isinstance(block.mlp.act, QuickGelu) for block in tiny().vision.blocks)
 
 
-@pytest.mark.parametrize("chain", [fused.quick_gelu, fused.rotate_patches])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norms_and_gated_maps_give_what_stock_ones_give(tiny, family, dtype) -> None:
+    backbone = tiny(family=family)
+    for weight in backbone.parameters():
+        weight.data = weight.data.to(dtype)
+    stock = type(backbone.stock)(backbone.stock.config).to(dtype)
+    kinds = Counter()
+    for name, module in backbone.stock.named_modules():
+        if isinstance(module, RmsNorm | GatedMaps):
+            other = stock.get_submodule(name)
+            other.load_state_dict(module.state_dict())
+            width = module.weight.shape[0] if isinstance(module, RmsNorm) else module.gate_proj.in_features
+            states = torch.randn(2, 5, width, generator=torch.Generator().manual_seed(0)).to(dtype)
+            assert torch.equal(module(states), other(states))
+            kinds[type(module)] += 1
+    left = [name for name, module in backbone.stock.named_modules() if type(module).__name__.endswith("RMSNorm")]
+    assert not left
+    assert kinds[GatedMaps] >= 2 and kinds[RmsNorm] >= 5
+
+
+@pytest.mark.parametrize("chain", [fused.quick_gelu, fused.rotate_patches, fused.gated, fused.rms_norm])
 def test_a_chain_can_be_compiled_whole(chain) -> None:
     """With no break in its graph, which would make several kernels of it."""
-    shapes = [(20, 2, 8), (20, 2, 8), (20, 8), (20, 8)] if chain is fused.rotate_patches else [(20, 8)]
-    given = [torch.randn(shape) for shape in shapes]
+    shapes = {
+        fused.rotate_patches: [(20, 2, 8), (20, 2, 8), (20, 8), (20, 8)],
+        fused.quick_gelu: [(20, 8)],
+        fused.gated: [(20, 8), (20, 8)],
+        fused.rms_norm: [(20, 8), (8,)],
+    }[chain]
+    given = [*(torch.randn(shape) for shape in shapes), *([1e-6] if chain is fused.rms_norm else [])]
     whole = torch.compile(chain.__wrapped__, fullgraph=True, dynamic=True, backend="aot_eager")
     found, expected = whole(*given), chain(*given)
     for one, other in zip(found, expected, strict=True):

@@ -20,21 +20,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
-from transformers.activations import QuickGELUActivation
 from transformers.utils import logging
 
 from cocoa.backbones.attention import attention_name, stock_attention
 from cocoa.backbones.encoded import Encoded, Kind
 from cocoa.backbones.families import FAMILIES
-from cocoa.backbones.fused import QuickGelu
 from cocoa.backbones.grid_facts import ENDS
 from cocoa.backbones.patch_embedding import PatchEmbedding
 from cocoa.backbones.patches import PatchGrid
 from cocoa.backbones.reading import READ_AT, compute_where_read, only
 from cocoa.backbones.rope import mrope_positions
 from cocoa.backbones.seen import Seen
+from cocoa.backbones.stand_ins import put_stand_ins
 from cocoa.backbones.tokens import TextTokens
-from cocoa.backbones.vision_attention import VisionAttention
 from cocoa.errors import CocoaError, DataError, ModelError
 from cocoa.images import open_rgb, picture_size
 from cocoa.looks import Looks
@@ -57,11 +55,7 @@ class Backbone(nn.Module):
             stock.resize_token_embeddings(text.control.mask + 1, mean_resizing=stock.device.type != "meta")
         self.bridge = self._control(text.control.bridge)
         if not isinstance(stock.model.visual.patch_embed, PatchEmbedding):  # else it has been a backbone's before
-            stock.model.visual.patch_embed = PatchEmbedding(stock.model.visual.patch_embed)
-            for block in stock.model.visual.blocks:
-                block.attn = VisionAttention(block.attn)
-                if isinstance(getattr(block.mlp, "act", None), QuickGELUActivation):
-                    block.mlp.act = QuickGelu()
+            put_stand_ins(stock)
             compute_where_read(self.layers)
 
     @property

@@ -46,6 +46,8 @@ def set_up(model: EmbeddingModel, recipe: Recipe, stage: Stage, *, sharded: bool
     model.requires_grad_(True)
     objectives = [options.build(backbone).to(backbone.device) for options in stage.objectives]
     adapter = add_adapter(backbone, stage.adapter) if stage.adapter is not None else None
+    if adapter is not None and mixed:
+        adapter.read_as_given()
     if stage.freeze_vision:
         backbone.vision.requires_grad_(False)
     if recipe.machine.activation_checkpointing:
