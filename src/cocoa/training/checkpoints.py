@@ -147,7 +147,8 @@ def load_optimiser(trainee: Trainee, optimiser: Optimizer, tensors: Mapping[str,
             value = torch.empty_like(weight.data, dtype=content.dtype)
             put(value, content)
         else:
-            value = content.clone()  # the count of steps, a number
+            # The count of steps, a number; where one kernel updates all weights it is on their device.
+            value = content.to(weight.device) if optimiser.defaults.get("fused") else content.clone()
         optimiser.state[weight][quantity] = value
 
 
