@@ -31,6 +31,7 @@ WASTES = {
     "head": "the language-model head at every position",
     "everywhere": "the last layer at every position",
     "mask": "a square boolean mask in every layer",
+    "stock": "the stock modules: attention picture by picture, arithmetic line by line",
     "tower": "the frozen vision tower in both passes",
 }
 _ROWS = 8
@@ -45,11 +46,11 @@ class _Part:
     seen: Seen | None = None
 
 
-def plain_step(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]) -> Losses:
-    """Returns the loss of a contrastive step with some wastes; leaves its gradients in the weights."""
+def plain_step(trainee: Trainee, pairs: EncodedPairs, made: list[_Part], wastes: Sequence[str]) -> Losses:
+    """Returns the loss of prepared passes; leaves their gradients in the weights."""
     [objective] = trainee.objectives
     assert isinstance(objective, Contrastive)
-    parts = _parts(trainee, pairs, machine, wastes)
+    parts = [replace(part) for part in made]  # nothing seen yet
     backbone = trainee.model.backbone
     vectors = torch.zeros(sum(map(len, _sides(pairs))), backbone.hidden_size, device=backbone.device)
     for part in parts:
@@ -71,7 +72,8 @@ def _sides(pairs: EncodedPairs) -> tuple[list[Encoded], ...]:
     return pairs.queries, pairs.targets, pairs.negatives
 
 
-def _parts(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]) -> list[_Part]:
+def prepare(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]) -> list[_Part]:
+    """Returns the passes of a contrastive step with some wastes."""
     backbone = trainee.model.backbone
     rows = [trainee.model.row(sample) for side in _sides(pairs) for sample in side]
     lengths = [row_length(row) for row in rows]
@@ -124,4 +126,4 @@ def _embed(trainee: Trainee, part: _Part, wastes: Sequence[str]) -> Tensor:
     return functional.normalize(model.pooling.pool(states, batch).float(), dim=-1)
 
 
-CONTRAST = Plain(plain_step, WASTES)
+CONTRAST = Plain(prepare, plain_step, WASTES)

@@ -1,7 +1,7 @@
 """A step of reconstruction as peers run it, each waste by itself.
 
 The whole batch in one pass padded to its longest row, the head at every position, a square boolean mask in every layer,
-each picture opened once to count its tokens and once to train on it.
+each picture opened once to count its tokens and once to train on it; the stock library's own modules.
 """
 
 from __future__ import annotations
@@ -27,25 +27,35 @@ WASTES = {
     "padding": "one pass over the whole batch, padded to its longest row",
     "head": "the language-model head at every position",
     "mask": "a square boolean mask in every layer",
+    "stock": "the stock modules: attention picture by picture, arithmetic line by line",
     "reading": "each picture opened twice, to count its tokens and to train on it",
 }
 
 
-def plain_step(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]) -> Losses:
-    """Returns the losses of a step of reconstruction with some wastes; leaves its gradients in the weights."""
+Made = list[tuple[Batch, list[Any]]]
+"""The passes of a step: a batch, and what each objective hid in it."""
+
+
+def prepare(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]) -> Made:
+    """Returns the passes of a step of reconstruction with some wastes."""
     model, stage = trainee.model, trainee.stage
-    objectives: list[Any] = list(trainee.objectives)
     rows = [stage_row(model, stage, query, target) for query, target in zip(pairs.queries, pairs.targets, strict=True)]
     passes = [list(range(len(rows)))] if "padding" in wastes else _sorted_passes(rows, machine)
     draws = Draws(0, tuple(pairs.numbers))
-    made: list[tuple[Batch, list[Any]]] = []
+    made: Made = []
     for places in passes:
         batch = collate(model.backbone, [rows[place] for place in places])
         hidden = []
-        for objective in objectives:
-            batch, parts = objective.hide(batch, draws.part(places))
+        for objective in trainee.objectives:
+            batch, parts = objective.hide(batch, draws.part(places))  # type: ignore[operator]
             hidden.append(parts)
         made.append((batch, hidden))
+    return made
+
+
+def plain_step(trainee: Trainee, pairs: EncodedPairs, made: Made, wastes: Sequence[str]) -> Losses:
+    """Returns the losses of prepared passes; leaves their gradients in the weights."""
+    objectives: list[Any] = list(trainee.objectives)
     totals = [sum(hidden[number].count for _, hidden in made) for number in range(len(objectives))]
     sums = [0.0] * len(objectives)
     for batch, hidden in made:
@@ -97,4 +107,4 @@ def _loss_everywhere(view: View, hidden: Any) -> Loss:
     return Loss(functional.cross_entropy(scores, shifted, ignore_index=-100, reduction="sum"), len(hidden.words))
 
 
-RECONSTRUCTION = Plain(plain_step, WASTES)
+RECONSTRUCTION = Plain(prepare, plain_step, WASTES)
