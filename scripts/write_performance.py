@@ -252,11 +252,18 @@ def main() -> None:
     write_plots()
     steps = {"warmup": ("warmup_step",), "bridge": ("bridge_step",), "cached": ("cached_step",), "plan": ()}
     peers = {"encode": ("encode",), "contrastive": ("contrastive_step",), "index": ("index",), "serve": ("serve",)}
-    needed = {**steps, **peers, "growth": ("growth",), "small": ("growth",)}
+    # Under the same names, in a folder of their own, stand the runs on a GPU.
+    on_gpu = ("warmup", "bridge", "encode", "contrastive")
+    gpu = {f"gpu-{mark}": tuple(f"gpu/{name}" for name in ({**steps, **peers})[mark]) for mark in on_gpu}
+    needed = {**steps, **peers, **gpu, "growth": ("growth",), "small": ("growth",)}
     writers = {
         "warmup": lambda: step_table("warmup_step"),
         "bridge": lambda: step_table("bridge_step"),
         "cached": lambda: step_table("cached_step"),
+        "gpu-warmup": lambda: step_table("gpu/warmup_step"),
+        "gpu-bridge": lambda: step_table("gpu/bridge_step"),
+        "gpu-encode": lambda: peer_table("gpu/encode"),
+        "gpu-contrastive": lambda: peer_table("gpu/contrastive_step"),
         "plan": plan_table,
         "growth": growth_table,
         "small": small_tables,
