@@ -52,7 +52,8 @@ class MachineOptions(Options):
     sharding: bool = False
     """Split the weights over the ranks (FSDP2) instead of keeping all on each."""
     workers: Annotated[int, Field(ge=0, le=256)] = 2
-    """Threads of each rank that read pictures ahead of the step; 0: none are read ahead."""
+    """Threads of each rank that read pictures ahead of the step (and one that prepares the next step); 0: nothing is
+    read or prepared ahead."""
     checkpoint_every: Count | None = 500
     """Steps between checkpoints; None: only at the end of each stage."""
     keep_checkpoints: Count = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +21,9 @@ from cocoa.sample import Pair
 from cocoa.training.ranks import Ranks
 
 STEPS_AHEAD = 2
-"""Steps that are read while one trains: enough to hide a slow row, few enough to hold in memory."""
+"""Steps that are read while one trains: enough to hide a slow row, few enough to hold in memory.
+
+A training run holds one more beside the one that trains, with its batches made already (see `training.ahead`)."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def prefetched(
     workers: int,
     fit: Fit,
     skip_bad: bool,
-) -> Iterator[EncodedPairs]:
+) -> Generator[EncodedPairs, None, None]:
     """Yields this rank's pairs of each step; `workers` threads read ahead, pair by pair (0: nothing is read ahead).
 
     Which pairs a step has is a pure function of the mixture and the step, whatever the ranks and workers. A row that

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, zeros_like
+from torch import Tensor, tensor, zeros_like
 
 from cocoa.batch import Batch, Row, collate, row_length, target_row
 from cocoa.chunks import flattened, padded_chunks
@@ -21,28 +21,30 @@ from cocoa.training.ranks import Ranks
 from cocoa.training.reconstruct import HiddenChunk, hide, predict_backward
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
+from cocoa.transfer import sent
 
 
 def beside_backward(
     trainee: Trainee,
     objectives: Sequence[Reconstruction],
     vectors: Tensor,
-    pairs: EncodedPairs,
+    chunks: Sequence[HiddenChunk],
     ranks: Ranks,
-    machine: MachineOptions,
-    seed: int,
 ) -> tuple[Tensor, Tally]:
     """Returns the gradient at the queries' vectors [N, D], and the sums; adds the gradients of the decoders' weights.
 
-    What is hidden and what is lost are the same as where the queries are encoded for the decoders alone.
+    `chunks` are the step's `target_chunks`. What is hidden and what is lost are the same as where the queries are
+    encoded for the decoders alone.
     """
     model = trainee.model
     leaf = vectors.detach().clone().requires_grad_()
     leaf.grad = zeros_like(leaf)  # a rank without pairs has nothing to add
-    chunks = target_chunks(model, objectives, pairs, machine, seed)
-    tally = predict_backward(
-        trainee, objectives, chunks, lambda chunk: view_of_vectors(model, chunk.batch, leaf[chunk.places]), ranks
-    )
+
+    def view(chunk: HiddenChunk) -> View:
+        # A list as an index would be a copy that is waited for.
+        return view_of_vectors(model, chunk.batch, leaf[sent(tensor(chunk.places), leaf.device)])
+
+    tally = predict_backward(trainee, objectives, chunks, view, ranks)
     return leaf.grad / trainee.gradient_scale(ranks), tally
 
 

@@ -10,7 +10,7 @@ Shapes: M rows of this rank, D hidden, N queries, C candidates of all ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,9 +24,11 @@ from cocoa.model import EmbeddingModel
 from cocoa.objectives import Contrastive
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import EncodedPairs, cut
+from cocoa.training.random_state import RandomState
 from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
+from cocoa.transfer import sent
 
 Beside = Callable[[Tensor], tuple[Tensor, Tally]]
 """What else learns from the queries' vectors, float32 [N, D] of any length: returns the gradient at them, and sums."""
@@ -39,30 +41,34 @@ def contrast_backward(
     ranks: Ranks,
     machine: MachineOptions,
     beside: Beside | None = None,
+    chunks: Sequence[SingleChunk] | None = None,
 ) -> Tally:
     """Adds the gradients of finding each query's target among the candidates of all ranks; returns the sums.
 
     The result is that of one uncached pass over everything, on one rank, up to rounding; with dropout too, because its
     random state is replayed in the second pass. `beside` gets the queries' vectors, and its sums are in the result.
+    `chunks` are the batches of the rows, if they were made before.
     """
-    chunks = _chunks(trainee, pairs, machine)
+    if chunks is None:
+        chunks = _chunks(trainee, pairs, machine)
     fits = sum(chunk.num_places for chunk in chunks) <= machine.chunk_tokens
     # All ranks must agree, because sharded weights are gathered by all in every pass.
     fits = ranks.most(int(not fits)) == 0
     num_passes = ranks.most(len(chunks)) if trainee.is_sharded else len(chunks)
-    passes = [chunks[min(number, len(chunks) - 1)] for number in range(num_passes)]
+    parts = [_Part(chunk.batch, sent(chunk.places, ranks.device)) for chunk in chunks]
+    passes = [parts[min(number, len(parts) - 1)] for number in range(num_passes)]
     num_rows = len(pairs.queries) + len(pairs.targets) + len(pairs.negatives)
     vectors = torch.zeros(num_rows, trainee.model.backbone.hidden_size, device=ranks.device)
 
     graphs: list[Tensor] = []
     states = []
-    for number, chunk in enumerate(passes):
+    for number, part in enumerate(passes):
         states.append(RandomState.now(ranks.device))
         with torch.set_grad_enabled(fits):
-            out = trainee(_pool(trainee, chunk, keep_seen=not fits))
+            out = trainee(_pool(trainee, part, keep_seen=not fits))
         graphs.append(out)
         if number < len(chunks):
-            vectors[chunk.places.to(ranks.device)] = out.detach()
+            vectors[part.places] = out.detach()
 
     tally = Tally()
     gradient, loss, count = _gradient_at_vectors(objective, vectors, pairs, ranks)
@@ -73,34 +79,42 @@ def contrast_backward(
         tally.join(sums)
     after = RandomState.now(ranks.device)
     scale = trainee.gradient_scale(ranks)
-    for number, chunk in enumerate(passes):
+    for number, part in enumerate(passes):
         at_stake = number < len(chunks)
         if not fits:
             states[number].restore()
-            graphs[number] = trainee(_pool(trainee, chunk))
-        share = gradient[chunk.places.to(ranks.device)] * (scale if at_stake else 0)
+            graphs[number] = trainee(_pool(trainee, part))
+        share = gradient[part.places] * (scale if at_stake else 0)
         torch.autograd.backward(graphs[number], share)
         graphs[number] = graphs[number].detach()
         if at_stake:
-            tally.read(chunk.batch, trainee.model.num_looks(chunk.batch))
+            tally.read(part.batch, trainee.model.num_looks(part.batch))
     after.restore()
     return tally
 
 
-@dataclass
-class _Chunk:
-    """A batch of single rows and their places among all rows of this rank; `seen` is kept where the tower is frozen."""
+@dataclass(frozen=True)
+class SingleChunk:
+    """A forward pass to come: a batch of single rows, and their places among all rows of this rank (int64 [M])."""
 
     batch: Batch
     places: Tensor
-    seen: Seen | None = None
 
     @property
     def num_places(self) -> int:
         return self.batch.roles.numel()
 
 
-def _chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions) -> list[_Chunk]:
+@dataclass
+class _Part:
+    """A chunk under way: its places on the device, and what a frozen tower saw in its first pass."""
+
+    batch: Batch
+    places: Tensor
+    seen: Seen | None = None
+
+
+def _chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions) -> list[SingleChunk]:
     """Queries, targets and negatives together, so that rows of like length share a pass whatever their side."""
     backbone = trainee.model.backbone
     samples = [*pairs.queries, *pairs.targets, *pairs.negatives]
@@ -109,7 +123,7 @@ def _chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions) -> l
     made = []
     for chunk in cut(lengths, machine):
         places, lines = flattened(chunk)
-        made.append(_Chunk(collate(backbone, [rows[place] for place in places], lines), torch.tensor(places)))
+        made.append(SingleChunk(collate(backbone, [rows[place] for place in places], lines), torch.tensor(places)))
     return made
 
 
@@ -119,17 +133,17 @@ def pooled(model: EmbeddingModel, batch: Batch, seen: Seen | None = None) -> Ten
     return model.pooling.pool(states, batch).float()
 
 
-def _pool(trainee: Trainee, chunk: _Chunk, *, keep_seen: bool = False) -> Callable[[], Tensor]:
+def _pool(trainee: Trainee, part: _Part, *, keep_seen: bool = False) -> Callable[[], Tensor]:
     def work() -> Tensor:
         model = trainee.model
-        batch = chunk.batch.to(model.backbone.device)
-        seen = chunk.seen
+        batch = part.batch.to(model.backbone.device)
+        seen = part.seen
         if seen is None and batch.pixel_values is not None and not trainee.trains_vision:
             assert batch.image_grid_thw is not None
             with torch.no_grad():
                 seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
             if keep_seen:
-                chunk.seen = seen
+                part.seen = seen
         return pooled(model, batch, seen)
 
     return work
@@ -137,7 +151,7 @@ def _pool(trainee: Trainee, chunk: _Chunk, *, keep_seen: bool = False) -> Callab
 
 def _gradient_at_vectors(
     objective: Contrastive, vectors: Tensor, pairs: EncodedPairs, ranks: Ranks
-) -> tuple[Tensor, float, int]:
+) -> tuple[Tensor, Tensor, int]:
     """The gradient [M, D] of the mean loss over all ranks at this rank's vectors, and this rank's (sum, count)."""
     num_queries = len(pairs.queries)
     num_targets = len(pairs.targets)
@@ -146,7 +160,7 @@ def _gradient_at_vectors(
         # Targets of all ranks first, then all negatives: the order that one rank alone would have.
         targets, my_target = ranks.gather(vectors[num_queries : num_queries + num_targets])
         negatives, my_negative = ranks.gather(vectors[num_queries + num_targets :])
-        content = pairs.content.to(vectors.device)
+        content = sent(pairs.content, vectors.device)
         contents = torch.cat([ranks.gather(content[:num_targets])[0], ranks.gather(content[num_targets:])[0]])
         candidates = torch.cat([targets, negatives]).clone().requires_grad_()
         right = my_target + torch.arange(num_queries, device=vectors.device)
@@ -163,27 +177,8 @@ def _gradient_at_vectors(
             others[len(targets) + my_negative :][: len(pairs.negatives)],
         ]
     )
-    return torch.cat([queries.grad, mine]), float(loss.sum.detach()), loss.count
+    return torch.cat([queries.grad, mine]), loss.sum.detach(), loss.count
 
 
 def _unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1)
-
-
-@dataclass(frozen=True)
-class RandomState:
-    """Where torch's random streams stand, on the CPU and on this process's GPU."""
-
-    cpu: Tensor
-    gpu: Tensor | None
-
-    @classmethod
-    def now(cls, device: torch.device) -> RandomState:
-        """Returns the state as it is."""
-        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
-
-    def restore(self) -> None:
-        """Makes torch draw again what it drew from here."""
-        torch.set_rng_state(self.cpu)
-        if self.gpu is not None:
-            torch.cuda.set_rng_state(self.gpu)

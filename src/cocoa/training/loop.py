@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from cocoa.files import write_file
 from cocoa.model import EmbeddingModel, library_versions
 from cocoa.objectives import Objective
 from cocoa.recipe import Recipe, Stage, differences, parse_recipe
+from cocoa.training.ahead import Steps, prepared
 from cocoa.training.batches import EncodedPairs, prefetched
 from cocoa.training.checkpoints import (
     Checkpoint,
@@ -34,9 +35,10 @@ from cocoa.training.checkpoints import (
     optimiser_tensors,
     save_checkpoint,
 )
-from cocoa.training.contrast import RandomState
 from cocoa.training.log import BadRowLog, RunLog
 from cocoa.training.memory import most_memory
+from cocoa.training.passes import prepare
+from cocoa.training.random_state import RandomState, random_states
 from cocoa.training.ranks import Ranks
 from cocoa.training.receipt import data_hashes, receipt, trained_lengths
 from cocoa.training.schedule import learning_rate
@@ -218,53 +220,60 @@ class _Run:
             self._restore_random(checkpoint)
         first_losses: dict[str, float] = checkpoint.state["first_losses"] if checkpoint is not None else {}
         trainee.train()
-        batches = prefetched(
-            model.backbone,
-            mixture,
-            ranks,
-            steps=range(first_step, stage.steps),
-            batch_size=stage.batch_size,
-            workers=recipe.machine.workers,
-            fit=fits(model, stage),
-            skip_bad=recipe.max_bad_rate is not None,
-        )
-        began = time.perf_counter()
-        for step, pairs in enumerate(batches, first_step):
-            rate = learning_rate(
-                step,
-                steps=stage.steps,
-                warmup_steps=stage.warmup_steps,
-                peak=stage.learning_rate,
-                schedule=stage.schedule,
-            )
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            notice = self._notice(stage, pairs, stop)
-            self._check_bad_rows(stage, step, data)
-            optimiser.zero_grad(set_to_none=True)
-            tally = backward_step(trainee, pairs, ranks, recipe.machine, seed)
-            norm = _norm(nn.utils.clip_grad_norm_(trainee.trained.values(), stage.max_grad_norm))
-            first_losses = first_losses or tally.losses
-            _check_sane(tally, norm, first_losses, f"step {step} of stage {stage.name}", pairs)
-            optimiser.step()
-            self.num_steps += 1
-            now = time.perf_counter()
-            self._record(stage, step, tally, notice, pairs, rate=rate, norm=norm, seconds=now - began)
-            began = now
-            every = recipe.machine.checkpoint_every
-            if step + 1 < stage.steps and (notice.stop or (every and (step + 1) % every == 0)):
-                self._save(number, step + 1, trainee, optimiser, first_losses)
-            if notice.stop and step + 1 < stage.steps:
-                raise TrainingStoppedError(
-                    "E_TRAINING_STOPPED",
-                    f"asked to stop after step {step} of stage {stage.name}; go on with --resume",
-                    where=str(self.out),
+        with closing(self._steps(trainee, mixture, range(first_step, stage.steps), seed)) as steps:
+            began = time.perf_counter()
+            for step, (pairs, passes) in enumerate(steps, first_step):
+                rate = learning_rate(
+                    step,
+                    steps=stage.steps,
+                    warmup_steps=stage.warmup_steps,
+                    peak=stage.learning_rate,
+                    schedule=stage.schedule,
                 )
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                notice = self._notice(stage, pairs, stop)
+                self._check_bad_rows(stage, step, data)
+                optimiser.zero_grad(set_to_none=True)
+                tally = backward_step(trainee, pairs, ranks, recipe.machine, seed, passes)
+                norm = _norm(nn.utils.clip_grad_norm_(trainee.trained.values(), stage.max_grad_norm))
+                first_losses = first_losses or tally.losses
+                _check_sane(tally, norm, first_losses, f"step {step} of stage {stage.name}", pairs)
+                optimiser.step()
+                self.num_steps += 1
+                now = time.perf_counter()
+                self._record(stage, step, tally, notice, pairs, rate=rate, norm=norm, seconds=now - began)
+                began = now
+                every = recipe.machine.checkpoint_every
+                if step + 1 < stage.steps and (notice.stop or (every and (step + 1) % every == 0)):
+                    self._save(number, step + 1, trainee, optimiser, first_losses)
+                if notice.stop and step + 1 < stage.steps:
+                    raise TrainingStoppedError(
+                        "E_TRAINING_STOPPED",
+                        f"asked to stop after step {step} of stage {stage.name}; go on with --resume",
+                        where=str(self.out),
+                    )
         model, objectives = self._finish(setup, own_limits, stage)
         if self.on_stage_end is not None:
             self.on_stage_end(stage, model, objectives)
         self._save(number + 1, 0, Trainee(model, stage, []), None, {})
         return model
+
+    def _steps(self, trainee: Trainee, mixture: Mixture, steps: range, seed: int) -> Steps:
+        """This rank's pairs of each step of a stage, with their passes."""
+        recipe, model, stage = self.recipe, trainee.model, trainee.stage
+        machine = recipe.machine
+        batches = prefetched(
+            model.backbone,
+            mixture,
+            self.ranks,
+            steps=steps,
+            batch_size=stage.batch_size,
+            workers=machine.workers,
+            fit=fits(model, stage),
+            skip_bad=recipe.max_bad_rate is not None,
+        )
+        return prepared(batches, lambda pairs: prepare(trainee, pairs, machine, seed), ahead=machine.workers > 0)
 
     def _finish(self, setup: Setup, limits: Any, stage: Stage) -> tuple[EmbeddingModel, list[Objective]]:
         """The model of a stage's end, whole on every rank and without adapters, and the stage's objectives."""
@@ -343,23 +352,13 @@ class _Run:
             "num_steps": self.num_steps,
             "ranks": self.ranks.count,
             "first_losses": first_losses,
-            "random": self._random(),
+            "random": random_states(self.ranks),
             "recipe": self.recipe.model_dump(mode="json"),
             "versions": library_versions(),
         }
         if self.ranks.is_first:
             save_checkpoint(self.out / "checkpoints", state, weights, memory, keep=self.recipe.machine.keep_checkpoints)
         self.ranks.wait()
-
-    def _random(self) -> list[dict[str, str]]:
-        """Every rank's random state, as hexadecimal text."""
-        state = RandomState.now(self.ranks.device)
-        cpu, _ = self.ranks.gather(state.cpu[None])
-        gpu, _ = self.ranks.gather((state.gpu if state.gpu is not None else torch.empty(0, dtype=torch.uint8))[None])
-        return [
-            {"cpu": bytes(one.tolist()).hex(), "gpu": bytes(other.tolist()).hex()}
-            for one, other in zip(cpu, gpu, strict=True)
-        ]
 
     def _restore_random(self, checkpoint: Checkpoint) -> None:
         saved = checkpoint.state["random"]
@@ -368,9 +367,7 @@ class _Run:
             return
         if checkpoint.state["versions"] != library_versions():
             self.say("library versions have changed since the checkpoint: numbers may differ in the last digits")
-        own = saved[self.ranks.number]
-        cpu, gpu = (torch.tensor(list(bytes.fromhex(own[kind])), dtype=torch.uint8) for kind in ("cpu", "gpu"))
-        RandomState(cpu, gpu if self.ranks.device.type == "cuda" and len(gpu) else None).restore()
+        RandomState.read(saved[self.ranks.number], self.ranks.device).restore()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from cocoa.backbones import Encoded
 from cocoa.batch import Batch, Row, apart_row, closed_row, collate, joined_row, moved, row_length
 from cocoa.chunks import flattened
 from cocoa.layouts import LAYOUTS
+from cocoa.looks import Looks
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, Loss, Reconstruction, View
 from cocoa.recipe import MachineOptions, Stage
@@ -23,6 +24,7 @@ from cocoa.training.batches import EncodedPairs, cut
 from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
+from cocoa.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,16 @@ def reconstruct_backward(
     ranks: Ranks,
     machine: MachineOptions,
     seed: int,
+    chunks: Sequence[HiddenChunk] | None = None,
 ) -> Tally:
     """Adds the gradients of this rank's pairs, each objective divided by its count over all ranks; returns the sums.
 
-    All objectives of a stage share one forward pass a chunk.
+    All objectives of a stage share one forward pass a chunk. `chunks` are the `hidden_chunks` of the same arguments, if
+    they were made before.
     """
     model, stage = trainee.model, trainee.stage
-    chunks = hidden_chunks(model, stage, objectives, pairs, machine, seed)
+    if chunks is None:
+        chunks = hidden_chunks(model, stage, objectives, pairs, machine, seed)
     tally = predict_backward(trainee, objectives, chunks, lambda chunk: look(model, stage.layout, chunk.batch), ranks)
     for chunk in chunks:
         tally.read(chunk.batch, model.num_looks(chunk.batch, stage.layout))
@@ -95,7 +100,7 @@ def predict_backward(
         torch.autograd.backward(loss * (trainee.gradient_scale(ranks) if at_stake else 0))
         if at_stake:
             for objective, part in zip(objectives, losses, strict=True):
-                tally.add(objective.name, float(part.sum.detach()), part.count)
+                tally.add(objective.name, part.sum.detach(), part.count)
     return tally
 
 
@@ -145,7 +150,7 @@ def look(model: EmbeddingModel, layout: str, batch: Batch) -> View:
     """Returns the model's states of a batch under a layout, with all that made them."""
     allowed = model.allowed(batch, layout)
     batch = batch.to(model.backbone.device)
-    allowed = allowed.to(model.backbone.device)
+    allowed = allowed.to(model.backbone.device) if isinstance(allowed, Looks) else sent(allowed, model.backbone.device)
     states = model.states(batch, allowed)
     vectors = None if batch.apart is None else model.pooling.pool(states, batch)
     return View(model.backbone, batch, allowed, states, vectors)

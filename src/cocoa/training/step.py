@@ -4,38 +4,44 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cocoa.objectives import Contrastive, Reconstruction
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import EncodedPairs
 from cocoa.training.beside import beside_backward
 from cocoa.training.contrast import contrast_backward
+from cocoa.training.passes import Learners, Passes, prepare
 from cocoa.training.ranks import Ranks
 from cocoa.training.reconstruct import reconstruct_backward
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
 
 
-def backward_step(trainee: Trainee, pairs: EncodedPairs, ranks: Ranks, machine: MachineOptions, seed: int) -> Tally:
+def backward_step(
+    trainee: Trainee,
+    pairs: EncodedPairs,
+    ranks: Ranks,
+    machine: MachineOptions,
+    seed: int,
+    passes: Passes | None = None,
+) -> Tally:
     """Returns the sums of a step over all ranks, with its gradients in the weights, summed over all ranks.
 
     `seed` and the pairs' numbers decide what is hidden. The numbers do not depend on how the pairs are cut into chunks,
     packed into lines or shared out over ranks, up to rounding (and up to dropout, which draws for whole chunks).
+    `passes` are what `prepare` makes of the same arguments, if it was asked before. On one rank a GPU may still be at
+    work when this returns: whoever reads a loss waits for it.
     """
-    objectives = list(trainee.objectives)
-    contrastive = [objective for objective in objectives if isinstance(objective, Contrastive)]
-    rebuilders: list[Reconstruction] = [o for o in objectives if not isinstance(o, Contrastive)]  # type: ignore[misc]
-    # Light decoders read the contrastive vectors, where there are any.
-    beside = [objective for objective in rebuilders if contrastive and objective.rows == "apart"]
-    alone = [objective for objective in rebuilders if objective not in beside]
+    passes = passes or prepare(trainee, pairs, machine, seed)
+    learners = Learners.of(trainee)
 
     def decode(vectors: Tensor) -> tuple[Tensor, Tally]:
-        return beside_backward(trainee, beside, vectors, pairs, ranks, machine, seed)
+        return beside_backward(trainee, learners.beside, vectors, passes.beside, ranks)
 
     tally = Tally()
-    if alone:
-        tally.join(reconstruct_backward(trainee, alone, pairs, ranks, machine, seed))
-    for objective in contrastive:
-        tally.join(contrast_backward(trainee, objective, pairs, ranks, machine, decode if beside else None))
+    if learners.joined:
+        tally.join(reconstruct_backward(trainee, learners.joined, pairs, ranks, machine, seed, passes.joined))
+    for objective in learners.single:
+        beside = decode if learners.beside else None
+        tally.join(contrast_backward(trainee, objective, pairs, ranks, machine, beside, passes.single))
     if not trainee.is_sharded:
         ranks.add_gradients(trainee.trained.values())
     return tally.over(ranks)

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
+from torch import Tensor
 
 from cocoa.batch import Batch
 from cocoa.training.ranks import Ranks
 
 
 class Tally:
-    """Sum and count of each objective's loss, real tokens, tokens with padding, and looks (see `cocoa.looks`)."""
+    """Sum and count of each objective's loss, real tokens, tokens with padding, and looks (see `cocoa.looks`).
+
+    Sums stay on the device that computes them until one is asked for.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = defaultdict(float)
+        self._sums: dict[str, float | Tensor] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self.num_tokens = 0
         self.num_places = 0
         self.num_looks = 0
         self.num_needed_looks = 0
 
-    def add(self, name: str, loss: float, count: int) -> None:
-        """Adds a part of an objective's loss."""
-        self._sums[name] += loss
+    def add(self, name: str, loss: float | Tensor, count: int) -> None:
+        """Adds a part of an objective's loss; waits for no device."""
+        # In float64, as Python adds.
+        self._sums[name] += loss.detach().double() if isinstance(loss, Tensor) else loss
         self._counts[name] += count
 
     def read(self, batch: Batch, looks: tuple[int, int]) -> None:
@@ -44,8 +49,11 @@ class Tally:
 
     def over(self, ranks: Ranks) -> Tally:
         """Returns the tally of all ranks together; all must hold the same objectives."""
-        names = list(self._sums)
-        own = [value for name in names for value in (self._sums[name], float(self._counts[name]))]
+        if ranks.count == 1:
+            return self
+        sums = self._read_sums()
+        names = list(sums)
+        own = [value for name in names for value in (sums[name], float(self._counts[name]))]
         sizes = [float(self.num_tokens), float(self.num_places), float(self.num_looks), float(self.num_needed_looks)]
         *parts, tokens, places, looks, needed = ranks.total(torch.tensor([*own, *sizes], dtype=torch.float64)).tolist()
         total = Tally()
@@ -58,7 +66,14 @@ class Tally:
     @property
     def losses(self) -> dict[str, float]:
         """The loss of each objective a prediction; 0 where there was nothing to predict."""
-        return {name: loss / max(1, self._counts[name]) for name, loss in self._sums.items()}
+        return {name: loss / max(1, self._counts[name]) for name, loss in self._read_sums().items()}
+
+    def _read_sums(self) -> dict[str, float]:
+        """The sums as numbers: the one place where a step waits for its device, once for all of them."""
+        waiting = {name: loss for name, loss in self._sums.items() if isinstance(loss, Tensor)}
+        if waiting:
+            self._sums.update(zip(waiting, torch.stack(list(waiting.values())).tolist(), strict=True))
+        return {name: float(loss) for name, loss in self._sums.items()}
 
     @property
     def pad_rate(self) -> float:
