@@ -140,6 +140,20 @@ def test_padding_stands_on_the_side_that_is_asked_for(backbone: Backbone, sample
     assert batch.image_grid_thw.tolist() == [[1, 4, 4]]
 
 
+def test_a_batch_holds_pictures_as_bytes_and_the_tower_gets_numbers(backbone: Backbone, sample: MakeSample) -> None:
+    encoded = [backbone.encode(sample("", (84, 56), seed=number)) for number in range(100)]
+    batch = collate(backbone, [single_row(backbone, one, 50) for one in encoded])
+    given: list[torch.Tensor] = []
+    with backbone.vision.register_forward_pre_hook(lambda tower, inputs: given.append(inputs[0])):
+        backbone.see(batch.pixel_values, batch.image_grid_thw)
+    [numbers] = given
+    assert batch.pixel_values.dtype == torch.uint8
+    assert numbers.dtype == torch.float32
+    assert numbers.nbytes == 8 * batch.pixel_values.nbytes == 100 * 4 * 24 * 1176
+    alone = [backbone.grid.normalised(torch.from_numpy(one.patches[0])) for one in encoded]
+    assert torch.equal(numbers, torch.cat(alone))
+
+
 def test_pictures_come_in_reading_order(backbone: Backbone, sample: MakeSample) -> None:
     one = backbone.encode(sample("a <|image_2|> b <|image_1|>", (56, 56), (84, 56)))
     two = backbone.encode(sample("", (56, 84)))

@@ -107,7 +107,7 @@ def test_the_shipped_backbone_says_what_it_sees():
             input_ids=words,
             attention_mask=torch.ones_like(words),
             mm_token_type_ids=torch.from_numpy((query.kinds == 1).astype(int))[None],
-            pixel_values=torch.from_numpy(query.patches[0]),
+            pixel_values=nano.grid.normalised(torch.from_numpy(query.patches[0])),
             image_grid_thw=torch.tensor(query.grids),
             max_new_tokens=len(answer),
             do_sample=False,

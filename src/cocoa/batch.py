@@ -1,6 +1,6 @@
 """Samples to tensors with roles: one sample a line, padded, or several in a line, packed.
 
-Shapes: M samples, N lines, S padded length, P patches of all images, F values a patch, I images.
+Shapes: M samples, N lines, S padded length, P patches of all images, B bytes or F values a patch, I images.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Batch:
     position_ids: Tensor  # (3, N, S) int64
     bridge: Tensor  # (M,) int64
     mask_token: int
-    pixel_values: Tensor | None = None  # (P, F) float32
+    pixel_values: Tensor | None = None  # (P, B) uint8; (P, F) float32 once an objective has hidden some
     image_grid_thw: Tensor | None = field(default=None, metadata=STAYS)  # (I, 3) int64, on the CPU
     apart: Batch | None = None
 

@@ -48,9 +48,9 @@ def rebuild_pictures(
     assert whole.pixel_values is not None
     tokens_hidden = hidden.places[whole.kinds == Kind.IMAGE]
     rows_hidden = tokens_hidden.repeat_interleave(objective.patches_per_token)
-    rebuilt = whole.pixel_values.clone()
+    rebuilt = model.backbone.grid.normalised(whole.pixel_values)
+    masked = rebuilt.clone()
     rebuilt[rows_hidden] = painted.reshape(int(rows_hidden.sum()), -1)
-    masked = whole.pixel_values.clone()
     masked[rows_hidden] = 0.0  # grey is easier to look at than the noise that the model saw
     triples = []
     start = 0

@@ -44,11 +44,12 @@ def our_states(backbone: Backbone, batch: Batch, layout: str) -> Tensor:
 
 def stock_states(backbone: Backbone, batch: Batch) -> Tensor:
     """The stock model left alone: a 2D padding mask, its own rotary positions, its own causal order."""
+    pixels = None if batch.pixel_values is None else backbone.grid.normalised(batch.pixel_values)
     with torch.no_grad():
         return backbone.stock.model(
             input_ids=batch.input_ids,
             attention_mask=(batch.roles != Role.PAD).long(),
-            pixel_values=batch.pixel_values,
+            pixel_values=pixels,
             image_grid_thw=batch.image_grid_thw,
             mm_token_type_ids=(batch.kinds == Kind.IMAGE).int(),
             use_cache=False,

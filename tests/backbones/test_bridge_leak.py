@@ -38,7 +38,7 @@ def joined(backbone: Backbone, chosen: list[tuple[Sample, Sample]]) -> Batch:
 
 def gradients(backbone: Backbone, batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
     """Returns the gradient of all logits at e and B, each with a weight of its own, in A's pixels and A's words."""
-    pixels = batch.pixel_values.clone().requires_grad_()
+    pixels = backbone.grid.normalised(batch.pixel_values).requires_grad_()
     embedded: list[Tensor] = []
     hook = backbone.stock.get_input_embeddings().register_forward_hook(
         lambda module, inputs, output: (output.retain_grad(), embedded.append(output))[0]

@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from cocoa.backbones.nano import NANO_GRID
 from cocoa.backbones.patches import PatchGrid
 from cocoa.errors import ImageError
+from cocoa.planning.ledger import LiveBytes, fake
 
 MakePicture = Callable[..., Image.Image]
 QWEN_GRID = PatchGrid(min_pixels=56 * 56, max_pixels=28 * 28 * 256)
@@ -57,11 +60,86 @@ def stock_cut(grid: PatchGrid, picture: Image.Image) -> tuple[np.ndarray, tuple[
 def test_patches_are_the_stock_processors_own(picture: MakePicture, size: tuple[int, int], grid: str) -> None:
     one = picture(*size)
     patches, shape = GRIDS[grid].cut(one)
+    pixels = GRIDS[grid].normalised(torch.from_numpy(patches)).numpy()
     expected, expected_shape = stock_cut(GRIDS[grid], one)
     assert shape == expected_shape
-    assert patches.dtype == np.float32
-    assert patches.shape == expected.shape == (shape[1] * shape[2], GRIDS[grid].values_per_patch)
-    assert np.abs(patches - expected).max() <= 1e-5
+    assert pixels.dtype == np.float32
+    assert pixels.shape == expected.shape == (shape[1] * shape[2], GRIDS[grid].values_per_patch)
+    assert np.abs(pixels - expected).max() <= 1e-5
+
+
+def normalised_before_cutting(grid: PatchGrid, picture: Image.Image) -> np.ndarray:
+    """The arithmetic of numpy alone: the whole picture is normalised, its frame doubled, then it is cut."""
+    size = grid.resized(*picture.size)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    scale = np.array([1 / (255 * std) for std in grid.std], np.float32)
+    shift = np.array([mean / std for mean, std in zip(grid.mean, grid.std, strict=True)], np.float32)
+    pixels = np.array(picture, np.float32) * scale - shift
+    rows, columns = size[1] // grid.patch_size, size[0] // grid.patch_size
+    merge, patch = grid.merge_size, grid.patch_size
+    blocks = pixels.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
+    blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5)
+    blocks = np.repeat(blocks[:, :, :, :, :, None], grid.temporal_patch_size, axis=5)
+    return blocks.reshape(rows * columns, grid.values_per_patch)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_bytes_become_to_the_bit_what_a_picture_normalised_as_a_whole_does(
+    picture: MakePicture, size: tuple[int, int], grid: str
+) -> None:
+    one = picture(*size)
+    patches, shape = GRIDS[grid].cut(one)
+    assert patches.dtype == np.uint8
+    assert patches.shape == (shape[1] * shape[2], GRIDS[grid].bytes_per_patch)
+    pixels = GRIDS[grid].normalised(torch.from_numpy(patches))
+    assert np.array_equal(pixels.numpy(), normalised_before_cutting(GRIDS[grid], one))
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_every_byte_of_every_channel_is_normalised_to_the_bit(grid: str) -> None:
+    side = GRIDS[grid].patch_size * GRIDS[grid].merge_size
+    every = np.resize(np.arange(256, dtype=np.uint8), (side, side))[:, :, None].repeat(3, 2)
+    patches, _ = GRIDS[grid].cut(Image.fromarray(every).resize((2 * side, 2 * side), Image.Resampling.NEAREST))
+    assert len(np.unique(patches)) == 256
+    pixels = GRIDS[grid].normalised(torch.from_numpy(patches)).numpy()
+    again = normalised_before_cutting(GRIDS[grid], Image.fromarray(GRIDS[grid].uncut(patches, (1, 4, 4))))
+    assert np.array_equal(pixels, again)
+
+
+def test_floats_are_taken_as_normalised_already() -> None:
+    pixels = torch.randn(4, NANO_GRID.values_per_patch)
+    assert NANO_GRID.normalised(pixels) is pixels
+
+
+def test_a_still_picture_of_more_frames_is_the_same_in_each(picture: MakePicture) -> None:
+    grid = PatchGrid(min_pixels=56 * 56, max_pixels=112 * 112, temporal_patch_size=3)
+    patches, _ = grid.cut(picture(90, 57))
+    pixels = grid.normalised(torch.from_numpy(patches))
+    frames = pixels.reshape(len(patches), 3, 3, -1)
+    assert torch.equal(frames[:, :, 0], frames[:, :, 1]) and torch.equal(frames[:, :, 0], frames[:, :, 2])
+    assert np.array_equal(pixels.numpy(), normalised_before_cutting(grid, picture(90, 57)))
+
+
+def test_patches_are_normalised_without_content_too() -> None:
+    pixels = NANO_GRID.normalised(fake(torch.zeros(8, NANO_GRID.bytes_per_patch, dtype=torch.uint8)))
+    assert isinstance(pixels, FakeTensor)
+    assert (pixels.shape, pixels.dtype) == ((8, NANO_GRID.values_per_patch), torch.float32)
+
+
+def test_normalising_holds_one_copy_of_the_numbers() -> None:
+    patches = torch.zeros(512, NANO_GRID.bytes_per_patch, dtype=torch.uint8)
+    with LiveBytes() as memory:
+        pixels = NANO_GRID.normalised(patches)
+    assert memory.peak == pixels.nbytes == 8 * patches.nbytes
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("size", [(84, 84), (200, 90), (31, 639)], ids=str)
+def test_a_blank_is_a_cut_without_content(picture: MakePicture, size: tuple[int, int], grid: str) -> None:
+    (cut, grid_of_cut), (blank, grid_of_blank) = GRIDS[grid].cut(picture(*size)), GRIDS[grid].blank(*size)
+    assert (blank.shape, blank.dtype, grid_of_blank) == (cut.shape, cut.dtype, grid_of_cut)
 
 
 def test_sizes_are_the_stock_processors_own_for_any_picture() -> None:
@@ -82,7 +160,10 @@ def test_sizes_are_the_stock_processors_own_for_any_picture() -> None:
 def test_uncut_gives_the_resized_picture_back(picture: MakePicture, size: tuple[int, int]) -> None:
     one = picture(*size)
     resized = one.resize(NANO_GRID.resized(*size), Image.Resampling.BICUBIC)
-    assert np.array_equal(NANO_GRID.uncut(*NANO_GRID.cut(one)), np.asarray(resized))
+    patches, grid = NANO_GRID.cut(one)
+    assert np.array_equal(NANO_GRID.uncut(patches, grid), np.asarray(resized))
+    pixels = NANO_GRID.normalised(torch.from_numpy(patches)).numpy()
+    assert np.array_equal(NANO_GRID.uncut(pixels, grid), np.asarray(resized)), "and so are normalised ones"
 
 
 def test_the_patches_of_one_token_are_neighbours() -> None:

@@ -77,7 +77,7 @@ def test_the_states_are_those_of_the_stock_model_under_the_same_mask(
             input_ids=batch.input_ids,
             attention_mask=backbone.attention_mask(LAYOUTS["eos_bridge"].allowed(batch.roles)),
             position_ids=batch.position_ids,
-            pixel_values=batch.pixel_values,
+            pixel_values=backbone.grid.normalised(batch.pixel_values),
             image_grid_thw=batch.image_grid_thw,
             mm_token_type_ids=(batch.kinds == Kind.IMAGE).int(),
             use_cache=False,
@@ -93,7 +93,7 @@ def test_going_backward_through_what_was_seen_reaches_the_pixels_as_without(
     batch = rows(backbone, chosen)
     gradients = []
     for by_hand in (False, True):
-        pixels = batch.pixel_values.clone().requires_grad_()
+        pixels = backbone.grid.normalised(batch.pixel_values).requires_grad_()
         now = batch.replace(pixel_values=pixels)
         seen = backbone.see(pixels, batch.image_grid_thw) if by_hand else None
         states(backbone, now, seen=seen).square().sum().backward()
@@ -127,9 +127,10 @@ def test_hidden_pixels_change_no_state_whatever_was_there(
     batch = rows(backbone, chosen)
     torch.manual_seed(2)
     hidden = hidden_patches(backbone, batch)
-    noise, other = torch.randn_like(batch.pixel_values), torch.randn_like(batch.pixel_values)
+    given = backbone.grid.normalised(batch.pixel_values)
+    noise, other = torch.randn_like(given), torch.randn_like(given)
     results = []
-    for pixels in (batch.pixel_values, torch.where(hidden[:, None], other, batch.pixel_values)):
+    for pixels in (given, torch.where(hidden[:, None], other, given)):
         # The same model reads the open pictures first: nothing of them may stay behind in it.
         opened = states(backbone, batch.replace(pixel_values=pixels)).detach()
         covered = batch.replace(pixel_values=torch.where(hidden[:, None], noise, pixels))
@@ -148,7 +149,7 @@ def test_hidden_pixels_have_no_gradient_and_all_others_do(
     backbone = tiny(family=family)
     batch = rows(backbone, chosen)
     hidden = hidden_patches(backbone, batch)
-    pixels = batch.pixel_values.clone().requires_grad_()
+    pixels = backbone.grid.normalised(batch.pixel_values).requires_grad_()
     covered = torch.where(hidden[:, None], torch.zeros_like(pixels), pixels)
     states(backbone, batch.replace(pixel_values=covered)).square().sum().backward()
     assert torch.count_nonzero(pixels.grad[hidden]) == 0

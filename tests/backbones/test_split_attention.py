@@ -67,7 +67,7 @@ def batch_of(backbone: Backbone, sample: MakeSample, *, padding: str = "right", 
 def outcome(backbone: Backbone, batch: Batch, allowed: Tensor | Looks) -> tuple[Tensor, dict[str, Tensor], list[int]]:
     """Returns the states of real tokens, the gradient of every weight and pixel, and the pairs computed."""
     backbone.zero_grad()
-    pixels = batch.pixel_values.clone().requires_grad_()
+    pixels = backbone.grid.normalised(batch.pixel_values).requires_grad_()
     seen = backbone.see(pixels, batch.image_grid_thw)
     with counted() as found:
         states = EmbeddingModel(backbone).states(batch, allowed, seen)
@@ -142,7 +142,7 @@ def test_a_blind_bridge_lets_exactly_nothing_through(
     for blind, leaks in ((True, False), (False, True)):
         rule = LAYOUTS["eos_bridge"]
         rule = rule.without(Role.BRIDGE, Role.CONTEXT) if blind else rule
-        pixels = batch.pixel_values.clone().requires_grad_()
+        pixels = backbone.grid.normalised(batch.pixel_values).requires_grad_()
         looks = rule.looks(batch.roles, batch.samples, group=True)
         states = EmbeddingModel(backbone).states(batch.replace(pixel_values=pixels), looks)
         states[batch.roles == Role.TARGET].square().sum().backward()
@@ -213,7 +213,7 @@ def test_the_stock_model_itself_is_as_under_sdpa(tiny: Tiny, sample: MakeSample,
             stock = backbone.stock.model(
                 input_ids=batch.input_ids,
                 attention_mask=(batch.roles != Role.PAD).long(),
-                pixel_values=batch.pixel_values,
+                pixel_values=backbone.grid.normalised(batch.pixel_values),
                 image_grid_thw=batch.image_grid_thw,
                 mm_token_type_ids=(batch.kinds == Kind.IMAGE).int(),
                 use_cache=False,

@@ -29,7 +29,8 @@ def stock_vision(backbone: Backbone) -> torch.nn.Module:
 
 def pictures(backbone: Backbone, picture) -> tuple[Tensor, Tensor]:
     cut = [backbone.grid.cut(picture(*size, number)) for number, size in enumerate(SIZES)]
-    return torch.cat([torch.from_numpy(patches) for patches, _ in cut]), torch.tensor([grid for _, grid in cut])
+    patches = torch.cat([torch.from_numpy(patches) for patches, _ in cut])
+    return backbone.grid.normalised(patches), torch.tensor([grid for _, grid in cut])
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

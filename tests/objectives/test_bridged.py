@@ -128,7 +128,8 @@ def test_the_loss_of_pixels_is_that_of_the_slow_way(tiny: Tiny, sample: MakeSamp
             row = collate(backbone, [EmbeddingModel(backbone, max_tokens=200).row(backbone.encode(query))])
             states = [seen(backbone, row).states[0, -1]]
             there = backbone.encode(target)
-            pixels = [torch.from_numpy(part).reshape(-1, per_token * part.shape[1]) for part in there.patches]
+            parts = [backbone.grid.normalised(torch.from_numpy(part)) for part in there.patches]
+            pixels = [part.reshape(-1, per_token * part.shape[1]) for part in parts]
             tokens = iter(torch.cat(pixels)) if pixels else iter(())
             truth = []
             for place, (word, kind) in enumerate(zip(there.ids, there.kinds, strict=True)):
@@ -166,7 +167,7 @@ def test_with_the_vector_cut_off_no_gradient_reaches_the_query(
     objective = make(backbone)
     masked, hidden = objective.hide(batch, DRAWS)
     for cut in (True, False):
-        pixels = masked.pixel_values.clone().requires_grad_()
+        pixels = backbone.grid.normalised(masked.pixel_values).requires_grad_()
         view = seen(backbone, masked.replace(pixel_values=pixels))
         vectors = view.vectors.detach() if cut else view.vectors
         loss = objective.loss(View(view.backbone, view.batch, view.allowed, view.states, vectors), hidden).sum

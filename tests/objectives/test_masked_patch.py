@@ -53,11 +53,12 @@ def pixels_of_tokens(
     order = [[0], [], [1, 0]]  # pictures of each row in reading order
     for row, numbers in enumerate(order):
         patches = [backbone.grid.cut(open_rgb(chosen[row][0].images[number]))[0] for number in numbers]
-        rows = np.concatenate(patches) if patches else np.zeros((0, 1176), np.float32)
+        rows = np.concatenate(patches) if patches else np.zeros((0, 588), np.uint8)
+        rows = backbone.grid.normalised(torch.from_numpy(rows))
         places = (batch.kinds[row] == Kind.IMAGE).nonzero()[:, 0].tolist()
         assert len(rows) == 4 * len(places)
         for number, place in enumerate(places):
-            found[row, place] = torch.from_numpy(rows[4 * number : 4 * number + 4]).reshape(-1)
+            found[row, place] = rows[4 * number : 4 * number + 4].reshape(-1)
     return found
 
 
@@ -80,14 +81,15 @@ def test_hidden_patches_are_painted_over_and_visible_ones_are_not(
 ) -> None:
     backbone = tiny()
     batch = make_batch(backbone, chosen)
-    before = batch.pixel_values.clone()
+    given = batch.pixel_values.clone()
+    before = backbone.grid.normalised(given)
     filled, hidden = MaskedPatchOptions(fill=fill).build(backbone).hide(batch, draws())
     rows = hidden.places[batch.kinds == Kind.IMAGE].repeat_interleave(4)
     assert 0 < int(rows.sum()) < len(rows)
     assert torch.equal(filled.pixel_values[~rows], before[~rows])
     painted = filled.pixel_values[rows]
     assert (painted != before[rows]).any(1).all()
-    assert torch.equal(batch.pixel_values, before), "the batch that was given is unchanged"
+    assert torch.equal(batch.pixel_values, given), "the batch that was given is unchanged"
     assert torch.equal(filled.input_ids, batch.input_ids)
     owners = batch.samples[batch.kinds == Kind.IMAGE].repeat_interleave(4)
     if fill == "noise":

@@ -42,7 +42,7 @@ def test_the_loss_is_the_stock_models_own(tiny: Tiny, sample: MakeSample, attent
         stock = backbone.stock(
             input_ids=batch.input_ids,
             attention_mask=(batch.roles != Role.PAD).long(),
-            pixel_values=batch.pixel_values,
+            pixel_values=backbone.grid.normalised(batch.pixel_values),
             image_grid_thw=batch.image_grid_thw,
             mm_token_type_ids=(batch.kinds == Kind.IMAGE).int(),
             labels=batch.input_ids.masked_fill(~wanted, -100),

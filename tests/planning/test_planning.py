@@ -188,8 +188,10 @@ def test_what_the_backward_pass_needs_is_what_a_real_one_holds(
     # What no path from the result needs is gone by now.
     assert graph.requires_grad
     held = {box.tensor.untyped_storage().data_ptr(): box.tensor.untyped_storage().nbytes() for box in kept}
-    pixels = 4 * part.patches * shape.grid.values_per_patch  # counted as data
-    real = sum(size for place, size in held.items() if place not in weights and size != pixels)
+    real = sum(size for place, size in held.items() if place not in weights)
+    if name == "warm-up":  # it hides patches, so it is given them normalised: counted as data
+        pixels = 4 * part.patches * shape.grid.values_per_patch
+        real = sum(size for place, size in held.items() if place not in weights and size != pixels)
     assert planned == pytest.approx(real, rel=0.05)
 
 

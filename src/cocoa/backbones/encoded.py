@@ -1,6 +1,6 @@
 """A sample as the backbone reads it: token ids, what each token is, and the patches of its images.
 
-Shapes: S tokens, P patches of one image, F values a patch.
+Shapes: S tokens, P patches of one image, B bytes a patch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cocoa.backbones.patches import Patches
 
 
 class Kind(IntEnum):
@@ -23,11 +25,14 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids [S] and kinds [S]; patches [P, F] and a grid (time, rows, columns in patches) for each image."""
+    """Token ids [S] and kinds [S]; patches and a grid (time, rows, columns in patches) for each image.
+
+    Patches are bytes [P, B] as `PatchGrid.cut` makes them; normalised ones stand for what no picture can show.
+    """
 
     ids: NDArray[np.int64]
     kinds: NDArray[np.uint8]
-    patches: tuple[NDArray[np.float32], ...] = ()
+    patches: tuple[Patches, ...] = ()
     grids: tuple[tuple[int, int, int], ...] = ()
     where: str = ""
 

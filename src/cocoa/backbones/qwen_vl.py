@@ -1,7 +1,7 @@
 """A Qwen-VL backbone: everything that the rest may ask of it, in one place, over stock `transformers` classes.
 
 What differs between families stands as data in a file each, listed in `families.py`. Shapes: N rows, S sequence, D
-hidden, V vocabulary, I pictures, P patches of F values, T visual tokens.
+hidden, V vocabulary, I pictures, P patches of B bytes or F values, T visual tokens.
 """
 
 from __future__ import annotations
@@ -141,8 +141,9 @@ class Backbone(nn.Module):
         return mrope_positions(kinds, grids, self.grid.merge_size)
 
     def see(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Seen:
-        """Returns what the vision tower makes of patches [P, F] of pictures with grids [I, 3].
+        """Returns what the vision tower makes of patches of pictures with grids [I, 3].
 
+        Patches are bytes [P, B], which are normalised where they are, or normalised already, [P, F].
         The grids are best on the CPU: what is worked out from them is then known before a GPU has done its work.
         """
         device, grids = pixel_values.device, image_grid_thw.cpu()
@@ -151,7 +152,7 @@ class Backbone(nn.Module):
         }
         # Called below `get_image_features`, which splits by picture, and differently so in each version.
         output = self.vision(
-            pixel_values.to(self.stock.dtype),
+            self.grid.normalised(pixel_values).to(self.stock.dtype),
             grid_thw=grids,
             return_dict=True,
             **{name: fact if name in ENDS else sent(fact, device) for name, fact in facts.items()},
@@ -174,9 +175,9 @@ class Backbone(nn.Module):
 
         `input_ids` and `kinds` [N, S]; `allowed` bool [N, 1, S, S], may query look at key, or the `Looks` that
         say the same to the attention `split`; `position_ids` [3, N, S];
-        patches [P, F] and grids [I, 3] of all pictures in reading order, or what was `seen` of them already: then the
-        vision tower is not run. With `read_at`, int64 [R] places of the flattened rows, the last layer is computed for
-        them only, and all other states are 0.
+        patches and grids [I, 3] of all pictures in reading order, as `see` takes them, or what was `seen` of them
+        already: then the vision tower is not run. With `read_at`, int64 [R] places of the flattened rows, the last
+        layer is computed for them only, and all other states are 0.
         """
         if seen is None and pixel_values is not None:
             assert image_grid_thw is not None, "patches come with their grids"

@@ -49,8 +49,11 @@ class GreyPictures(EmbeddingModel):
 
     def embed_all(self, samples: Sequence[Encoded], *, max_batch_tokens: int = 16_384) -> Tensor:
         """Returns float32 [M, D] of unit length; what differs in its pictures only has the very same vector."""
+        # Exactly the mean colour, which no byte has: it is what normalises to 0.
+        values = self.backbone.grid.values_per_patch
         grey = [
-            replace(sample, patches=tuple(np.zeros_like(patches) for patches in sample.patches)) for sample in samples
+            replace(sample, patches=tuple(np.zeros((len(patches), values), np.float32) for patches in sample.patches))
+            for sample in samples
         ]
         keys = [sample.content_key for sample in grey]
         # Embedded once: in a batch of another shape the same sample may differ in the last digit, which hides a tie.

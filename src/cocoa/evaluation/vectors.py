@@ -36,7 +36,7 @@ _SHARD_TOKENS = 1 << 16
 SHARD_SIZE = 1024
 """Samples of a shard, where they are short."""
 
-_FORMAT = 1
+_FORMAT = 2
 # Whatever these packages do to a picture or a text, vectors of before are not mixed with vectors of after.
 _PACKAGES = ("torch", "transformers", "tokenizers", "pillow")
 

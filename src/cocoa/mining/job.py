@@ -245,7 +245,7 @@ class _Job:
         self, out: Path, window: Window, pool: Pool, model: str, settings: dict[str, Any], inputs: _Inputs
     ) -> None:
         self.out, self.window, self.pool, self.inputs = out, window, pool, inputs
-        self.plan = {"format": 1, "model": model, **settings, "tables": inputs.digests()}
+        self.plan = {"format": 2, "model": model, **settings, "tables": inputs.digests()}
         self.bad_path = out / "job" / "bad_rows.jsonl"
 
     @cached_property

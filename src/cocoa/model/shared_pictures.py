@@ -10,13 +10,12 @@ import threading
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from cocoa.backbones import Backbone, Encoded, Seen
+from cocoa.backbones.patches import Patches
 from cocoa.batch import Batch
 from cocoa.images import ImageSource
 from cocoa.sample import Sample
@@ -103,15 +102,15 @@ def _source(image: ImageSource) -> Hashable:
     return id(image) if isinstance(image, Image.Image) else image
 
 
-def _pictures(sample: Encoded) -> list[tuple[NDArray[np.float32], Grid]]:
+def _pictures(sample: Encoded) -> list[tuple[Patches, Grid]]:
     return list(zip(sample.patches, sample.grids, strict=True))
 
 
-def _glance(patches: NDArray[np.float32], grid: Grid) -> tuple[object, ...]:
+def _glance(patches: Patches, grid: Grid) -> tuple[object, ...]:
     return grid, patches[0, :16].tobytes(), patches[len(patches) // 2, :16].tobytes(), patches[-1, -16:].tobytes()
 
 
-def _digest(patches: NDArray[np.float32], grid: Grid) -> str:
+def _digest(patches: Patches, grid: Grid) -> str:
     digest = hashlib.sha256(repr(grid).encode())
     digest.update(patches.tobytes())
     return digest.hexdigest()

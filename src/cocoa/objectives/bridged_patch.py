@@ -46,7 +46,8 @@ class BridgedPatch(nn.Module):
         super().__init__()
         self.options = options
         self.weight = options.weight
-        values = backbone.grid.patches_per_token * backbone.grid.values_per_patch
+        self.grid = backbone.grid
+        values = self.grid.patches_per_token * self.grid.values_per_patch
         self.decoder = LightDecoder(backbone, options.layers)
         self.from_pixels = nn.Linear(values, backbone.hidden_size)
         self.to_pixels = nn.Linear(backbone.hidden_size, values)
@@ -55,7 +56,7 @@ class BridgedPatch(nn.Module):
             nn.init.zeros_(part.bias)
 
     def hide(self, batch: Batch, draws: Draws) -> tuple[Batch, HiddenPatches]:
-        """Returns the batch with zeros for the hidden patches of its targets, and the pixels that were there."""
+        """Returns the batch with its targets normalised, their hidden patches 0, and the pixels that were there."""
         apart = batch.apart
         assert apart is not None, "the targets of these rows stand apart"
         is_image = apart.kinds == Kind.IMAGE
@@ -63,11 +64,12 @@ class BridgedPatch(nn.Module):
         if apart.pixel_values is None:
             return batch, HiddenPatches(places, torch.zeros(0, self.to_pixels.out_features))
         chosen = places[is_image]  # (T,) in reading order, as the patches are
-        tokens = apart.pixel_values.reshape(len(chosen), -1)  # (T, m x F)
+        pixels = self.grid.normalised(apart.pixel_values)
+        tokens = pixels.reshape(len(chosen), -1)  # (T, m x F)
         left = tokens.masked_fill(chosen[:, None], 0.0)
         masked = apart.replace(
             input_ids=apart.input_ids.masked_fill(places, batch.mask_token),
-            pixel_values=left.reshape(apart.pixel_values.shape),
+            pixel_values=left.reshape(pixels.shape),
         )
         return batch.replace(apart=masked), HiddenPatches(places, tokens[chosen])
 

@@ -65,28 +65,30 @@ class MaskedPatch(nn.Module):
         super().__init__()
         self.options = options
         self.weight = options.weight
-        self.patches_per_token = backbone.grid.patches_per_token
+        self.grid = backbone.grid
+        self.patches_per_token = self.grid.patches_per_token
         self.layer = deepcopy(backbone.layers[len(backbone.layers) // 2])
-        values = self.patches_per_token * backbone.grid.values_per_patch
+        values = self.patches_per_token * self.grid.values_per_patch
         self.to_pixels = nn.Linear(backbone.hidden_size, values)
         nn.init.normal_(self.to_pixels.weight, std=0.02)
         nn.init.zeros_(self.to_pixels.bias)
 
     def hide(self, batch: Batch, draws: Draws) -> tuple[Batch, HiddenPatches]:
-        """Returns the batch with patches filled over, and the pixels that were there."""
+        """Returns the batch, normalised, with patches filled over, and the pixels that were there."""
         is_image = batch.kinds == Kind.IMAGE
         places = choose(is_image, batch.samples, self.options.rate, draws, self.name)
         if batch.pixel_values is None:
             return batch, HiddenPatches(places, torch.zeros(0, self.to_pixels.out_features))
         tokens = places[is_image]  # (T,) in reading order, as the patches are
-        patches = batch.pixel_values.reshape(len(tokens), self.patches_per_token, -1)  # (T, m, F)
+        pixels = self.grid.normalised(batch.pixel_values)
+        patches = pixels.reshape(len(tokens), self.patches_per_token, -1)  # (T, m, F)
         owners = batch.samples[is_image]
         filled = patches.clone()
         for sample in sorted(set(owners.tolist())):
             own = owners == sample
             filled[own & tokens] = self._fill(patches[own], int((own & tokens).sum()), draws, sample)
         hidden = HiddenPatches(places, patches[tokens].flatten(1))
-        return batch.replace(pixel_values=filled.reshape(batch.pixel_values.shape)), hidden
+        return batch.replace(pixel_values=filled.reshape(pixels.shape)), hidden
 
     def loss(self, view: View, hidden: HiddenPatches) -> Loss:
         """Returns the squared error a value, summed over the hidden visual tokens."""

@@ -15,7 +15,7 @@ import torch
 
 from cocoa.batch import Row, read_part, row_length, target_row
 from cocoa.chunks import Chunk, padded_chunks
-from cocoa.layouts import LAYOUTS, Layout
+from cocoa.layouts import LAYOUTS, Layout, Role
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import MachineOptions, Stage
 from cocoa.training.batches import EncodedPair, cut
@@ -87,6 +87,18 @@ class Pass:
     def patches(self) -> int:
         """Patches of all pictures, P."""
         return sum(self.pictures)
+
+    @cached_property
+    def patches_apart(self) -> int:
+        """Patches that no tower sees: those of targets that stand apart, which light decoders read."""
+        return sum(
+            grid[0] * grid[1] * grid[2]
+            for line in self.lines
+            for row in line
+            for segment, role in row
+            for grid in segment.grids
+            if self.kind == "apart" or role == Role.APART
+        )
 
     @property
     def patch_area(self) -> int:

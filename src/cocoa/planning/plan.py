@@ -219,7 +219,7 @@ class _StagePlanner:
             activations += 2 * whole
         data = self.data_bytes(steps)
         held = (
-            data if self.device.holds_data else max(self.step_patches(step) for step in steps) // len(steps[0].passes)
+            data if self.device.holds_data else max(self.copied_bytes(step) for step in steps) // len(steps[0].passes)
         )
         gaps = round(self.device.gap_rate * activations)
         return Memory(self.device.base_bytes, weights, gradients, optimiser, activations, gaps, held)
@@ -227,13 +227,27 @@ class _StagePlanner:
     def data_bytes(self, steps: list[Step]) -> int:
         """Patches of the steps that are read ahead and of the one that runs, and their copies in its passes."""
         ahead = STEPS_AHEAD + 1 if self.recipe.machine.workers else 1
-        patches = [self.step_patches(step) for step in steps]
-        copies = 1.0 + sum(o.rate for o in self.stage.objectives if o.kind in ("masked_patch", "bridged_patch"))
-        return round(ahead * float(np.mean(patches)) + copies * max(patches))
+        read = [self.read_bytes(step) for step in steps]
+        return round(ahead * float(np.mean(read)) + max(self.copied_bytes(step) for step in steps))
 
-    def step_patches(self, step: Step) -> int:
-        values = self.backbone.grid.values_per_patch
-        return 4 * values * max(sum(part.patches for part in kind) for kind in (step.joined, step.single))
+    def read_bytes(self, step: Step) -> int:
+        """Patches of a step as they are read."""
+        joined, single = (sum(part.patches for part in kind) for kind in (step.joined, step.single))
+        return self.backbone.grid.bytes_per_patch * max(joined + self.patches_apart(step), single)
+
+    def copied_bytes(self, step: Step) -> int:
+        """Patches in the batches of a step's passes: normalised where some are hidden, and the hidden ones again."""
+        grid = self.backbone.grid
+        sizes = dict.fromkeys(("masked_patch", "bridged_patch"), float(grid.bytes_per_patch))
+        for options in self.stage.objectives:
+            if options.kind in ("masked_patch", "bridged_patch"):
+                sizes[options.kind] = 4 * grid.values_per_patch * (1 + options.rate)
+        joined = sizes["masked_patch"] * sum(part.patches for part in step.joined)
+        single = grid.bytes_per_patch * sum(part.patches for part in step.single)
+        return round(max(joined, single) + sizes["bridged_patch"] * self.patches_apart(step))
+
+    def patches_apart(self, step: Step) -> int:
+        return sum(part.patches_apart for part in (*step.joined, *step.apart))
 
     def has_room(self, memory: Memory) -> bool:
         return memory.total <= ROOM * self.device.memory_bytes

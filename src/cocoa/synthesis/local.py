@@ -37,6 +37,7 @@ class LocalEngine:
             raise StoppedError
         query = self.encode(chat)
         text, device = self._backbone.text, self._backbone.device
+        patches = torch.from_numpy(np.concatenate(query.patches)).to(device)
         ids = torch.from_numpy(query.ids)[None].to(device)
         drawn = {"do_sample": True, "temperature": sampling.temperature} if sampling.temperature else {}
         with torch.inference_mode(), torch.random.fork_rng():
@@ -45,7 +46,7 @@ class LocalEngine:
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 mm_token_type_ids=torch.from_numpy((query.kinds == Kind.IMAGE).astype(np.int64))[None].to(device),
-                pixel_values=torch.from_numpy(np.concatenate(query.patches)).to(device, self._backbone.stock.dtype),
+                pixel_values=self._backbone.grid.normalised(patches).to(self._backbone.stock.dtype),
                 image_grid_thw=torch.tensor(query.grids, device=device),
                 max_new_tokens=sampling.max_tokens,
                 eos_token_id=[text.control.bridge, text.control.pad],
