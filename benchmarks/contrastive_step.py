@@ -46,6 +46,7 @@ from cocoa.sample import IMAGE_PLACEHOLDER, Pair, Sample
 from cocoa.training.batches import encode_pairs
 from cocoa.training.contrast import contrast_backward
 from cocoa.training.memory import most_memory
+from cocoa.training.passes import prepare
 from cocoa.training.ranks import Ranks
 from cocoa.training.trainee import Trainee
 
@@ -119,8 +120,10 @@ def our_step(
     ready = encode_pairs(model.backbone, [Pair(sample_of(query), sample_of(target)) for query, target in pairs])
     machine, alone = MachineOptions(chunk_tokens=chunk_tokens), Ranks(0, 1, device)
 
+    chunks = prepare(trainee, ready, machine, seed=0).single
+
     def step() -> float:
-        return contrast_backward(trainee, objective, ready, alone, machine).losses["contrastive"]
+        return contrast_backward(trainee, objective, ready, alone, machine, chunks=chunks).losses["contrastive"]
 
     return model.backbone.stock.model, step
 
