@@ -1,6 +1,6 @@
 """Pixels to patches as Qwen-VL wants them: resize inside pixel limits, cut into patches, normalise.
 
-Patches are bytes until they are computed with, an eighth as large then: what is read ahead, joined to a batch, copied
+Patches are bytes until they are computed with, an eighth as large: what is read ahead, joined to a batch and copied
 to a GPU. The same arithmetic as the stock PIL image processor (a test holds them equal), without its per-call overhead.
 Shapes: P patches, B = channels x patch x patch bytes a patch, F = channels x temporal x patch x patch values a patch.
 """
