@@ -78,7 +78,7 @@ def prepare(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wast
     rows = [trainee.model.row(sample) for side in _sides(pairs) for sample in side]
     lengths = [row_length(row) for row in rows]
     if "padding" not in wastes:
-        chunks = [[place for [place] in chunk] for chunk in cut(lengths, machine)]
+        chunks = [[place for [place] in chunk] for chunk in cut(lengths, machine, backbone.device)]
         return [_Part(collate(backbone, [rows[place] for place in places]), places) for places in chunks]
     parts = []
     ends = [0, *accumulate(map(len, _sides(pairs)))]

@@ -40,7 +40,8 @@ def prepare(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wast
     """Returns the passes of a step of reconstruction with some wastes."""
     model, stage = trainee.model, trainee.stage
     rows = [stage_row(model, stage, query, target) for query, target in zip(pairs.queries, pairs.targets, strict=True)]
-    passes = [list(range(len(rows)))] if "padding" in wastes else _sorted_passes(rows, machine)
+    device = model.backbone.device
+    passes = [list(range(len(rows)))] if "padding" in wastes else _sorted_passes(rows, machine, device)
     draws = Draws(0, tuple(pairs.numbers))
     made: Made = []
     for places in passes:
@@ -86,8 +87,9 @@ def _loss(
     return torch.stack(shares).sum()
 
 
-def _sorted_passes(rows: Sequence[Row], machine: MachineOptions) -> list[list[int]]:
-    return [[place for line in chunk for place in line] for chunk in cut([row_length(row) for row in rows], machine)]
+def _sorted_passes(rows: Sequence[Row], machine: MachineOptions, device: torch.device) -> list[list[int]]:
+    chunks = cut([row_length(row) for row in rows], machine, device)
+    return [[place for line in chunk for place in line] for chunk in chunks]
 
 
 def _look_square(model: EmbeddingModel, layout: str, batch: Batch) -> View:

@@ -39,7 +39,8 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def circumstances(found: dict[str, Any]) -> str:
     """Returns the line under a table that says where its numbers are from."""
-    return f"`{found['command']}`, {found['date']}, {found['hardware']}, load {found['load_average']}."
+    said = f"`{found['command']}`, {found['date']}, {found['hardware']}, load {found['load_average']}."
+    return said + (f" Note: {found['note']}." if "note" in found else "")
 
 
 def step_table(name: str) -> str:
@@ -161,8 +162,7 @@ def peer_table(name: str) -> str:
             ]
         )
     head = ["backbone", "as fast", "of CPU seconds", "memory added", "fewer operations", "of the matrix rate"]
-    note = f" Note: {found['note']}." if "note" in found else ""
-    return "\n\n".join([table(head, rows), circumstances(found) + note])
+    return "\n\n".join([table(head, rows), circumstances(found)])
 
 
 def index_table() -> str:

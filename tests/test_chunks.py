@@ -43,3 +43,12 @@ def test_a_flattened_chunk_counts_its_places_in_reading_order(lengths: list[int]
         places, lines = flattened(chunk)
         assert [place for line in lines for place in line] == list(range(len(places)))
         assert [[places[number] for number in line] for line in lines] == chunk
+
+
+def test_a_pass_on_a_gpu_is_filled_up_before_padding_is_minded() -> None:
+    lengths = [100] * 20 + [400] * 20
+    assert [len(chunk) for chunk in padded_chunks(lengths, 16_384)] == [20, 20]
+    assert [len(chunk) for chunk in padded_chunks(lengths, 16_384, "cuda")] == [20, 20]  # 2,000 of 16,000 tokens
+    few = [100] * 4 + [400] * 12
+    assert [len(chunk) for chunk in padded_chunks(few, 16_384)] == [4, 12]
+    assert [len(chunk) for chunk in padded_chunks(few, 16_384, "cuda")] == [16]

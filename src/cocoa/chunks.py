@@ -9,17 +9,26 @@ Chunk = list[list[int]]
 
 _SMALL_CHUNK_TOKENS = 1024
 """A pass of fewer is not worth its overhead, whatever is padding in it; of small passes, one of an eighth is."""
+_GPU_SMALL_CHUNK_TOKENS = 8192
+"""The same on a GPU, which computes so many in the time that it takes to tell it to (docs/performance.md)."""
 
 
-def padded_chunks(lengths: Sequence[int], max_tokens: int) -> list[Chunk]:
+def small_chunk(max_tokens: int, device: str) -> int:
+    """Returns the padded tokens below which a pass of at most `max_tokens` is filled up, on a type of device."""
+    if device == "cuda":
+        return min(_GPU_SMALL_CHUNK_TOKENS, max_tokens // 2)
+    return min(_SMALL_CHUNK_TOKENS, max_tokens // 8)
+
+
+def padded_chunks(lengths: Sequence[int], max_tokens: int, device: str = "cpu") -> list[Chunk]:
     """Returns chunks of one row a line, sorted by length, whose lines x longest row stay within `max_tokens`.
 
-    A chunk also ends where more than an eighth of it would be padding, unless it is still too small to be worth a pass.
-    A row longer than `max_tokens` is a chunk of its own.
+    A chunk also ends where more than an eighth of it would be padding, unless it is still too small to be worth a pass
+    on that type of device. A row longer than `max_tokens` is a chunk of its own.
     """
     chunks: list[Chunk] = []
     num_tokens = 0
-    small = min(_SMALL_CHUNK_TOKENS, max_tokens // 8)
+    small = small_chunk(max_tokens, device)
     for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
         # Sorted upwards, so the row that comes now is the longest of its chunk.
         padded = (len(chunks[-1]) + 1) * lengths[place] if chunks else 0
@@ -33,7 +42,7 @@ def padded_chunks(lengths: Sequence[int], max_tokens: int) -> list[Chunk]:
     return chunks
 
 
-def packed_chunks(lengths: Sequence[int], max_tokens: int, *, line_tokens: int) -> list[Chunk]:
+def packed_chunks(lengths: Sequence[int], max_tokens: int, *, line_tokens: int, device: str = "cpu") -> list[Chunk]:
     """Returns chunks whose lines hold as many rows as fit into `line_tokens`, longest rows first (first fit).
 
     Lines of like fullness share a chunk of at most `max_tokens` padded tokens; a row longer than `line_tokens` has a
@@ -50,7 +59,7 @@ def packed_chunks(lengths: Sequence[int], max_tokens: int, *, line_tokens: int) 
         lines[number].append(place)
         room[number] -= lengths[place]
     used = [sum(lengths[place] for place in line) for line in lines]
-    return [[lines[number] for [number] in chunk] for chunk in padded_chunks(used, max_tokens)]
+    return [[lines[number] for [number] in chunk] for chunk in padded_chunks(used, max_tokens, device)]
 
 
 def flattened(chunk: Chunk) -> tuple[list[int], list[list[int]]]:

@@ -111,7 +111,7 @@ def test_cached_gradients_are_uncached_ones(sample, extra) -> None:
     trainee.zero_grad()
     torch.manual_seed(5)
     stepped = encoded(trainee.model.backbone, pairs)
-    chunks = contrast._chunks(trainee, stepped, SMALL)
+    chunks = contrast.single_chunks(trainee, stepped, SMALL)
     assert len(chunks) > 2
     vectors = {
         place: vector
@@ -190,10 +190,10 @@ def test_a_batch_that_fits_is_passed_through_once_and_a_larger_one_twice(sample,
     from cocoa.training import contrast
 
     pairs = encoded(setup.trainee.model.backbone, make_pairs(sample))
-    assert once == len(contrast._chunks(setup.trainee, pairs, LARGE))
+    assert once == len(contrast.single_chunks(setup.trainee, pairs, LARGE))
     passes.clear()
     gradients(setup, make_pairs(sample), SMALL)
-    assert len(passes) == 2 * len(contrast._chunks(setup.trainee, pairs, SMALL))
+    assert len(passes) == 2 * len(contrast.single_chunks(setup.trainee, pairs, SMALL))
 
 
 @pytest.mark.parametrize(("extra", "expected"), [("freeze_vision: true", 1), ("", 2)])

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cocoa.cli.console import console
+from cocoa.errors import UsageError
 
 
 def ablate(
@@ -49,6 +50,8 @@ def ablate(
     from cocoa.ablation.trials import Standing
     from cocoa.ablation.writing import write_results
 
+    if report_only and only:
+        raise UsageError("E_USAGE_RUN", "--only has no effect with --report-only, which tells of all runs")
     loaded = load_study(study, changes or ())
     out = out or Path("runs") / loaded.name
     if again is not None:

@@ -139,7 +139,7 @@ class EmbeddingModel(nn.Module):
 
         most = pass_tokens(device, self.backbone.hidden_size, max_batch_tokens)
         # Longest first, so that passes that run side by side end together.
-        chunks = padded_chunks([row_length(row) for row in rows], most)[::-1]
+        chunks = padded_chunks([row_length(row) for row in rows], most, device.type)[::-1]
         with ThreadPoolExecutor(num_readers(device), thread_name_prefix="cocoa-picture") as reading:
             vectors = torch.cat(list(run_passes(chunks, prepare, embed, device)))
         order = torch.tensor([place for chunk in chunks for [place] in chunk]).argsort()

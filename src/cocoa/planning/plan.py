@@ -225,10 +225,13 @@ class _StagePlanner:
         return Memory(self.device.base_bytes, weights, gradients, optimiser, activations, gaps, held)
 
     def data_bytes(self, steps: list[Step]) -> int:
-        """Patches of the steps that are read ahead and of the one that runs, and their copies in its passes."""
-        ahead = STEPS_AHEAD + 1 if self.recipe.machine.workers else 1
+        """Patches of the steps that are read ahead and of the one that runs, and their copies in passes.
+
+        Ahead of the step that runs, one is prepared and others are read.
+        """
+        ahead, copies = (STEPS_AHEAD + 2, 2) if self.recipe.machine.workers else (1, 1)
         read = [self.read_bytes(step) for step in steps]
-        return round(ahead * float(np.mean(read)) + max(self.copied_bytes(step) for step in steps))
+        return round(ahead * float(np.mean(read)) + copies * max(self.copied_bytes(step) for step in steps))
 
     def read_bytes(self, step: Step) -> int:
         """Patches of a step as they are read."""

@@ -93,11 +93,15 @@ def encode_pairs(backbone: Backbone, pairs: list[Pair]) -> EncodedPairs:
     return join([encode_pair(backbone, pair) for pair in pairs], list(range(len(pairs))))
 
 
-def cut(lengths: Sequence[int], machine: MachineOptions) -> list[Chunk]:
-    """Returns the forward passes for rows of these lengths, padded or packed, as the recipe's `machine` says."""
+def cut(lengths: Sequence[int], machine: MachineOptions, device: torch.device | None = None) -> list[Chunk]:
+    """Returns the forward passes for rows of these lengths, padded or packed, as the recipe's `machine` says.
+
+    `device` is where they will be computed; None: on a CPU.
+    """
+    kind = "cpu" if device is None else device.type
     if machine.pack_tokens is None:
-        return padded_chunks(lengths, machine.chunk_tokens)
-    return packed_chunks(lengths, machine.chunk_tokens, line_tokens=machine.pack_tokens)
+        return padded_chunks(lengths, machine.chunk_tokens, kind)
+    return packed_chunks(lengths, machine.chunk_tokens, line_tokens=machine.pack_tokens, device=kind)
 
 
 def prefetched(

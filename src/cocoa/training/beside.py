@@ -56,7 +56,8 @@ def target_chunks(
     draws = Draws(seed, tuple(pairs.numbers))
     made = []
     # Never packed: a decoder has one target a line.
-    for chunk in padded_chunks([row_length(row) for row in rows], machine.chunk_tokens):
+    device = model.backbone.device.type
+    for chunk in padded_chunks([row_length(row) for row in rows], machine.chunk_tokens, device):
         places, _ = flattened(chunk)
         made.append(hide(objectives, target_batch(model, [rows[place] for place in places]), draws, places))
     return made

@@ -50,7 +50,7 @@ def contrast_backward(
     `chunks` are the batches of the rows, if they were made before.
     """
     if chunks is None:
-        chunks = _chunks(trainee, pairs, machine)
+        chunks = single_chunks(trainee, pairs, machine)
     fits = sum(chunk.num_places for chunk in chunks) <= machine.chunk_tokens
     # All ranks must agree, because sharded weights are gathered by all in every pass.
     fits = ranks.most(int(not fits)) == 0
@@ -114,14 +114,14 @@ class _Part:
     seen: Seen | None = None
 
 
-def _chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions) -> list[SingleChunk]:
-    """Queries, targets and negatives together, so that rows of like length share a pass whatever their side."""
+def single_chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions) -> list[SingleChunk]:
+    """Returns the passes of a step: rows of like length share one, be they queries, targets or negatives."""
     backbone = trainee.model.backbone
     samples = [*pairs.queries, *pairs.targets, *pairs.negatives]
     rows = [trainee.model.row(sample) for sample in samples]
     lengths = [row_length(row) for row in rows]
     made = []
-    for chunk in cut(lengths, machine):
+    for chunk in cut(lengths, machine, backbone.device):
         places, lines = flattened(chunk)
         made.append(SingleChunk(collate(backbone, [rows[place] for place in places], lines), torch.tensor(places)))
     return made

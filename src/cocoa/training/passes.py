@@ -8,7 +8,7 @@ from cocoa.objectives import Contrastive, Reconstruction
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import EncodedPairs
 from cocoa.training.beside import target_chunks
-from cocoa.training.contrast import SingleChunk, _chunks
+from cocoa.training.contrast import SingleChunk, single_chunks
 from cocoa.training.reconstruct import HiddenChunk, hidden_chunks
 from cocoa.training.trainee import Trainee
 
@@ -53,6 +53,6 @@ def prepare(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, seed
     model, stage = trainee.model, trainee.stage
     return Passes(
         hidden_chunks(model, stage, learners.joined, pairs, machine, seed) if learners.joined else [],
-        _chunks(trainee, pairs, machine) if learners.single else [],
+        single_chunks(trainee, pairs, machine) if learners.single else [],
         target_chunks(model, learners.beside, pairs, machine, seed) if learners.beside else [],
     )

@@ -118,7 +118,7 @@ def hidden_chunks(
     lengths = [row_length(row) for row in rows]
     draws = Draws(seed, tuple(pairs.numbers))
     made = []
-    for chunk in cut(lengths, machine):
+    for chunk in cut(lengths, machine, model.backbone.device):
         places, lines = flattened(chunk)
         batch = collate(model.backbone, [rows[place] for place in places], lines)
         made.append(hide(objectives, batch, draws, places))
