@@ -12,6 +12,7 @@ from transformers.activations import QuickGELUActivation
 from cocoa.backbones import fused
 from cocoa.backbones.families import FAMILIES
 from cocoa.backbones.stand_ins import GatedMaps, QuickGelu, RmsNorm
+from cocoa.errors import ModelError
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -87,3 +88,13 @@ def test_what_keeps_kernels_from_being_made_is_said(monkeypatch, caplog) -> None
     assert not fused.can_compile()
     assert "triton is not installed" in caplog.text
     fused.can_compile.cache_clear()
+
+
+def test_a_machine_that_cannot_make_kernels_says_what_to_do() -> None:
+    def broken(graph, given):
+        raise RuntimeError("Python.h: no such file")
+
+    compiled = torch.compile(fused.quick_gelu.__wrapped__, backend=broken)
+    with pytest.raises(ModelError, match="COCOA_FUSED=0") as caught:
+        fused.run_compiled(compiled, torch.randn(3))
+    assert caught.value.code == "E_MODEL_KERNELS"

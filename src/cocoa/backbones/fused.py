@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cocoa.errors import ModelError
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,20 @@ def can_compile() -> bool:
     return reason is None
 
 
+def run_compiled(compiled: Callable[..., Any], *given: Any) -> Any:
+    """Returns what a compiled function gives. Raises `E_MODEL_KERNELS`, saying what to do, if it cannot be compiled."""
+    from torch._dynamo.exc import TorchDynamoException  # what compiles takes long to import
+
+    try:
+        return compiled(*given)
+    except TorchDynamoException as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            "E_MODEL_KERNELS",
+            f"no kernels can be made for this GPU: {reason}; with COCOA_FUSED=0 in the environment none are made",
+        ) from error
+
+
 def fused(function: Function) -> Function:
     """Returns a function of tensors that is one kernel where its first tensor is on a GPU."""
 
@@ -49,8 +65,9 @@ def fused(function: Function) -> Function:
 
     @wraps(function)
     def call(first: Tensor, *others: Any) -> Any:
-        run = compiled() if first.is_cuda and can_compile() else function
-        return run(first, *others)
+        if not (first.is_cuda and can_compile()):
+            return function(first, *others)
+        return run_compiled(compiled(), first, *others)
 
     return cast(Function, call)
 
