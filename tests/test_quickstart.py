@@ -49,7 +49,7 @@ def test_all_variants_see_the_same_labelled_pairs_and_cocoa_plus_no_more_others_
     ]
     assert seen[0] > seen[1] > 0
     first = json.loads((out / "runs" / "cocoa_plus" / "metrics.jsonl").read_text().splitlines()[0])
-    assert first["stage"] == "free-pairs" and set(first["losses"]) == {"contrastive", "bridged_text"}
+    assert first["stage"] == "free-pairs" and set(first["losses"]) == {"contrastive"}
 
 
 def test_the_model_and_the_index_open_and_answer(done):

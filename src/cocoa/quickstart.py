@@ -55,7 +55,7 @@ VARIANTS = {
     "cocoa_plus": ("free-pairs", "contrastive"),
 }
 """The stages of each way: the last one alone, the paper's three, and in place of its first two contrastive learning on
-the same unlabelled pairs with a light decoder beside it (docs/study.md)."""
+the same unlabelled pairs (docs/study.md)."""
 _NUM_PICTURES = 200
 _NUM_SHOWN = 4
 

@@ -98,7 +98,7 @@ def test_a_recipe_beyond_the_paper_ends_in_the_papers_stage_and_sees_as_many_pai
     assert free.steps * free.batch_size == sum(stage.steps * stage.batch_size for stage in paper.stages[:-1])
     sides = Counter(source.side for source in free.data if isinstance(source, ImageTextPairsSource))
     assert sides == {"image_to_text": 20}
-    assert [objective.kind for objective in free.objectives] == ["contrastive", "bridged_text"]
+    assert [objective.kind for objective in free.objectives] == ["contrastive"]
 
 
 def test_pairs_beyond_the_paper_are_pictures_with_their_captions(project: Path) -> None:
