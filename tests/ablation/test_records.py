@@ -181,7 +181,7 @@ def test_the_command_keeps_an_unfinished_study_and_repeats_a_run_from_its_record
     assert "10 records kept in" in answer.output
     answer = CliRunner().invoke(app, [*base, "--report-only", "--only", "light/short/1"])
     assert answer.exit_code == 1
-    assert "E_USAGE_RUN" in answer.output
+    assert "E_USAGE_RUN" in str(answer.exception)
     answer = CliRunner().invoke(app, [*base, "--repeat", "light/short/1"])
     assert answer.exit_code == 0, answer.output
     assert "The same numbers." in answer.output
