@@ -126,10 +126,16 @@ class EmbeddingModel(nn.Module):
     ) -> Tensor:
         """The vectors of rows; with `complete` the rows are outlines, and it returns the row that is read."""
         device = self.backbone.device
+        readers = num_readers(device)
 
         def prepare(chunk: Chunk) -> tuple[Chunk, Batch]:
             places = [place for [place] in chunk]
-            made = [rows[place] for place in places] if complete is None else list(reading.map(complete, places))
+            if complete is None:
+                made = [rows[place] for place in places]
+            elif readers == 1:
+                made = [complete(place) for place in places]  # here: a thread of its own would only be waited for
+            else:
+                made = list(reading.map(complete, places))
             return chunk, collate(self.backbone, made).to(device)
 
         def embed(ready: tuple[Chunk, Batch]) -> Tensor:
@@ -140,7 +146,7 @@ class EmbeddingModel(nn.Module):
         most = pass_tokens(device, self.backbone.hidden_size, max_batch_tokens)
         # Longest first, so that passes that run side by side end together.
         chunks = padded_chunks([row_length(row) for row in rows], most, device.type)[::-1]
-        with ThreadPoolExecutor(num_readers(device), thread_name_prefix="cocoa-picture") as reading:
+        with ThreadPoolExecutor(readers, thread_name_prefix="cocoa-picture") as reading:
             vectors = torch.cat(list(run_passes(chunks, prepare, embed, device)))
         order = torch.tensor([place for chunk in chunks for [place] in chunk]).argsort()
         return vectors[order.to(vectors.device)]
