@@ -20,7 +20,7 @@ from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, Loss, MaskedText, View
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import EncodedPairs, cut
-from cocoa.training.reconstruct import look, stage_row
+from cocoa.training.reconstruct import HiddenChunk, hide, look, stage_row
 from cocoa.training.trainee import Trainee
 
 WASTES = {
@@ -32,53 +32,38 @@ WASTES = {
 }
 
 
-Made = list[tuple[Batch, list[Any]]]
-"""The passes of a step: a batch, and what each objective hid in it."""
-
-
-def prepare(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]) -> Made:
+def prepare(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions, wastes: Sequence[str]) -> list[HiddenChunk]:
     """Returns the passes of a step of reconstruction with some wastes."""
     model, stage = trainee.model, trainee.stage
     rows = [stage_row(model, stage, query, target) for query, target in zip(pairs.queries, pairs.targets, strict=True)]
     device = model.backbone.device
     passes = [list(range(len(rows)))] if "padding" in wastes else _sorted_passes(rows, machine, device)
     draws = Draws(0, tuple(pairs.numbers))
-    made: Made = []
-    for places in passes:
-        batch = collate(model.backbone, [rows[place] for place in places])
-        hidden = []
-        for objective in trainee.objectives:
-            batch, parts = objective.hide(batch, draws.part(places))  # type: ignore[operator]
-            hidden.append(parts)
-        made.append((batch, hidden))
-    return made
+    objectives: list[Any] = list(trainee.objectives)
+    batches = [collate(model.backbone, [rows[place] for place in places]) for places in passes]
+    return [hide(objectives, batch, draws, places) for batch, places in zip(batches, passes, strict=True)]
 
 
-def plain_step(trainee: Trainee, pairs: EncodedPairs, made: Made, wastes: Sequence[str]) -> Losses:
+def plain_step(trainee: Trainee, pairs: EncodedPairs, made: list[HiddenChunk], wastes: Sequence[str]) -> Losses:
     """Returns the losses of prepared passes; leaves their gradients in the weights."""
     objectives: list[Any] = list(trainee.objectives)
-    totals = [sum(hidden[number].count for _, hidden in made) for number in range(len(objectives))]
+    totals = [sum(chunk.hidden[number].count for chunk in made) for number in range(len(objectives))]
     sums = [0.0] * len(objectives)
-    for batch, hidden in made:
+    for chunk in made:
         with trainee.precision():
-            loss = _loss(trainee, batch, hidden, totals, sums, wastes)
+            loss = _loss(trainee, chunk, totals, sums, wastes)
         loss.backward()  # type: ignore[no-untyped-call]
     return {o.name: each / max(1, total) for o, each, total in zip(objectives, sums, totals, strict=True)}
 
 
 def _loss(
-    trainee: Trainee,
-    batch: Batch,
-    hidden: Sequence[Any],
-    totals: Sequence[int],
-    sums: list[float],
-    wastes: Sequence[str],
+    trainee: Trainee, chunk: HiddenChunk, totals: Sequence[int], sums: list[float], wastes: Sequence[str]
 ) -> Tensor:
     """What a pass adds to the loss; the sums of all objectives are added to `sums`."""
-    model, stage = trainee.model, trainee.stage
-    view = _look_square(model, stage.layout, batch) if "mask" in wastes else look(model, stage.layout, batch)
+    model, layout, batch = trainee.model, trainee.stage.layout, chunk.batch
+    view = _look_square(model, layout, batch) if "mask" in wastes else look(model, layout, batch)
     shares = []
-    for number, (objective, parts) in enumerate(zip(trainee.objectives, hidden, strict=True)):
+    for number, (objective, parts) in enumerate(zip(trainee.objectives, chunk.hidden, strict=True)):
         everywhere = "head" in wastes and isinstance(objective, MaskedText)
         parts = moved(parts, view.states.device)
         found: Loss = _loss_everywhere(view, parts) if everywhere else objective.loss(view, parts)  # type: ignore[operator]

@@ -13,8 +13,8 @@ _GPU_SMALL_CHUNK_TOKENS = 8192
 """The same on a GPU, which computes so many in the time that it takes to tell it to (docs/performance.md)."""
 
 
-def small_chunk(max_tokens: int, device: str) -> int:
-    """Returns the padded tokens below which a pass of at most `max_tokens` is filled up, on a type of device."""
+def _small_chunk(max_tokens: int, device: str) -> int:
+    """The padded tokens below which a pass of at most `max_tokens` is filled up, on a type of device."""
     if device == "cuda":
         return min(_GPU_SMALL_CHUNK_TOKENS, max_tokens // 2)
     return min(_SMALL_CHUNK_TOKENS, max_tokens // 8)
@@ -28,7 +28,7 @@ def padded_chunks(lengths: Sequence[int], max_tokens: int, device: str = "cpu") 
     """
     chunks: list[Chunk] = []
     num_tokens = 0
-    small = small_chunk(max_tokens, device)
+    small = _small_chunk(max_tokens, device)
     for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
         # Sorted upwards, so the row that comes now is the longest of its chunk.
         padded = (len(chunks[-1]) + 1) * lengths[place] if chunks else 0

@@ -120,6 +120,11 @@ class Looks:
         return self._added[number, dtype]
 
 
+def placed(allowed: Tensor | Looks, device: torch.device) -> Tensor | Looks:
+    """Returns who may look at whom, as a square mask or as looks, on a device."""
+    return allowed.to(device) if isinstance(allowed, Looks) else sent(allowed, device)
+
+
 def _taken(states: Tensor, places: Sequence[Tensor]) -> list[Tensor]:
     """Returns [n, heads, Q, D] for each group, taken from [N, heads, S, D] in one gather."""
     heads, size = states.shape[1], states.shape[3]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -34,7 +34,6 @@ class VisionAttention(nn.Module):
         self.scaling: float = stock.scaling
         self.num_key_value_groups = 1  # what stock attention functions ask of a module
         self.is_causal = False
-        self.attention_dropout = 0.0
         family = vars(sys.modules[type(stock).__module__])
         self._eager: Callable[..., Any] = family["eager_attention_forward"]
 
@@ -75,10 +74,7 @@ class Calls:
     """
 
     def __init__(self, lengths: Sequence[int], device: str) -> None:
-        runs: list[tuple[int, int]] = []
-        for length in lengths:
-            same = bool(runs) and runs[-1][1] == length
-            runs[-1:] = [(runs[-1][0] + 1, length)] if same else [*runs[-1:], (1, length)]
+        runs = [(len(list(run)), length) for length, run in groupby(lengths)]
         kinds = sorted(set(lengths))
         self.sizes = runs
         self.order: Tensor | None = None

@@ -21,13 +21,12 @@ from cocoa.batch import Batch, Row, collate, row_length, single_row
 from cocoa.chunks import Chunk, padded_chunks
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
-from cocoa.looks import Looks
+from cocoa.looks import Looks, placed
 from cocoa.model.passes import num_readers, pass_tokens, run_passes
 from cocoa.model.shared_pictures import SharedPictures
 from cocoa.pooling import BRIDGE, Pooling
 from cocoa.prompts import PROMPTS
 from cocoa.sample import Sample
-from cocoa.transfer import sent
 
 _WINDOW = 512
 """Samples that are sorted together: enough for even passes."""
@@ -90,7 +89,7 @@ class EmbeddingModel(nn.Module):
         return self.backbone.hidden_states(
             batch.input_ids,
             batch.kinds,
-            _on(self.backbone.device, allowed),
+            placed(allowed, self.backbone.device),
             batch.position_ids,
             batch.pixel_values,
             batch.image_grid_thw,
@@ -104,8 +103,12 @@ class EmbeddingModel(nn.Module):
 
     def embed(self, batch: Batch, seen: Seen | None = None) -> Tensor:
         """Returns float32 [M, D] of unit length: each sample's e."""
+        return functional.normalize(self.pooled(batch, seen), dim=-1)
+
+    def pooled(self, batch: Batch, seen: Seen | None = None) -> Tensor:
+        """Returns float32 [M, D]: the same vectors before they get unit length."""
         states = self.states(batch, self.allowed(batch), seen, read_at=self.pooling.places(batch))
-        return functional.normalize(self.pooling.pool(states, batch).float(), dim=-1)
+        return self.pooling.pool(states, batch).float()
 
     def embed_all(self, samples: Sequence[Encoded], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:
         """Returns float32 [len(samples), D] in the order given, without gradients.
@@ -231,10 +234,6 @@ class EmbeddingModel(nn.Module):
         from cocoa.model.reading import read_model
 
         return read_model(folder, attention=attention, dtype=dtype, device=device, self_test=self_test)
-
-
-def _on(device: torch.device, allowed: Tensor | Looks) -> Tensor | Looks:
-    return allowed.to(device) if isinstance(allowed, Looks) else sent(allowed, device)
 
 
 def best_device() -> torch.device:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cocoa.backbones import Backbone
 from cocoa.batch import Batch
 from cocoa.layouts import LAYOUTS, Role
+from cocoa.looks import placed
 from cocoa.transfer import sent
 
 
@@ -41,7 +42,7 @@ class LightDecoder(nn.Module):
         everyone = LAYOUTS["bidirectional"]
         split = backbone.attention == "split"
         allowed = everyone.looks(apart.roles) if split else everyone.allowed(apart.roles)
-        allowed = allowed.to(embedded.device)
+        allowed = placed(allowed, embedded.device)
         for layer in self.layers:
             states = backbone.decode_once(layer, states, allowed, apart.position_ids)
         result: Tensor = self.norm(states)

@@ -22,7 +22,6 @@ from cocoa.planning.passes import Kind, Pass, Step
 from cocoa.planning.standin import Depth, stand_in
 from cocoa.recipe import MachineOptions, Recipe, Stage
 from cocoa.training.beside import target_batch, view_of_vectors
-from cocoa.training.contrast import pooled
 from cocoa.training.reconstruct import hide, look
 from cocoa.training.setup import model_of, set_up
 from cocoa.training.trainee import Trainee
@@ -132,7 +131,7 @@ def _work(trainee: Trainee, part: Pass) -> Callable[[], Tensor]:
             assert batch.image_grid_thw is not None
             with torch.no_grad():
                 seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
-        return pooled(model, batch, seen)
+        return model.pooled(batch, seen)
 
     return embed if part.kind == "single" else rebuild
 

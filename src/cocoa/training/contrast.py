@@ -20,7 +20,6 @@ from torch.nn import functional
 from cocoa.backbones import Seen
 from cocoa.batch import Batch, collate, row_length
 from cocoa.chunks import flattened
-from cocoa.model import EmbeddingModel
 from cocoa.objectives import Contrastive
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import EncodedPairs, cut
@@ -127,12 +126,6 @@ def single_chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions
     return made
 
 
-def pooled(model: EmbeddingModel, batch: Batch, seen: Seen | None = None) -> Tensor:
-    """Returns float32 [M, D]: the vectors of single rows, of any length; of unit length they are the embeddings."""
-    states = model.states(batch, model.allowed(batch), seen, read_at=model.pooling.places(batch))
-    return model.pooling.pool(states, batch).float()
-
-
 def _pool(trainee: Trainee, part: _Part, *, keep_seen: bool = False) -> Callable[[], Tensor]:
     def work() -> Tensor:
         model = trainee.model
@@ -144,7 +137,7 @@ def _pool(trainee: Trainee, part: _Part, *, keep_seen: bool = False) -> Callable
                 seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
             if keep_seen:
                 part.seen = seen
-        return pooled(model, batch, seen)
+        return model.pooled(batch, seen)
 
     return work
 

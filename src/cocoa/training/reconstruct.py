@@ -16,7 +16,7 @@ from cocoa.backbones import Encoded
 from cocoa.batch import Batch, Row, apart_row, closed_row, collate, joined_row, moved, row_length
 from cocoa.chunks import flattened
 from cocoa.layouts import LAYOUTS
-from cocoa.looks import Looks
+from cocoa.looks import placed
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, Loss, Reconstruction, View
 from cocoa.recipe import MachineOptions, Stage
@@ -24,7 +24,6 @@ from cocoa.training.batches import EncodedPairs, cut
 from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
-from cocoa.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def look(model: EmbeddingModel, layout: str, batch: Batch) -> View:
     """Returns the model's states of a batch under a layout, with all that made them."""
     allowed = model.allowed(batch, layout)
     batch = batch.to(model.backbone.device)
-    allowed = allowed.to(model.backbone.device) if isinstance(allowed, Looks) else sent(allowed, model.backbone.device)
+    allowed = placed(allowed, model.backbone.device)
     states = model.states(batch, allowed)
     vectors = None if batch.apart is None else model.pooling.pool(states, batch)
     return View(model.backbone, batch, allowed, states, vectors)
