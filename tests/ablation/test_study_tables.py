@@ -10,7 +10,7 @@ import pytest
 from studying import TEXT
 
 from cocoa.ablation.analysis import analyse
-from cocoa.ablation.records import STUDY
+from cocoa.ablation.records import STUDY, read_study, said
 from cocoa.ablation.study import load_study
 from cocoa.ablation.writing import has_place, markdown, put_between, runs_of, write_results
 from cocoa.errors import DataError, RecipeError
@@ -124,6 +124,11 @@ def test_the_page_has_a_place_for_each_study_that_is_evidence_and_says_so_where_
     for name in ("nano-core", "nano-full", "nano-few-shot"):
         assert has_place(page, name)
         assert name in kept or put_between(page, name, "None yet.", str(PAGE)) == page, "no number before the runs"
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)
+def test_a_kept_study_is_still_what_its_file_says_so_that_it_can_be_gone_on_with(kept):
+    assert said(read_study(kept)) == said(load_study(ROOT / "studies" / f"{kept.name}.yaml"))
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)
