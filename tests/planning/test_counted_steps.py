@@ -49,3 +49,24 @@ def test_a_step_does_and_holds_what_was_planned(
     assert costs.flops(planned, machine) == pytest.approx(counter.get_total_flops(), rel=0.03)
     if attention == "split":  # square masks are not planned for
         assert costs.beyond(planned, machine) - costs.gradients == pytest.approx(memory.peak, rel=0.25)
+
+
+@pytest.mark.parametrize("name", ["warm-up", "bridge", "contrastive"])
+def test_operations_are_those_of_rows_with_and_without_pictures_short_and_long(
+    name: str, sample: Callable[..., Any]
+) -> None:
+    """What a picture, a line and a token cost are told apart: no two passes have them in one relation."""
+    pairs = [
+        Pair(sample(" owl" * (3 + 9 * place), *([(84, 56 + 28 * (place % 2))] * (place % 3))), sample(" red" * 5))
+        for place in range(1, 13)
+    ]
+    recipe = make_recipe(name)
+    setup = ready(calm_backbone("split"), recipe)
+    setup.trainee.model.max_tokens = 4096
+    backbone, machine = setup.trainee.model.backbone, MachineOptions(chunk_tokens=256)
+    planned = step_of(setup.trainee.model, recipe.stages[0], [encode_pair(backbone, pair) for pair in pairs], machine)
+    assert len(planned.passes) > 4
+    with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
+        backward_step(setup.trainee, encoded(backbone, pairs), ALONE, machine, 0)
+    total = Costs(backbone, recipe, recipe.stages[0]).flops(planned, machine)
+    assert total == pytest.approx(counter.get_total_flops(), rel=0.01)

@@ -20,7 +20,7 @@ from cocoa.planning import devices as devices_module
 from cocoa.planning.costs import Costs, _work, trace
 from cocoa.planning.devices import open_device
 from cocoa.planning.lengths import measure_pair, positions, sample_pairs
-from cocoa.planning.passes import Pass, step_of
+from cocoa.planning.passes import Pass, Step, step_of
 from cocoa.planning.plan import Plan, plan
 from cocoa.planning.show import show
 from cocoa.planning.standin import Depth, stand_in
@@ -52,10 +52,14 @@ def make_recipe(
 
 
 def make_passes(recipe: Recipe, backbone: Backbone, size: int = 6) -> list[Pass]:
+    return make_step(recipe, backbone, size).passes
+
+
+def make_step(recipe: Recipe, backbone: Backbone, size: int = 6, device: str = "cpu") -> Step:
     stage = recipe.stages[0]
     model = EmbeddingModel(backbone, layout=stage.layout, max_tokens=recipe.max_tokens)
     pairs = sample_pairs(model, stage, open_data(recipe, stage), size).pairs
-    return step_of(model, stage, pairs, recipe.machine).passes
+    return step_of(model, stage, pairs, recipe.machine, device)
 
 
 @pytest.fixture
@@ -134,14 +138,21 @@ def test_hard_negatives_are_measured_too(shape: Backbone) -> None:
 
 def test_flops_of_a_decoder_layer_are_those_of_its_formula(shape: Backbone) -> None:
     recipe = make_recipe("contrastive")
-    [part] = make_passes(recipe, shape)
-    forward, backward = Costs(shape, recipe, recipe.stages[0])._units(part)
+    forward, backward = Costs(shape, recipe, recipe.stages[0])._units(make_step(recipe, shape), "single")
     config = shape.stock.config.text_config
     width, inner = config.hidden_size, config.intermediate_size
     keys = width * config.num_key_value_heads // config.num_attention_heads
     assert forward.layer == 2 * (2 * width * width + 2 * width * keys + 3 * width * inner)
     assert forward.layer_look == 2 * 2 * width
     assert backward.layer == 2 * forward.layer
+
+
+def test_a_gpu_is_planned_with_the_larger_passes_that_it_is_given(shape: Backbone) -> None:
+    recipe = make_recipe("contrastive", extra="machine: {chunk_tokens: 8192}")
+    here, there = (make_step(recipe, shape, 256, device).passes for device in ("cpu", "cuda"))
+    assert len(there) < len(here)
+    assert sum(part.tokens for part in there) == sum(part.tokens for part in here)
+    assert open_device("h200").type == "cuda"
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import AdamW
@@ -139,14 +140,16 @@ def _work(trainee: Trainee, part: Pass) -> Callable[[], Tensor]:
 @dataclass(frozen=True)
 class Flops:
     """FLOPs of a forward or backward pass for each unit of work: a decoder layer's for each token and each look of a
-    token at a token, a vision block's for each patch and each look of a patch at a patch, all others' for each token
-    and look."""
+    token at a token, a vision block's for each patch and each look of a patch at a patch, all others' for each token,
+    each patch (its embedding and what merges it), each line (the last layer's for e alone) and each look."""
 
     layer: float = 0.0
     layer_look: float = 0.0
     block: float = 0.0
     block_look: float = 0.0
     rest: float = 0.0
+    rest_patch: float = 0.0
+    rest_line: float = 0.0
     rest_look: float = 0.0
 
     def tower(self, part: Pass, depth: Depth) -> float:
@@ -156,7 +159,8 @@ class Flops:
     def of(self, part: Pass, depth: Depth) -> float:
         """Returns the FLOPs of a pass."""
         layers = depth.layers * (self.layer * part.places + self.layer_look * part.area)
-        return layers + self.tower(part, depth) + self.rest * part.places + self.rest_look * part.area
+        rest = self.rest * part.places + self.rest_patch * part.patches + self.rest_line * len(part.lines)
+        return layers + self.tower(part, depth) + rest + self.rest_look * part.area
 
 
 class Costs:
@@ -236,7 +240,7 @@ class Costs:
         depth = depth or self.depth
         total = 0.0
         for part in (*step.passes, *step.apart):
-            forward, backward = self._units(part)
+            forward, backward = self._units(step, part.kind)
             total += forward.of(part, depth) + backward.of(part, depth)
             if part.kind == "single" and not step.fits(machine):
                 total += forward.of(part, depth)
@@ -244,13 +248,19 @@ class Costs:
                     total -= forward.tower(part, depth)
         return total
 
-    def _units(self, part: Pass) -> tuple[Flops, Flops]:
-        if part.kind not in self._flops or (part.patches and not self._flops[part.kind][0].block):
-            sample = part.part(max(1, _PART_PLACES // part.length))
-            traces = [self._trace([sample], depth=depth) for depth in _DEPTHS]
-            forward = _units_of(sample, [one.forward for one in traces])
-            self._flops[part.kind] = forward, _units_of(sample, [one.backward for one in traces])
-        return self._flops[part.kind]
+    def _units(self, step: Step, kind: Kind) -> tuple[Flops, Flops]:
+        parts = [part for part in (*step.passes, *step.apart) if part.kind == kind]
+        has_pictures = any(part.patches for part in parts)
+        if kind not in self._flops or (has_pictures and not self._flops[kind][0].block):
+            first, *others = (part.part(max(1, _PART_PLACES // part.length)) for part in _unlike(parts))
+            depths = [self._trace([first], depth=depth) for depth in _DEPTHS]
+            samples = [first, *others]
+            shallow = [depths[0], *(self._trace([part], depth=_DEPTHS[0]) for part in others)]
+            self._flops[kind] = (
+                _units_of(samples, [one.forward for one in depths], [one.forward for one in shallow]),
+                _units_of(samples, [one.backward for one in depths], [one.backward for one in shallow]),
+            )
+        return self._flops[kind]
 
 
 _DEPTHS = (Depth(1, 1), Depth(2, 1), Depth(1, 2))
@@ -264,15 +274,34 @@ def _largest(passes: list[Pass]) -> list[Pass]:
     return most[:1] if most[0].patches == most[1].patches else most
 
 
-def _units_of(part: Pass, counts: list[Counter[str]]) -> Flops:
-    shallow, deeper, seeing = counts
-    layer, layer_look = (deeper[kind] - shallow[kind] for kind in ("other", "attention"))
-    block, block_look = (seeing[kind] - shallow[kind] for kind in ("other", "attention"))
-    return Flops(
+def _unlike(passes: list[Pass]) -> list[Pass]:
+    """The pass with the most patches, and the ones with the shortest, middle and longest lines."""
+    ordered = sorted(passes, key=lambda part: part.length)
+    chosen = [max(passes, key=lambda part: part.patches), ordered[0], ordered[len(ordered) // 2], ordered[-1]]
+    return list({id(part): part for part in chosen}.values())
+
+
+def _units_of(parts: list[Pass], depths: list[Counter[str]], shallow: list[Counter[str]]) -> Flops:
+    """The units that explain the first part at several depths, and all parts (`shallow`) at the first of these."""
+    part = parts[0]
+    one, deeper, seeing = depths
+    layer, layer_look = (deeper[kind] - one[kind] for kind in ("other", "attention"))
+    block, block_look = (seeing[kind] - one[kind] for kind in ("other", "attention"))
+    units = Flops(
         layer=layer / part.places,
         layer_look=layer_look / part.area,
         block=block / max(1, part.patches),
         block_look=block_look / max(1, part.patch_area),
-        rest=(shallow["other"] - layer - block) / part.places,
-        rest_look=(shallow["attention"] - layer_look - block_look) / part.area,
+        rest_look=(one["attention"] - layer_look - block_look) / part.area,
     )
+    sizes = np.array([[each.places, each.patches, len(each.lines)] for each in parts], dtype=float)
+    rest = [
+        count["other"] - units.layer * each.places - units.block * each.patches
+        for each, count in zip(parts, shallow, strict=True)
+    ]
+    # In shares of each part, so that a small one counts as much as a large one; of the answers the smallest, where the
+    # parts are too alike to say.
+    scale = sizes.max(axis=0).clip(min=1.0)
+    weight = 1 / sizes[:, :1]
+    found = np.linalg.lstsq(sizes / scale * weight, np.array(rest) * weight[:, 0], rcond=None)[0] / scale
+    return replace(units, rest=float(found[0]), rest_patch=float(found[1]), rest_line=float(found[2]))

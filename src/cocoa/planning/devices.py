@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 import psutil  # type: ignore[import-untyped]
 import torch
@@ -46,7 +46,7 @@ class Device:
     """A device for each rank. Without `rates` it is this machine, whose speed must be tried out.
 
     `base_bytes` are taken before any weight is; `gap_rate` is what the allocator holds in gaps, a byte of activations;
-    `holds_data` says that the pictures read ahead are in its memory too.
+    `type` is torch's word for it, `cpu` or `cuda`.
     """
 
     name: str
@@ -55,8 +55,13 @@ class Device:
     base_bytes: int
     gap_rate: float
     basis: str
-    holds_data: bool
+    type: Literal["cpu", "cuda"]
     rates: Rates | None = None
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether the pictures that are read ahead are in its memory too."""
+        return self.type == "cpu"
 
 
 def open_device(name: str) -> Device:
@@ -80,7 +85,7 @@ def open_device(name: str) -> Device:
         entry["base_bytes"],
         entry["gap_rate"],
         entry["basis"],
-        holds_data=False,
+        type="cuda",
         rates=rates,
     )
 
@@ -101,10 +106,10 @@ def _here() -> Device:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         basis = "measured here; the memory of the CUDA context and the allocator's gaps are assumed"
-        return Device(HERE, properties.name, properties.total_memory, 1_000_000_000, _GPU_GAPS, basis, holds_data=False)
+        return Device(HERE, properties.name, properties.total_memory, 1_000_000_000, _GPU_GAPS, basis, type="cuda")
     title = f"this machine, {torch.get_num_threads()} threads"
     memory = psutil.virtual_memory().total
-    return Device(HERE, title, memory, _base_bytes(), _CPU_GAPS, "measured here", holds_data=True)
+    return Device(HERE, title, memory, _base_bytes(), _CPU_GAPS, "measured here", type="cpu")
 
 
 @lru_cache(maxsize=1)

@@ -133,8 +133,11 @@ class Step:
         return sum(part.places for part in self.single) <= machine.chunk_tokens
 
 
-def step_of(model: EmbeddingModel, stage: Stage, pairs: Sequence[EncodedPair], machine: MachineOptions) -> Step:
-    """Returns the passes of a step on these pairs."""
+def step_of(
+    model: EmbeddingModel, stage: Stage, pairs: Sequence[EncodedPair], machine: MachineOptions, device: str = "cpu"
+) -> Step:
+    """Returns the passes of a step on these pairs, cut as for a type of device."""
+    where = torch.device(device)
     kinds = {options.rows for options in stage.objectives}
     joined, single, apart = [], [], []
     if stage.reads_queries_once:
@@ -148,12 +151,12 @@ def step_of(model: EmbeddingModel, stage: Stage, pairs: Sequence[EncodedPair], m
     splits = model.backbone.attention == "split"
     layout = LAYOUTS[stage.layout] if splits else None
     return Step(
-        _passes(joined, cut(_lengths(joined), machine), "joined", layout),
-        _passes(single, cut(_lengths(single), machine), "single", layout),
+        _passes(joined, cut(_lengths(joined), machine, where), "joined", layout),
+        _passes(single, cut(_lengths(single), machine, where), "single", layout),
         # As `training.beside` cuts them.
         _passes(
             apart,
-            padded_chunks(_lengths(apart), machine.chunk_tokens),
+            padded_chunks(_lengths(apart), machine.chunk_tokens, device),
             "apart",
             LAYOUTS["bidirectional"] if splits else None,
         ),

@@ -198,7 +198,7 @@ class _StagePlanner:
         places = range(count * size)
         taken: list[EncodedPair] = [pairs[place % len(pairs)] for place in places]
         return [
-            step_of(self.model, self.stage, taken[number * size : (number + 1) * size], machine)
+            step_of(self.model, self.stage, taken[number * size : (number + 1) * size], machine, self.device.type)
             for number in range(count)
         ]
 
