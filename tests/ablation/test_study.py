@@ -46,6 +46,12 @@ def test_the_full_study_has_the_arms_and_seeds_that_the_protocol_names():
         ("stages: [warm-up, light, contrastive]", "stages: [warm-up, contrastive]", "stage 'light' has no effect"),
         ("seeds: [7]", "seeds: [1]", "seeds of tuning must not be seeds of the study"),
         ("tuning: {trials: 2, seeds: [7]}", "", "only together"),
+        (
+            "path: generated/validation, only: [scene_cls_seen]",
+            "path: generated/scenes, held_out: {share: 0.3}",
+            """stage 'contrastive' may train on what is tuned by; give its data held_out: {"share":0.3,"seed":0}""",
+        ),
+        ("only: [scene_cls_seen, scene_i2t_combo]", "held_out: {share: 0.3}", "held_out is of validation"),
         ("seeds: [0, 1]", "seeds: [0, 0]", "a seed is listed twice"),
         ("{name: short}", "{name: long}", "budget names must differ"),
         ("rate: 0.7", "rate: 7", "arm light, budget short: stages.1.objectives.0.rate"),
@@ -90,3 +96,20 @@ def test_an_address_says_what_is_trained_and_not_where(tmp_path):
         folder.mkdir()
         found.append(links(load(folder), "light", folder))
     assert found[0] == found[1]
+
+
+def test_tuning_looks_at_rows_that_are_held_out_of_training(tmp_path):
+    text = TEXT.replace(
+        "path: generated/validation, only: [scene_cls_seen]", "path: generated/scenes, held_out: {share: 0.3}"
+    )
+    text = text.replace(
+        "path: generated/scenes}]\n    steps", "path: generated/scenes, held_out: {share: 0.3}}]\n    steps"
+    )
+    study = load(tmp_path, text)
+    job = Job(study, tmp_path / "out", folder=tmp_path)
+    job.draw_sets()
+    asked = {question.query.key for task in job.tasks("tuning") for question in task.questions}
+    [source] = study.recipe(study.arms[0], study.budgets[0], 0, folder=tmp_path, data=job.data).stages[0].data
+    pairs = source.build()
+    assert asked
+    assert not asked & {pairs[number].query.key for number in range(len(pairs))}

@@ -21,6 +21,7 @@ from cocoa.ablation.records import SCORED, STUDY, Kind, Record, models_of, read_
 from cocoa.ablation.study import GENERATED, Arm, Budget, Study, TaskFolder, placed
 from cocoa.ablation.trials import Standing, Trial
 from cocoa.claims import Claims
+from cocoa.data.held_out import held_out_tasks
 from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.errors import DataError, RecipeError, UsageError
@@ -263,10 +264,14 @@ class Job:
         """Returns what runs that count, or tuning, are scored on; its sets must be drawn."""
         folders = self.study.tests if kind == "runs" else self.study.validation
         if folders not in self._tasks:
-            self._tasks[folders] = [
-                task for each in folders for task in read_tasks(placed(each.path, self.folder, self.data), each.only)
-            ]
+            self._tasks[folders] = [task for each in folders for task in self._read(each)]
         return self._tasks[folders]
+
+    def _read(self, tasks: TaskFolder) -> list[Task]:
+        place = placed(tasks.path, self.folder, self.data)
+        if tasks.held_out is not None:
+            return held_out_tasks(place, tasks.held_out, tasks.only)
+        return read_tasks(place, tasks.only)
 
     # The folder.
 

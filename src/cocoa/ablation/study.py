@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from cocoa.data.held_out import HeldOut
 from cocoa.errors import RecipeError
 from cocoa.options import Options
 from cocoa.pooling import Pooling
@@ -20,6 +21,9 @@ from cocoa.recipe import BackboneOptions, Count, MachineOptions, Recipe, parse_r
 
 GENERATED = "generated"
 """Paths that begin with this word are of task sets that the study draws for itself."""
+
+# Sources whose rows may be held out; generated pairs have seeds.
+_OF_FILES = ("image_text_pairs", "mmeb_train")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
@@ -40,6 +44,8 @@ class TaskFolder(Options):
     """A folder in MMEB's format; `generated/NAME` is one of `generated`."""
     only: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The tasks of the folder that count; None: all."""
+    held_out: HeldOut | None = None
+    """Of validation: its tasks are made of the folder's training rows that are held out, see `held_out_tasks`."""
 
 
 class Arm(Options):
@@ -130,9 +136,22 @@ class Study(Options):
             raise ValueError(f"stage {idle[0]!r} has no effect: no arm has it")
         if (self.tuning is None) != (not self.validation):
             raise ValueError("tuning and validation have an effect only together")
+        if any(each.held_out is not None for each in self.tests):
+            raise ValueError("tests are tables of their own; held_out is of validation")
+        for each in self.validation:
+            if each.held_out is not None:
+                self._holds_out(each.held_out)
         if self.tuning is not None and set(self.tuning.seeds) & set(self.seeds):
             raise ValueError("seeds of tuning must not be seeds of the study")
         return self
+
+    def _holds_out(self, held_out: HeldOut) -> None:
+        for name, stage in self.stages.items():
+            for source in stage.get("data", ()):
+                own = {"seed": 0, **(source.get("held_out") or {})}
+                if source.get("kind") in _OF_FILES and own != held_out.model_dump():
+                    said = f"give its data held_out: {held_out.model_dump_json()}"
+                    raise ValueError(f"stage {name!r} may train on what is tuned by; {said}")
 
     def arm(self, name: str) -> Arm:
         """Returns the arm of a name."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cocoa.data.mmeb_folders import Subset, choose, find_subsets, raise_all, read_manifest
 from cocoa.data.mmeb_images import find_mmeb_images
@@ -45,14 +46,14 @@ def read_tasks(
             for a broken manifest; FolderError E_DATA_FOLDER for everything that is wrong with the tables, said at once.
     """
     subsets = choose(find_subsets(folder, "test"), names, folder)
-    facts = [_read_facts(subset) for subset in subsets]
+    facts = [read_facts(subset) for subset in subsets]
     repairs = [repairs_for(subset.name, rules) for subset in subsets]
     problems: list[CocoaError] = []
     # All columns first: a wrong file must not cost the minutes in which the rows of the others are read.
     sound = [_check_tables(subset, problems) for subset in subsets]
     finders: dict[tuple[Path, ...], Find] = {}
     tasks = []
-    for subset, (meta_task, chance, blind, split), repair, fits in zip(subsets, facts, repairs, sound, strict=True):
+    for subset, known, repair, fits in zip(subsets, facts, repairs, sound, strict=True):
         if not fits:
             continue
         places = subset.image_folders if images is None else (images,)
@@ -63,15 +64,30 @@ def read_tasks(
             problems.append(error)
             continue
         questions = _Reader(subset.name, finders[places], repair, problems).read(subset.tables)
+        chance = known.chance
         if questions and chance is None:
             chance = sum(1 / len(question.candidates) for question in questions) / len(questions)
-        tasks.append(Task(subset.name, meta_task, tuple(questions), chance, blind, split))
+        tasks.append(Task(subset.name, known.meta_task, tuple(questions), chance, known.blind, known.split))
     raise_all(problems, folder)
     return tasks
 
 
-def _read_facts(subset: Subset) -> tuple[MetaTask, float | None, float | None, Any]:
-    """The meta-task, chance, blind score and split of a task, from its manifest or the benchmark's table."""
+@dataclass(frozen=True)
+class TaskFacts:
+    """What is known of a task beside its questions; None: not known. See `Task`."""
+
+    meta_task: MetaTask
+    chance: float | None
+    blind: float | None
+    split: Literal["ind", "ood"] | None
+
+
+def read_facts(subset: Subset) -> TaskFacts:
+    """Returns what its manifest or the benchmark's table says of a task.
+
+    Raises:
+        DataError: E_DATA_TASK where no meta-task is known, E_DATA_READ for a broken manifest.
+    """
     name, manifest = subset.name, subset.manifest
     entry = read_manifest(manifest).get(name, {})
     known = TASKS.get(name)
@@ -90,7 +106,7 @@ def _read_facts(subset: Subset) -> tuple[MetaTask, float | None, float | None, A
     split = entry.get("split") or (known.split if known else None)
     if split not in ("ind", "ood", None):
         raise DataError("E_DATA_READ", f"split of task {name!r} is neither 'ind' nor 'ood'", where=str(manifest))
-    return meta_task, chance, blind, split
+    return TaskFacts(meta_task, chance, blind, split)
 
 
 def _check_tables(subset: Subset, problems: list[CocoaError]) -> bool:

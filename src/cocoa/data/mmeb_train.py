@@ -12,7 +12,7 @@ from cocoa.data.mmeb_folders import choose, find_subsets, raise_all, split_of
 from cocoa.data.mmeb_images import find_mmeb_images
 from cocoa.data.mmeb_schema import Kind, check_columns
 from cocoa.data.mmeb_side import image_folder, pair_up, read_images, read_side, read_texts
-from cocoa.data.tables import find_tables, read_each
+from cocoa.data.tables import Keep, find_tables, read_each
 from cocoa.errors import CocoaError, DataError
 from cocoa.images import ImageSource
 from cocoa.sample import Pair
@@ -32,7 +32,8 @@ class MmebTrain:
 
     Image paths are relative to the table's folder, to the one above `train/`, or to the snapshot; see
     `find_mmeb_images`. All rows are checked when read: bad ones go to `on_bad` and are left out. `limit` takes the
-    first good rows of each table. `groups` is the number of pairs of each table. Shards of one subset are one table.
+    first good rows of each table that `keep` is true for. `groups` is the number of pairs of each table. Shards of one
+    subset are one table.
 
     Raises:
         DataError: E_DATA_COLUMN or E_DATA_TYPE before any row is read; FolderError E_DATA_FOLDER for several at once.
@@ -46,30 +47,56 @@ class MmebTrain:
         on_bad: OnBad = fail,
         split: str = "original",
         subsets: Sequence[str] | None = None,
+        keep: Keep | None = None,
     ) -> None:
         tables = _find(path, split, subsets)
         _check(path, [shard for shards, _ in tables for shard in shards])
-        finders: dict[Folders, Callable[[str], ImageSource]] = {}
-        self._pairs: list[Pair] = []
-        sizes = []
-        for shards, folders in tables:
-            if folders not in finders:
-                finders[folders] = find_mmeb_images(folders)
-            make = partial(_read_pair, finders[folders])
-            pairs: list[Pair] = []
-            for shard in shards:
-                left = None if limit is None else limit - len(pairs)
-                if left != 0:
-                    pairs += read_each(shard, tuple(_COLUMNS), tuple(_NEGATIVES), make, limit=left, on_bad=on_bad)
-            self._pairs += pairs
-            sizes.append(len(pairs))
-        self.groups = tuple(sizes)
+        # Tables of one set share its images, which are listed once.
+        finders = {folders: find_mmeb_images(folders) for _, folders in tables}
+        groups = [
+            read_pairs(shards, folders, limit=limit, on_bad=on_bad, keep=keep, find=finders[folders])
+            for shards, folders in tables
+        ]
+        self._pairs = [pair for group in groups for pair in group]
+        self.groups = tuple(map(len, groups))
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> Pair:
         return self._pairs[index]
+
+
+def read_pairs(
+    shards: Tables,
+    folders: Folders,
+    *,
+    limit: int | None = None,
+    on_bad: OnBad = fail,
+    keep: Keep | None = None,
+    may_be_empty: bool = False,
+    find: Callable[[str], ImageSource] | None = None,
+) -> list[Pair]:
+    """Returns the pairs of one table, in its shards' order, whose images lie in the folders; see `MmebTrain`.
+
+    `find` is what `find_mmeb_images` returned for the folders, if that is known; for the others see `read_each`.
+    """
+    make = partial(_read_pair, find or find_mmeb_images(folders))
+    pairs: list[Pair] = []
+    for shard in shards:
+        left = None if limit is None else limit - len(pairs)
+        if left != 0:
+            pairs += read_each(
+                shard,
+                tuple(_COLUMNS),
+                tuple(_NEGATIVES),
+                make,
+                limit=left,
+                on_bad=on_bad,
+                keep=keep,
+                may_be_empty=may_be_empty,
+            )
+    return pairs
 
 
 def _read_pair(find: Callable[[str], ImageSource], row: dict[str, Any], where: str) -> Pair:

@@ -9,10 +9,13 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 from pydantic import Field, model_validator
 
 from cocoa.data.bad_rows import OnBad, fail
+from cocoa.data.held_out import HeldOut
 from cocoa.data.image_text_pairs import ImageTextPairs
+from cocoa.data.mmeb_side import read_image
 from cocoa.data.mmeb_train import MmebTrain
 from cocoa.data.scene_pairs import ScenePairs
 from cocoa.data.sides import Side
+from cocoa.data.tables import Keep
 from cocoa.options import Options
 from cocoa.sample import Pair
 
@@ -77,12 +80,15 @@ class ImageTextPairsSource(Options):
     """Good rows kept."""
     side: Side = "image_to_text"
     """What is read and what is rebuilt; `other_text` is the text with its parts in another order."""
+    held_out: HeldOut | None = None
+    """Pictures that are not trained on, so that a study can tune by them; None: all are."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How often its pairs come in an epoch: 0.5 every other epoch, 2 twice."""
 
     def build(self, on_bad: OnBad = fail) -> Pairs:
         """Returns the pairs; bad rows go to `on_bad`."""
-        return ImageTextPairs(self.path, limit=self.limit, on_bad=on_bad, side=self.side)
+        keep = None if self.held_out is None else _shows_nothing_of(self.held_out)
+        return ImageTextPairs(self.path, limit=self.limit, on_bad=on_bad, side=self.side, keep=keep)
 
 
 class MmebTrainSource(Options):
@@ -96,12 +102,19 @@ class MmebTrainSource(Options):
     """Which split of each subset of a published folder: `original` or `diverse_instruction`."""
     subsets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The subsets of a published folder to take; None: all."""
+    held_out: HeldOut | None = None
+    """Pictures that are not trained on, so that a study can tune by them; None: all are."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How often its pairs come in an epoch: 0.5 every other epoch, 2 twice."""
 
     def build(self, on_bad: OnBad = fail) -> Pairs:
         """Returns the pairs; bad rows go to `on_bad`."""
-        return MmebTrain(self.path, limit=self.limit, on_bad=on_bad, split=self.split, subsets=self.subsets)
+        keep = None if self.held_out is None else self.held_out.trains
+        return MmebTrain(self.path, limit=self.limit, on_bad=on_bad, split=self.split, subsets=self.subsets, keep=keep)
+
+
+def _shows_nothing_of(held_out: HeldOut) -> Keep:
+    return lambda row, where: not held_out.holds(read_image(row["image_path"], where))
 
 
 Source = Annotated[ScenePairsSource | ImageTextPairsSource | MmebTrainSource, Field(discriminator="kind")]

@@ -28,6 +28,9 @@ _REMEMBERED = 1 << 16
 
 Made = TypeVar("Made")
 
+Keep = Callable[[dict[str, Any], str], bool]
+"""Whether a row, read at a place, is wanted."""
+
 
 def find_tables(folder: Path) -> list[Path]:
     """Returns the tables directly in a folder, by name, without hidden files and manifests."""
@@ -58,15 +61,17 @@ def read_each(
     *,
     limit: int | None = None,
     on_bad: OnBad = fail,
+    keep: Keep | None = None,
+    may_be_empty: bool = False,
 ) -> list[Made]:
     """Returns what `make(row, where)` makes of the rows, in their order, the first `limit` of them.
 
-    Rows that cannot be read, or that `make` raises a CocoaError for, go to `on_bad` and do not count; rows after the
-    last that is wanted are not looked at.
+    Rows that `keep(row, where)` is false for are left out. Rows that cannot be read, or that `make` raises a CocoaError
+    for, go to `on_bad` and do not count; rows after the last that is wanted are not looked at.
 
     Raises:
-        DataError: E_DATA_EMPTY if no row is left (E_DATA_COLUMN if all of them lack columns), and what `number_rows`
-            raises.
+        DataError: E_DATA_EMPTY if no row is left, unless it `may_be_empty` (E_DATA_COLUMN if all of them lack columns),
+            and what `number_rows` raises.
     """
     problems: dict[str, CocoaError] = {}
 
@@ -78,6 +83,8 @@ def read_each(
         for number, row in number_rows(path, columns, optional, refuse):
             where = f"{path}:{number}"
             try:
+                if keep is not None and not keep(row, where):
+                    continue
                 made = make(row, where)
             except CocoaError as error:
                 refuse(error.at(where))
@@ -85,7 +92,7 @@ def read_each(
                 yield made
 
     kept = list(islice(good(), limit))
-    if not kept:
+    if not kept and not may_be_empty:
         raise _no_rows(path, problems)
     return kept
 
