@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cocoa.data.held_out import MOST_CANDIDATES, HeldOut, held_out_tasks
+from cocoa.data.held_out import HELD_OUT, MOST_CANDIDATES, HeldOut, held_out_tasks
 from cocoa.data.image_text_pairs import ImageTextPairs
 from cocoa.data.mmeb_train import MmebTrain
 from cocoa.data.scene_tasks import write_scene_tasks
@@ -105,7 +105,7 @@ def test_questions_have_the_right_candidate_first_and_no_candidate_twice(scenes:
 
 
 def test_candidates_are_the_answers_of_the_table_or_in_grounding_the_crops_of_the_picture(scenes: Path) -> None:
-    tasks = {task.name: task for task in held_out_tasks(scenes, FIFTH)}
+    tasks = {task.name.removesuffix(HELD_OUT): task for task in held_out_tasks(scenes, FIFTH)}
     answers = {pair.target.key for pair in MmebTrain(scenes / "train" / "scene_vqa.parquet")}  # type: ignore[attr-defined]
     for question in tasks["scene_vqa"].questions:
         assert {candidate.key for candidate in question.candidates} == answers
@@ -154,7 +154,7 @@ def test_a_share_that_holds_out_nothing_is_refused(scenes: Path) -> None:
 def test_the_open_sets_hold_out_a_part_of_every_task() -> None:
     tasks = held_out_tasks(OPEN, HeldOut(share=0.1), most=50)
     names = {path.stem for path in OPEN.glob("*/train/*.parquet")}
-    assert {task.name for task in tasks} == names
+    assert {task.name.removesuffix(HELD_OUT) for task in tasks} == names
     assert all(len(task.questions) >= 5 for task in tasks), {task.name: len(task.questions) for task in tasks}
     seen = pictures(*(pair.query for pair in trained_on(OPEN, HeldOut(share=0.1))))
     assert not seen & {p for task in tasks for question in task.questions for p in pictures(question.query)}

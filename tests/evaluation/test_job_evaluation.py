@@ -9,6 +9,7 @@ import pytest
 from evaluating import save_model
 from rich.console import Console
 
+from cocoa.data.held_out import HeldOut
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.errors import UsageError
 from cocoa.evaluation.job import run_job
@@ -40,6 +41,13 @@ def test_a_part_of_a_set_has_no_overall_anywhere(home, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report.html", "receipt.json", "cache"}
     for name in ("results.json", "report.html"):
         assert "overall" not in (tmp_path / name).read_text()
+
+
+def test_what_is_held_out_of_training_is_scored_under_names_of_its_own(home, tmp_path):
+    result = run_job(home / "model", home / "tasks", tmp_path, held_out=HeldOut(share=0.4), processes=2)
+    written = json.loads((tmp_path / "results.json").read_text())["tasks"]
+    assert set(written) == {f"scene_{task}_held_out" for task in ("cls", "grounding", "i2t", "t2i", "vqa")}
+    assert "overall" in result.summary
 
 
 def test_without_out_nothing_is_written(home, tmp_path, monkeypatch):

@@ -20,6 +20,13 @@ def evaluate(
     tasks: Annotated[str, typer.Option(help="Folder in MMEB's format, folder of such folders, mmeb-v1, or hub id.")],
     out: Annotated[Path | None, typer.Option(help="Folder for results.json and report.html.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Score this task only (may be repeated).")] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, max=0.999, help="Score this share of the training tables instead; see held_out of data."
+        ),
+    ] = None,
+    held_out_seed: Annotated[int, typer.Option(help="Which share it is.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Where vectors are kept for others; default OUT/cache.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
 ) -> None:
@@ -27,6 +34,7 @@ def evaluate(
 
     On several GPUs: --workers 8, or torchrun --nproc-per-node 8 -m cocoa evaluate MODEL --tasks DIR --out DIR
     """
+    from cocoa.data.held_out import HeldOut
     from cocoa.evaluation.job import run_job
     from cocoa.evaluation.progress import EvaluationProgress
 
@@ -36,6 +44,7 @@ def evaluate(
             tasks,
             out,
             only=only,
+            held_out=None if held_out is None else HeldOut(share=held_out, seed=held_out_seed),
             cache=cache,
             processes=workers,
             on_pictures=progress.pictures,

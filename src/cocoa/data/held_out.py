@@ -20,6 +20,8 @@ from cocoa.images import image_key
 from cocoa.options import Options
 from cocoa.sample import Pair, Question, Sample, Task
 
+HELD_OUT = "_held_out"
+"""What is put to a table's name, so that nobody takes such a task for the test of that name."""
 MOST_CANDIDATES = 100
 """Answers of a held-out question where others' are its wrong candidates."""
 
@@ -66,7 +68,7 @@ def _bare(path: str) -> str:
 def held_out_tasks(
     folder: Path, held_out: HeldOut, names: Sequence[str] | None = None, *, most: int = 300
 ) -> list[Task]:
-    """Returns a task for each training table of a folder that has at least one held-out row, right candidates first.
+    """Returns a task NAME_held_out for each training table of a folder with held-out rows, right candidates first.
 
     The folder is one that `read_tasks` reads, with `train/` beside or in place of `test/`. The questions of a task are
     at most `most` of its held-out rows, spread evenly. Candidates: a row's own hard negatives, if the table has any,
@@ -92,7 +94,7 @@ def _task(subset: Subset, held_out: HeldOut, most: int) -> Task:
     made = [Question(pair.query, (pair.target, *candidates.wrong(pair))) for pair in chosen]
     questions = tuple(question for question in made if len(question.candidates) > 1)
     chance = sum(1 / len(question.candidates) for question in questions) / max(1, len(questions))
-    return Task(subset.name, facts.meta_task, questions, chance)
+    return Task(subset.name + HELD_OUT, facts.meta_task, questions, chance)
 
 
 class _Candidates:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cocoa.crew import crew, leave_with_parent, take_device
+from cocoa.data.held_out import HeldOut, held_out_tasks
 from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.mmeb_folders import find_data
 from cocoa.errors import CocoaError, UsageError
@@ -18,18 +19,27 @@ from cocoa.evaluation.vectors import SHARD_SIZE, Progress, embed_tasks
 from cocoa.files import write_file
 from cocoa.model import EmbeddingModel, fingerprint
 from cocoa.report.evaluation_page import evaluation_page
+from cocoa.sample import Task
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is evaluated: a model folder, on the tasks of a folder (all of them, or `only` some)."""
+    """What is evaluated: a model folder, on the tasks of a folder (all of them, or `only` some), or on what is held out
+    of its training tables."""
 
     model: Path
     tasks: Path
     only: tuple[str, ...] | None
+    held_out: HeldOut | None
     cache: Path | None
     workers: int
     shard_size: int
+
+    def read(self) -> list[Task]:
+        """Returns the tasks."""
+        if self.held_out is not None:
+            return held_out_tasks(self.tasks, self.held_out, self.only)
+        return read_tasks(self.tasks, self.only)
 
 
 def run_job(
@@ -38,6 +48,7 @@ def run_job(
     out: Path | None = None,
     *,
     only: Sequence[str] | None = None,
+    held_out: HeldOut | None = None,
     cache: Path | None = None,
     processes: int = 1,
     workers: int = 4,
@@ -55,6 +66,7 @@ def run_job(
         tasks: a folder, a hub id, or the short name of one.
         out: where results go; None: nowhere.
         only: names of the tasks to score; a part of the tasks has no mean.
+        held_out: score what is held out of the folder's training tables instead, see `held_out_tasks`.
         cache: where vectors are kept, for other runs too; default is in `out`.
         processes: how many share the work, this one included.
         workers: threads of each process that read and decode pictures.
@@ -72,9 +84,9 @@ def run_job(
     cache = cache or (out / "cache" if out is not None else None)
     if cache is None and max(processes, ranks) > 1:
         raise UsageError("E_USAGE_WORKERS", "several processes share their work in a folder: give --out or --cache")
-    job = Job(model, find_data(tasks), tuple(only) if only is not None else None, cache, workers, shard_size)
+    job = Job(model, find_data(tasks), tuple(only) if only is not None else None, held_out, cache, workers, shard_size)
     # Before any process is started: what is wrong with the tasks is said once.
-    found = read_tasks(job.tasks, job.only)
+    found = job.read()
     if ranks > 1:
         take_device(int(os.environ.get("LOCAL_RANK", rank)))
     with crew(_help, job, processes=processes):
@@ -109,7 +121,7 @@ def _help(job: Job) -> None:
     try:
         embed_tasks(
             EmbeddingModel.load(job.model),
-            read_tasks(job.tasks, job.only),
+            job.read(),
             job.cache,
             fingerprint=fingerprint(job.model),
             workers=job.workers,
