@@ -223,6 +223,23 @@ def test_few_layers_and_lines_tell_the_memory_of_many(shape: Backbone, monkeypat
     assert costs._estimate(part) == pytest.approx(whole.peak - whole.gradients, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["contrastive", "bridge"])
+@pytest.mark.parametrize("machine", ["", "machine: {activation_checkpointing: true}"])
+def test_a_deep_model_is_told_from_a_shallow_one_whichever_part_is_the_worst(
+    name: str, machine: str, shape: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In shallow ones the tower is the worst moment, in this one what all layers keep."""
+    text, vision = shape.stock.config.text_config, shape.stock.config.vision_config
+    text.num_hidden_layers, text.layer_types, vision.depth = 14, ["full_attention"] * 14, 6
+    recipe = make_recipe(name, batch_size=40, extra=machine, options="adapter: {rank: 4, dora: true}")
+    costs = Costs(shape, recipe, recipe.stages[0])
+    assert (costs.depth.layers, costs.depth.blocks) == (14, 6)
+    monkeypatch.setattr(costs_module, "_PART_PLACES", 256)
+    for part in make_passes(recipe, shape, 40):
+        whole = trace(shape, recipe, recipe.stages[0], [part], accumulates=True)
+        assert costs._estimate(part) == pytest.approx(whole.peak - whole.gradients, rel=0.1)
+
+
 def test_a_stand_in_of_fewer_layers_has_the_shape_of_the_rest(shape: Backbone) -> None:
     small = stand_in(shape, Depth(1, 1))
     assert (len(small.layers), small.hidden_size, small.device.type) == (1, shape.hidden_size, "meta")

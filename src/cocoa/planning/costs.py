@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
+from torch.utils._pytree import tree_leaves
 
 from cocoa.backbones import Backbone
 from cocoa.batch import collate, moved
@@ -33,18 +35,52 @@ _EXACT_PLACES = 8192
 _PART_PLACES = 1024
 
 
+Moment = Literal["tower", "decoder", "optimiser"]
+"""What computes: the vision tower, forward or backward; all behind it; or the optimiser."""
+
+
+class _Moments:
+    """The most bytes that lived at each moment of a step."""
+
+    def __init__(self, ledger: Ledger, tower: nn.Module) -> None:
+        self.peaks: dict[Moment, int] = {"tower": 0, "decoder": 0, "optimiser": 0}
+        self._ledger = ledger
+        self._now: Moment = "decoder"
+        tower.register_forward_pre_hook(lambda *_: self.turn("tower"))
+        tower.register_forward_hook(self._has_seen)
+
+    def turn(self, moment: Moment) -> None:
+        """Ends a moment and begins another."""
+        self.peaks[self._now] = max(self.peaks[self._now], self._ledger.peak)
+        self._ledger.peak = self._ledger.live
+        self._now = moment
+
+    def _has_seen(self, tower: nn.Module, given: Any, seen: Any) -> None:
+        self.turn("decoder")
+        learns = [part for part in tree_leaves(seen) if isinstance(part, Tensor) and part.requires_grad]
+        if learns:
+            # Where the gradient comes back to what was seen, the decoder is done.
+            learns[0].register_hook(lambda _: self.turn("tower"))  # type: ignore[no-untyped-call]
+
+
 @dataclass(frozen=True)
 class Trace:
     """A step on some passes: bytes of the lasting tensors, of what the backward pass needs (`kept`), of all that lives
-    at the worst moment beside the weights and the optimiser's memory (`peak`); FLOPs by kind, see `Ledger`."""
+    at the worst moment of each part of a step beside the weights and the optimiser's memory (`peaks`); FLOPs by kind,
+    see `Ledger`."""
 
     weights: int
     gradients: int
     optimiser: int
     kept: int
-    peak: int
+    peaks: dict[Moment, int]
     forward: Counter[str]
     backward: Counter[str]
+
+    @property
+    def peak(self) -> int:
+        """The bytes at the worst moment of all."""
+        return max(self.peaks.values())
 
 
 def trace(
@@ -78,6 +114,7 @@ def trace(
             optimiser.zero_grad(set_to_none=True)
         start = ledger.live
         ledger.peak = 0
+        moments = _Moments(ledger, trainee.model.backbone.vision)
         ledger.flops.clear()
         graphs = [trainee(work) for work in works]
         kept = ledger.live - start
@@ -87,8 +124,11 @@ def trace(
             torch.autograd.backward(graph, torch.ones_like(graph))
             del graph
         backward = ledger.flops - forward
+        moments.turn("optimiser")
         optimiser.step()
-    return Trace(weights, gradients, held, kept, ledger.peak - weights - held, forward, backward)
+        moments.turn("optimiser")
+    peaks = {moment: max(0, peak - weights - held) for moment, peak in moments.peaks.items()}
+    return Trace(weights, gradients, held, kept, peaks, forward, backward)
 
 
 def fake_trainee(backbone: Backbone, recipe: Recipe, stage: Stage, depth: Depth | None = None) -> Trainee:
@@ -217,20 +257,32 @@ class Costs:
         return self._beyond[key]
 
     def _estimate(self, part: Pass) -> int:
-        """The bytes of a pass beside gradients, from traces of few layers and lines: both add bytes evenly."""
+        """The bytes of a pass beside gradients, from traces of few layers and lines: at each moment of a step both add
+        bytes evenly, but not at the worst one, which is another in a deep model or a large pass."""
         few = max(1, _PART_PLACES // part.length)
         if len(part.lines) <= 2 * few:
-            return round(self._at_depth(part))
+            return round(max(self._at_depth(part).values()))
         one, two = self._at_depth(part.part(few)), self._at_depth(part.part(2 * few))
-        return round(one + (two - one) * (len(part.lines) - few) / few)
+        more = (len(part.lines) - few) / few
+        return round(max(one[moment] + (two[moment] - one[moment]) * more for moment in one))
 
-    def _at_depth(self, part: Pass) -> float:
-        def bytes_at(depth: Depth) -> int:
+    def _at_depth(self, part: Pass) -> dict[Moment, float]:
+        # The first of several layers is not like the last, in which e alone goes on.
+        layers, blocks = (2 if number > 2 else 1 for number in (self.depth.layers, self.depth.blocks))
+
+        def bytes_at(depth: Depth) -> dict[Moment, int]:
             traced = self._trace([part], depth=depth, accumulates=True)
-            return traced.peak - traced.gradients
+            return {moment: peak - traced.gradients for moment, peak in traced.peaks.items()}
 
-        shallow, deeper, seeing = (bytes_at(depth) for depth in _DEPTHS)
-        return shallow + (deeper - shallow) * (self.depth.layers - 1) + (seeing - shallow) * (self.depth.blocks - 1)
+        shallow, deeper, seeing = (
+            bytes_at(Depth(layers + more, blocks + others)) for more, others in ((0, 0), (1, 0), (0, 1))
+        )
+        return {
+            moment: shallow[moment]
+            + (deeper[moment] - shallow[moment]) * (self.depth.layers - layers)
+            + (seeing[moment] - shallow[moment]) * (self.depth.blocks - blocks)
+            for moment in shallow
+        }
 
     def _trace(self, passes: list[Pass], *, depth: Depth | None = None, accumulates: bool = False) -> Trace:
         return trace(self._backbone, self._recipe, self._stage, passes, depth=depth, accumulates=accumulates)
