@@ -85,12 +85,7 @@ def qwen2_vl_2b() -> Backbone:
 def real_shape(shapes: Path, name: str, device: torch.device, *, seed: int = 0) -> Backbone:
     """Returns a published configuration with random weights in bfloat16; equal seeds and devices give equal weights."""
     with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        shutil.copyfile(shapes / f"{name}.config.json", folder / "config.json")
-        shutil.copyfile(shapes / "preprocessor_config.json", folder / "preprocessor_config.json")
-        for path in (shapes / "tokenizer").iterdir():
-            shutil.copyfile(path, folder / path.name)
-        shaped = load_backbone(str(folder), dtype=torch.bfloat16, weights=False)
+        shaped = load_backbone(str(shape_folder(shapes, name, Path(work))), dtype=torch.bfloat16, weights=False)
     torch.manual_seed(seed)
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -101,6 +96,15 @@ def real_shape(shapes: Path, name: str, device: torch.device, *, seed: int = 0) 
     rounded = [name for name, buffer in stock.named_buffers() if buffer.dtype != torch.float32]
     assert not rounded, f"rotary frequencies are rounded: {rounded}"
     return Backbone(stock.eval(), shaped.text, shaped.grid).to(device)
+
+
+def shape_folder(shapes: Path, name: str, folder: Path) -> Path:
+    """Returns `folder` with a published configuration, its tokenizer and its picture settings in it; no weights."""
+    shutil.copyfile(shapes / f"{name}.config.json", folder / "config.json")
+    shutil.copyfile(shapes / "preprocessor_config.json", folder / "preprocessor_config.json")
+    for path in (shapes / "tokenizer").iterdir():
+        shutil.copyfile(path, folder / path.name)
+    return folder
 
 
 BACKBONES = {"nano": nano, "random-20m": random_20m, "qwen2-vl-2b": qwen2_vl_2b}

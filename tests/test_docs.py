@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from scripts.plan_real_recipes import RECIPES, with_head
 
 from cocoa.cli import app
 
@@ -76,3 +77,10 @@ def test_the_numbers_of_the_readme_are_those_of_the_kept_run():
         rates = [variant[key] for key in ("classification", "vqa", "retrieval", "grounding", "overall")]
         row = f"| `{name}` | " + " | ".join(f"{100 * rate:.1f}" for rate in rates)
         assert row in readme
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_hours_of_a_recipe_are_those_of_the_kept_plan(recipe: Path):
+    made = json.loads((ROOT / "reference" / "plans.json").read_text())["recipes"][recipe.stem]
+    assert made["fits"]
+    assert with_head(recipe.read_text(), made) == recipe.read_text(), "python -m scripts.plan_real_recipes --write-only"
