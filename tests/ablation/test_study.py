@@ -8,7 +8,7 @@ import pytest
 from studying import TEXT
 
 from cocoa.ablation.job import Job
-from cocoa.ablation.links import chain_of
+from cocoa.ablation.links import chain_of, places_of
 from cocoa.ablation.study import load_study
 from cocoa.errors import RecipeError
 
@@ -113,3 +113,18 @@ def test_tuning_looks_at_rows_that_are_held_out_of_training(tmp_path):
     pairs = source.build()
     assert asked
     assert not asked & {pairs[number].query.key for number in range(len(pairs))}
+
+
+def test_an_address_is_the_same_wherever_the_project_and_its_data_beside_it_lie(tmp_path):
+    def address(home):
+        folder = home / "project" / "studies"
+        recipe = load(tmp_path).recipe(
+            load(tmp_path).arms[0], load(tmp_path).budgets[0], 0, folder=folder, data=home / "out" / "generated"
+        )
+        [stage] = recipe.stages
+        [source] = stage.data
+        source = source.model_copy(update={"path": home / "shared" / "data"})
+        recipe = recipe.model_copy(update={"stages": (stage.model_copy(update={"data": (source,)}),)})
+        return chain_of(recipe, num_before=0, places=places_of(home / "out" / "generated", folder)).address
+
+    assert address(tmp_path / "one") == address(tmp_path / "another" / "deeper")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,11 @@ def test_the_page_has_a_place_for_each_study_that_is_evidence_and_says_so_where_
 @pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)
 def test_a_kept_study_is_still_what_its_file_says_so_that_it_can_be_gone_on_with(kept):
     assert said(read_study(kept)) == said(load_study(ROOT / "studies" / f"{kept.name}.yaml"))
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)
+def test_a_kept_study_does_not_say_where_it_was_run(kept):
+    assert not [path for path in kept.rglob("*.json") if re.search(r'"[^"]*"\s*:\s*"/', path.read_text())]
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda folder: folder.name)

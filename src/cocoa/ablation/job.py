@@ -16,13 +16,12 @@ from statistics import fmean
 from typing import Any
 
 from cocoa.ablation.costs import added, cost_of, flops_of
-from cocoa.ablation.links import Link, chain_of, train_link
+from cocoa.ablation.links import Link, chain_of, places_of, train_link
 from cocoa.ablation.records import SCORED, STUDY, Kind, Record, models_of, read_record, read_records, read_study, said
 from cocoa.ablation.study import GENERATED, Arm, Budget, Study, TaskFolder, placed
 from cocoa.ablation.trials import Standing, Trial
 from cocoa.claims import Claims
-from cocoa.data.held_out import held_out_tasks
-from cocoa.data.mmeb_eval import read_tasks
+from cocoa.data.held_out import chosen_tasks
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.errors import DataError, RecipeError, UsageError
 from cocoa.evaluation.runner import Evaluation, evaluate
@@ -252,9 +251,7 @@ class Job:
             yield recipe, budget
 
     def _chain(self, recipe: Recipe) -> Link:
-        # Longer names first: the generated sets may lie beside the study file.
-        places = {str(self.data): GENERATED, str(self.folder): "."}
-        return chain_of(recipe, num_before=len(self.study.before), places=places)
+        return chain_of(recipe, num_before=len(self.study.before), places=places_of(self.data, self.folder))
 
     def _flops(self, recipe: Recipe) -> float:
         own = [each for each in self._chain(recipe).chain if each.counted]
@@ -264,14 +261,12 @@ class Job:
         """Returns what runs that count, or tuning, are scored on; its sets must be drawn."""
         folders = self.study.tests if kind == "runs" else self.study.validation
         if folders not in self._tasks:
-            self._tasks[folders] = [task for each in folders for task in self._read(each)]
+            self._tasks[folders] = [
+                task
+                for each in folders
+                for task in chosen_tasks(placed(each.path, self.folder, self.data), each.only, each.held_out)
+            ]
         return self._tasks[folders]
-
-    def _read(self, tasks: TaskFolder) -> list[Task]:
-        place = placed(tasks.path, self.folder, self.data)
-        if tasks.held_out is not None:
-            return held_out_tasks(place, tasks.held_out, tasks.only)
-        return read_tasks(place, tasks.only)
 
     # The folder.
 

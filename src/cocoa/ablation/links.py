@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cocoa.ablation.study import GENERATED
 from cocoa.failpoints import failpoint
 from cocoa.layouts import LAYOUTS
 from cocoa.pooling import Pooling
@@ -87,6 +88,17 @@ def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say:
 def _reads_e(stage: Stage) -> bool:
     rows = {options.rows for options in stage.objectives}
     return LAYOUTS[stage.layout].bridged or bool(rows & {"apart", "single"})
+
+
+def places_of(data: Path, folder: Path) -> dict[str, str]:
+    """Returns the names that stand for folders in addresses and kept records.
+
+    `generated` is the folder `data` of a study's drawn sets, `.` the study file's `folder`, `..` and so on those above.
+    """
+    folder = folder.resolve()
+    above = {str(each): "/".join([".."] * number) for number, each in enumerate(folder.parents, 1) if each.name}
+    # Longer names first: the drawn sets may lie beside the study file.
+    return {str(data.resolve()): GENERATED, str(folder): ".", **above}
 
 
 def portable(node: Any, places: Mapping[str, str]) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cocoa.ablation.links import portable
+from cocoa.ablation.links import places_of, portable
 from cocoa.ablation.study import GENERATED, Study
 from cocoa.errors import DataError, UsageError
 from cocoa.files import write_file
@@ -94,7 +94,7 @@ def keep(out: Path, into: Path, *, folder: Path) -> Kept:
             raise UsageError("E_USAGE_OUT", "another study of that name is kept there", where=str(place))
     else:
         write_file(place / STUDY, json.dumps(said(study), indent=1) + "\n")
-    places = {str(out.resolve() / GENERATED): GENERATED, str(folder.resolve()): "."}
+    places = places_of(out / GENERATED, folder)
     new = old = 0
     for kind in ("runs", "tuning"):
         for path in _paths(out, kind):

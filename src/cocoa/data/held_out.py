@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cocoa.data.mmeb_eval import read_facts
+from cocoa.data.mmeb_eval import read_facts, read_tasks
 from cocoa.data.mmeb_folders import Subset, choose, find_subsets
 from cocoa.data.mmeb_side import ImageCell, read_image, read_images, read_text
 from cocoa.data.mmeb_train import read_pairs
@@ -65,6 +65,11 @@ def _bare(path: str) -> str:
     return path.replace("\\", "/").removeprefix("./").removeprefix("images/")
 
 
+def chosen_tasks(folder: Path, names: Sequence[str] | None, held_out: HeldOut | None) -> list[Task]:
+    """Returns the tasks of a folder, see `read_tasks`, or those of what is held out of its training tables."""
+    return read_tasks(folder, names) if held_out is None else held_out_tasks(folder, held_out, names)
+
+
 def held_out_tasks(
     folder: Path, held_out: HeldOut, names: Sequence[str] | None = None, *, most: int = 300
 ) -> list[Task]:
@@ -87,8 +92,15 @@ def held_out_tasks(
 
 def _task(subset: Subset, held_out: HeldOut, most: int) -> Task:
     facts = read_facts(subset)
-    every = read_pairs(subset.tables, subset.image_folders)
-    held = read_pairs(subset.tables, subset.image_folders, keep=held_out.asks, may_be_empty=True)
+    asked: set[str] = set()
+
+    def noted(row: dict[str, Any], where: str) -> bool:
+        if held_out.asks(row, where):
+            asked.add(where)
+        return True
+
+    every = read_pairs(subset.tables, subset.image_folders, keep=noted)
+    held = [pair for pair in every if pair.query.where in asked]
     candidates = _Candidates(every, held, grounding=facts.meta_task == "grounding")
     chosen = [held[number * len(held) // most] for number in range(most)] if len(held) > most else held
     made = [Question(pair.query, (pair.target, *candidates.wrong(pair))) for pair in chosen]

@@ -74,7 +74,6 @@ def read_pairs(
     limit: int | None = None,
     on_bad: OnBad = fail,
     keep: Keep | None = None,
-    may_be_empty: bool = False,
     find: Callable[[str], ImageSource] | None = None,
 ) -> list[Pair]:
     """Returns the pairs of one table, in its shards' order, whose images lie in the folders; see `MmebTrain`.
@@ -86,16 +85,7 @@ def read_pairs(
     for shard in shards:
         left = None if limit is None else limit - len(pairs)
         if left != 0:
-            pairs += read_each(
-                shard,
-                tuple(_COLUMNS),
-                tuple(_NEGATIVES),
-                make,
-                limit=left,
-                on_bad=on_bad,
-                keep=keep,
-                may_be_empty=may_be_empty,
-            )
+            pairs += read_each(shard, tuple(_COLUMNS), tuple(_NEGATIVES), make, limit=left, on_bad=on_bad, keep=keep)
     return pairs
 
 

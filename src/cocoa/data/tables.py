@@ -62,7 +62,6 @@ def read_each(
     limit: int | None = None,
     on_bad: OnBad = fail,
     keep: Keep | None = None,
-    may_be_empty: bool = False,
 ) -> list[Made]:
     """Returns what `make(row, where)` makes of the rows, in their order, the first `limit` of them.
 
@@ -70,8 +69,8 @@ def read_each(
     for, go to `on_bad` and do not count; rows after the last that is wanted are not looked at.
 
     Raises:
-        DataError: E_DATA_EMPTY if no row is left, unless it `may_be_empty` (E_DATA_COLUMN if all of them lack columns),
-            and what `number_rows` raises.
+        DataError: E_DATA_EMPTY if no row is left (E_DATA_COLUMN if all of them lack columns), and what `number_rows`
+            raises.
     """
     problems: dict[str, CocoaError] = {}
 
@@ -92,7 +91,7 @@ def read_each(
                 yield made
 
     kept = list(islice(good(), limit))
-    if not kept and not may_be_empty:
+    if not kept:
         raise _no_rows(path, problems)
     return kept
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cocoa.crew import crew, leave_with_parent, take_device
-from cocoa.data.held_out import HeldOut, held_out_tasks
-from cocoa.data.mmeb_eval import read_tasks
+from cocoa.data.held_out import HeldOut, chosen_tasks
 from cocoa.data.mmeb_folders import find_data
 from cocoa.errors import CocoaError, UsageError
 from cocoa.evaluation.exports import write_exports
@@ -37,9 +36,7 @@ class Job:
 
     def read(self) -> list[Task]:
         """Returns the tasks."""
-        if self.held_out is not None:
-            return held_out_tasks(self.tasks, self.held_out, self.only)
-        return read_tasks(self.tasks, self.only)
+        return chosen_tasks(self.tasks, self.only, self.held_out)
 
 
 def run_job(

@@ -291,8 +291,10 @@ class Costs:
         """Returns the FLOPs of a step's forward and backward passes, gradient caching's second pass included."""
         depth = depth or self.depth
         total = 0.0
-        for part in (*step.passes, *step.apart):
-            forward, backward = self._units(step, part.kind)
+        parts = (*step.passes, *step.apart)
+        units = {kind: self._units(step, kind) for kind in {part.kind for part in parts}}
+        for part in parts:
+            forward, backward = units[part.kind]
             total += forward.of(part, depth) + backward.of(part, depth)
             if part.kind == "single" and not step.fits(machine):
                 total += forward.of(part, depth)
