@@ -145,6 +145,19 @@ def test_machines_share_a_study_by_the_names_of_its_runs(kept, tmp_path):
     assert missing.exists()
 
 
+def test_a_machine_tunes_the_arms_of_its_own_runs_and_no_others(kept, tmp_path):
+    _, folder, _, _ = kept
+    path = write_study(tmp_path, SMALL)
+    shutil.copytree(folder, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "tuning" / "plain")
+    standings = []
+    job = Job(load_study(path), tmp_path / "out", folder=path.parent, only=["light/*/*"], on_standing=standings.append)
+    assert [(trial.arm, trial.budget) for trial in job.tuning()] == [("light", "short"), ("light", "same")]
+    assert {record["arm"] for record in job.run()} == {"light"}
+    assert standings[-1].done == standings[-1].of == 2 + 4
+    assert not (tmp_path / "out" / "tuning" / "plain").exists()
+
+
 def test_a_second_look_at_a_test_is_refused(kept, tmp_path):
     _, folder, _, _ = kept
     again = tmp_path / "again"

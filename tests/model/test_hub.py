@@ -5,9 +5,15 @@ from __future__ import annotations
 import huggingface_hub
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from cocoa import CocoaError, Embedder
+from cocoa.cli import app
+from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.model import push
+from cocoa.serving.keys import ApiKeys
+from cocoa.serving.server import open_app
+from cocoa.serving.settings import ServeSettings
 
 
 def test_a_model_of_the_hub_is_fetched_without_code_and_pickles_and_then_a_folder_like_any(saved, monkeypatch):
@@ -25,6 +31,51 @@ def test_a_model_of_the_hub_is_fetched_without_code_and_pickles_and_then_a_folde
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in patterns)
     assert embedder.folder == saved
     np.testing.assert_array_equal(embedder.encode(["an owl"]), Embedder.load(saved).encode(["an owl"]))
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "tasks"
+    write_scene_tasks(folder, seed=0, num_train=12, num_test=12, num_things=32)
+    return folder
+
+
+@pytest.fixture
+def owls(saved, monkeypatch):
+    """The hub has one model."""
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: {"somebody/owls": str(saved)}[name])
+    return "somebody/owls"
+
+
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        ("verify MODEL --json OUT/found.json", "found.json"),
+        ("evaluate MODEL --tasks TASKS --only scene_t2i_seen --out OUT", "cache/vectors/*/*/vectors.safetensors"),
+        ("probe MODEL --tasks TASKS --json OUT/probes.json", "probes.json"),
+        ("mine MODEL TASKS/train/scene_t2i.parquet --out OUT --negatives 1", "train/scene_t2i.parquet"),
+        ("embed MODEL ROWS --out OUT", "shards/*/vectors.parquet"),
+    ],
+)
+def test_every_command_takes_a_model_of_the_hub_and_does_as_with_its_folder(words, made, owls, saved, tasks, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "a", "text": "an owl"}\n{"id": "b", "text": "a cat"}\n')
+    found = []
+    for model, out in ((owls, tmp_path / "hub"), (str(saved), tmp_path / "folder")):
+        places = {"MODEL": model, "TASKS": str(tasks), "ROWS": str(rows), "OUT": str(out)}
+        given = words
+        for name, place in places.items():
+            given = given.replace(name, place)
+        answer = CliRunner().invoke(app, given.split())
+        assert answer.exit_code == 0, answer.output
+        [path] = out.glob(made)
+        found.append(path.read_bytes())
+    assert found[0] == found[1]
+
+
+def test_a_server_calls_a_model_of_the_hub_by_its_name_there(owls):
+    served = open_app([(owls, None), (owls, None)], ServeSettings(model_name="first"), ApiKeys()).state.service
+    assert list(served.models) == ["first", "owls"]
 
 
 def test_what_is_on_no_disk_and_not_on_the_hub_is_said_so(monkeypatch):

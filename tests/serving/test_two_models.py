@@ -149,7 +149,7 @@ def test_the_command_line_takes_other_models_with_and_without_an_index(monkeypat
     monkeypatch.setattr("cocoa.serving.server.serve", lambda models, settings: seen.append(models))
     told = ["serve", "a", "--index", "here", "--compare", "b=milvus://x?y=z", "--compare", "c"]
     assert CliRunner().invoke(app, told).exit_code == 0
-    assert seen == [[(Path("a"), "here"), (Path("b"), "milvus://x?y=z"), (Path("c"), None)]]
+    assert seen == [[("a", "here"), ("b", "milvus://x?y=z"), ("c", None)]]
 
 
 def test_a_picture_is_embedded_by_either(two, embedder, other, name, rows):

@@ -64,7 +64,8 @@ class Job:
         """Returns the records of all runs that count, in the order of `runs`, doing what is not done yet.
 
         With `only`, patterns of ARM/BUDGET/SEED such as `light/*/0`, those runs alone are done and returned, so that
-        several machines share a study; all of tuning is done by each, because it decides what a run is.
+        several machines share a study. Each tunes the arms and budgets of its runs, and no others: machines that share
+        by arms tune nothing twice.
 
         Raises `E_USAGE_OUT` for a folder that is another study's, `E_USAGE_BUSY` while another process works there,
         `E_USAGE_RUN` for a pattern that is no run's; `CocoaError` where a run fails.
@@ -82,7 +83,7 @@ class Job:
         self.draw_sets()
         for trial in self.tuning():
             self._do(trial)
-        # All tuning is over before any test is looked at.
+        # All tuning of these runs is over before any of their tests is looked at.
         runs = self.runs()
         for trial in runs:
             self._do(trial)
@@ -90,21 +91,23 @@ class Job:
         return [self.record(trial) for trial in runs]
 
     def tuning(self) -> list[Trial]:
-        """Returns the trials on validation tasks: equally many for every arm and budget."""
+        """Returns the trials on validation tasks: equally many for every arm and budget that has a wanted run."""
         tuning = self.study.tuning
         if tuning is None:
             return []
+        wanted = {(arm.name, budget.name) for arm, budget, _ in self._wanted()}
         return [
             Trial(arm.name, budget.name, seed, self._factors(arm, number), number)
             for seed in tuning.seeds
             for number in range(tuning.trials)
             for arm, budget in self._pairs()
+            if (arm.name, budget.name) in wanted
         ]
 
     def runs(self) -> list[Trial]:
         """Returns the runs that count and are wanted, with the settings that tuning found best; seeds vary slowest.
 
-        All of tuning must be done.
+        All of their tuning must be done.
         """
         return [Trial(arm.name, budget.name, seed, self._best(arm, budget)) for arm, budget, seed in self._wanted()]
 

@@ -78,17 +78,17 @@ def ablate(
 
 
 def probe(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
     tasks: Annotated[Path, typer.Option(help="Folder of tasks in MMEB's format, or a folder of such folders.")],
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write them there.")] = None,
 ) -> None:
     """Measure a model's vectors, layer by layer too: how they lie, what e holds and looks at, what is read off it."""
     from cocoa.data.mmeb_eval import read_tasks
     from cocoa.files import write_file
-    from cocoa.model import EmbeddingModel
+    from cocoa.model import EmbeddingModel, local_folder
     from cocoa.probing import probe as measure
 
-    found = measure(EmbeddingModel.load(model), read_tasks(tasks))
+    found = measure(EmbeddingModel.load(local_folder(model)), read_tasks(tasks))
     table = Table("probe", "value", box=None)
     for name, value in found.whole.items():
         table.add_row(name.replace("_", " "), f"{value:.3f}")

@@ -20,7 +20,7 @@ class Engine(StrEnum):
 
 
 def embed(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help=".jsonl, .parquet or .tar, a folder of such, or of pictures.")
     ],

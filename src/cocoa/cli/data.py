@@ -133,7 +133,7 @@ def check_data(
 
 
 def mine(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
     train: Annotated[Path, typer.Argument(help="Training table, or a folder of them, in MMEB's columns.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables with negatives.")],
     negatives: Annotated[int, typer.Option(help="Negatives of each row.")] = 7,

@@ -16,7 +16,7 @@ _RATES = {"official_hit_at_1": "official", "chance": "chance", "blind": "blind"}
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
     tasks: Annotated[str, typer.Option(help="Folder in MMEB's format, folder of such folders, mmeb-v1, or hub id.")],
     out: Annotated[Path | None, typer.Option(help="Folder for results.json and report.html.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Score this task only (may be repeated).")] = None,

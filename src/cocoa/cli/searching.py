@@ -84,7 +84,7 @@ def search(
     weight: Annotated[float, typer.Option(help="How much --unlike counts.")] = 0.5,
     k: Annotated[int, typer.Option("-k", help="How many to show.")] = 10,
     where: Annotated[str | None, typer.Option(help="Filter: 'price < 3 and kind = \"cat\"', or its JSON.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder, if it is not where it was.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model, if it is not where it was.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the hits as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the pictures.")] = None,
 ) -> None:

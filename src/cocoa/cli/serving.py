@@ -11,7 +11,7 @@ from cocoa.errors import UsageError
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
     index: Annotated[str | None, typer.Option(help="What to search: folder or URI.")] = None,
     compare: Annotated[
         list[str] | None,
@@ -46,7 +46,7 @@ def serve(
         raise UsageError("E_USAGE_ENGINE", "use --engine local, or --engine ray with --replicas of 1 or more")
 
     given = {
-        "model_name": model.resolve().name,
+        "model_name": Path(model).resolve().name,
         "host": host,
         "port": port,
         "key_file": keys,
@@ -66,7 +66,7 @@ def serve(
     serve_replicas(models, settings, replicas)
 
 
-def _compared(text: str) -> tuple[Path, str | None]:
-    """A model folder and the place of its index; a URI may have a `=` too, so the first one counts."""
-    folder, _, index = text.partition("=")
-    return Path(folder), index or None
+def _compared(text: str) -> tuple[str, str | None]:
+    """A model and the place of its index; a URI may have a `=` too, so the first one counts."""
+    model, _, index = text.partition("=")
+    return model, index or None

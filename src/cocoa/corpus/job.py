@@ -38,7 +38,7 @@ class Work:
 
 
 def embed_corpus(
-    model: Path | Embedder,
+    model: str | Path | Embedder,
     source: str | Path,
     out: Path,
     *,
@@ -55,7 +55,7 @@ def embed_corpus(
     killed before: each shard is there whole or not at all, and which are missing is all that a run needs to know.
 
     Args:
-        model: model folder, or the embedder of one.
+        model: model folder, `OWNER/NAME` on the hub, or an embedder.
         source: a .jsonl, .parquet or .tar file, a folder of such, or a folder of pictures.
         out: folder of the embeddings.
         engine: "local" or "ray": who runs the processes.

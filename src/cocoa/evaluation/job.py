@@ -16,7 +16,7 @@ from cocoa.evaluation.exports import write_exports
 from cocoa.evaluation.runner import Evaluation, evaluate
 from cocoa.evaluation.vectors import SHARD_SIZE, Progress, embed_tasks
 from cocoa.files import write_file
-from cocoa.model import EmbeddingModel, fingerprint
+from cocoa.model import EmbeddingModel, fingerprint, local_folder
 from cocoa.report.evaluation_page import evaluation_page
 from cocoa.sample import Task
 
@@ -40,7 +40,7 @@ class Job:
 
 
 def run_job(
-    model: Path,
+    model: str | Path,
     tasks: str | Path,
     out: Path | None = None,
     *,
@@ -59,7 +59,7 @@ def run_job(
     goes on. Under `torchrun` every rank takes part, and the first writes.
 
     Args:
-        model: model folder.
+        model: model folder, or `OWNER/NAME` on the hub.
         tasks: a folder, a hub id, or the short name of one.
         out: where results go; None: nowhere.
         only: names of the tasks to score; a part of the tasks has no mean.
@@ -81,16 +81,18 @@ def run_job(
     cache = cache or (out / "cache" if out is not None else None)
     if cache is None and max(processes, ranks) > 1:
         raise UsageError("E_USAGE_WORKERS", "several processes share their work in a folder: give --out or --cache")
-    job = Job(model, find_data(tasks), tuple(only) if only is not None else None, held_out, cache, workers, shard_size)
+    data, names = find_data(tasks), tuple(only) if only is not None else None
     # Before any process is started: what is wrong with the tasks is said once.
-    found = job.read()
+    found = chosen_tasks(data, names, held_out)
+    folder = local_folder(model)
+    job = Job(folder, data, names, held_out, cache, workers, shard_size)
     if ranks > 1:
         take_device(int(os.environ.get("LOCAL_RANK", rank)))
     with crew(_help, job, processes=processes):
-        opened = EmbeddingModel.load(model)
+        opened = EmbeddingModel.load(folder)
         if rank > 0:
             assert cache is not None
-            embed_tasks(opened, found, cache, fingerprint=fingerprint(model), workers=workers, shard_size=shard_size)
+            embed_tasks(opened, found, cache, fingerprint=fingerprint(folder), workers=workers, shard_size=shard_size)
             return None
         result = evaluate(
             opened,
@@ -98,7 +100,7 @@ def run_job(
             name=str(model),
             complete=only is None,
             cache=cache,
-            fingerprint=fingerprint(model),
+            fingerprint=fingerprint(folder),
             workers=workers,
             shard_size=shard_size,
             examples=out is not None,

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from cocoa.errors import DataError, UsageError
-from cocoa.model import EmbeddingModel, fingerprint
+from cocoa.model import EmbeddingModel, fingerprint, local_folder
 from cocoa.prompts import Side, prompted
 from cocoa.sample import Sample
 
@@ -41,10 +41,10 @@ class MtebModel:
 
     @classmethod
     def load(cls, folder: str | Path) -> MtebModel:
-        """Returns the wrapper of a model folder; mteb knows its results by folder name and fingerprint."""
-        path = Path(folder)
+        """Returns the wrapper of a model folder or hub model; mteb knows results by folder name and fingerprint."""
+        path = local_folder(folder)
         model = EmbeddingModel.load(path)
-        return cls(model, name=f"cocoa/{path.absolute().name}", revision=fingerprint(path)[:12])
+        return cls(model, name=f"cocoa/{Path(folder).absolute().name}", revision=fingerprint(path)[:12])
 
     @cached_property
     def mteb_model_meta(self) -> Any:

@@ -31,7 +31,7 @@ from cocoa.mining.ranking import rank_targets
 from cocoa.mining.rows import Cells, Row, Table, read_tables, with_negatives
 from cocoa.mining.vectors import OnProgress, VectorStore, content_digests
 from cocoa.mining.window import Window
-from cocoa.model import CARD, EmbeddingModel, best_device, fingerprint
+from cocoa.model import CARD, EmbeddingModel, best_device, fingerprint, local_folder
 from cocoa.sample import Sample
 
 Pool = Literal["table", "all"]
@@ -59,7 +59,7 @@ class Summary:
 
 
 def mine(
-    model: Path,
+    model: str | Path,
     train: Path,
     out: Path,
     *,
@@ -84,7 +84,7 @@ def mine(
     and called again, it goes on; finished, it does nothing.
 
     Args:
-        model: model folder.
+        model: model folder, or `OWNER/NAME` on the hub.
         train: a table or a folder of tables, as `MmebTrain` takes it.
         out: new, empty, or the folder of the same job.
         window: how many negatives a row gets, and which.
@@ -112,7 +112,8 @@ def mine(
     out = out.absolute()
     if out.exists() and not (out / "job").is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("E_USAGE_OUT", "not empty, and not of a mining job; choose another", where=str(out))
-    digest = _fingerprint(model)
+    source = local_folder(model)
+    digest = _fingerprint(source)
     bad = BadRows(max_bad_rate)
     tables = read_tables(train, split=split, subsets=subsets, limit=limit, on_bad=bad.note)
     pictures = named_pictures(
@@ -134,7 +135,7 @@ def mine(
             return summary
         vectors_of = VectorStore(store, digest, inputs.samples, inputs.contents, shard_size)
         vectors_of.fill(
-            lambda: EmbeddingModel.load(model), workers, on_progress or _ignore, strict=max_bad_rate is None
+            lambda: EmbeddingModel.load(source), workers, on_progress or _ignore, strict=max_bad_rate is None
         )
         return job.run(vectors_of, bad)
 

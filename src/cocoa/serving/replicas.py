@@ -14,14 +14,14 @@ from fastapi import FastAPI
 from ray import serve
 
 from cocoa.serving.keys import ApiKeys
-from cocoa.serving.server import Folder, check_reach, open_app
+from cocoa.serving.server import Place, check_reach, open_app
 from cocoa.serving.settings import ServeSettings
 
 NAME = "cocoa"
 _CHECK_SECONDS = 5
 
 
-def serve_replicas(models: Sequence[Folder], settings: ServeSettings, num_replicas: int) -> None:
+def serve_replicas(models: Sequence[Place], settings: ServeSettings, num_replicas: int) -> None:
     """Serves model folders with several replicas until SIGTERM or SIGINT, which drain them.
 
     Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
@@ -38,7 +38,7 @@ def serve_replicas(models: Sequence[Folder], settings: ServeSettings, num_replic
     stop_replicas()
 
 
-def start_replicas(models: Sequence[Folder], settings: ServeSettings, num_replicas: int) -> None:
+def start_replicas(models: Sequence[Place], settings: ServeSettings, num_replicas: int) -> None:
     """Starts Ray, if it does not run yet, and returns when all replicas are ready."""
     keys = ApiKeys.load(settings.key_file)
     check_reach(settings, keys)
@@ -51,8 +51,13 @@ def start_replicas(models: Sequence[Folder], settings: ServeSettings, num_replic
         num_replicas=num_replicas,
         max_ongoing_requests=settings.queue.max_items,
         graceful_shutdown_timeout_s=settings.drain_seconds,
-    ).bind([(str(folder.resolve()), index) for folder, index in models], told, keys)
+    ).bind([(_anywhere(model), index) for model, index in models], told, keys)
     serve.run(deployed, name=NAME, route_prefix="/")
+
+
+def _anywhere(model: str | Path) -> str:
+    """A model's name in processes that work in another folder."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else str(model)
 
 
 def stop_replicas() -> None:
@@ -68,9 +73,8 @@ def stop_replicas() -> None:
 class _Replica:
     """One process with the models: what `cocoa serve` is without Ray, but for the socket."""
 
-    def __init__(self, models: list[tuple[str, str | None]], told: str, keys: ApiKeys) -> None:
-        folders = [(Path(folder), index) for folder, index in models]
-        self._app = open_app(folders, ServeSettings.model_validate_json(told), keys)
+    def __init__(self, models: Sequence[Place], told: str, keys: ApiKeys) -> None:
+        self._app = open_app(models, ServeSettings.model_validate_json(told), keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app

@@ -55,17 +55,17 @@ class Served:
         return self.index
 
 
-def named(first: str, folders: Sequence[Path]) -> list[str]:
-    """Returns a name for each model: `first`, then each folder's own, with as much of the way to it as tells it apart.
+def named(first: str, models: Sequence[str | Path]) -> list[str]:
+    """Returns a name for each model: `first`, then each one's own, with as much of the way to it as tells it apart.
 
     Raises `E_USAGE_MODEL` where the whole way does not.
     """
     names = [first]
-    for folder in folders:
-        parts = folder.resolve().parts
+    for model in models:
+        parts = Path(model).resolve().parts
         tails = ("/".join(parts[-number:]) for number in range(1, len(parts)))
         name = next((tail for tail in tails if tail not in names), None)
         if name is None:
-            raise UsageError("E_USAGE_MODEL", "the same model is given too often", where=str(folder))
+            raise UsageError("E_USAGE_MODEL", "the same model is given too often", where=str(model))
         names.append(name)
     return names

@@ -33,11 +33,11 @@ _KEEP_ALIVE_SECONDS = 75
 log = logging.getLogger("cocoa.serving")
 
 
-Folder = tuple[Path, str | None]
-"""A model folder, and what there is to search with it, if anything: folder or URI."""
+Place = tuple[str | Path, str | None]
+"""A model (folder, or `OWNER/NAME` on the hub), and what there is to search with it, if anything: folder or URI."""
 
 
-def serve(models: Sequence[Folder], settings: ServeSettings) -> None:
+def serve(models: Sequence[Place], settings: ServeSettings) -> None:
     """Serves model folders until SIGTERM or SIGINT, and returns once all is answered; a second signal ends it at once.
 
     Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
@@ -55,7 +55,7 @@ def check_reach(settings: ServeSettings, keys: ApiKeys) -> None:
         )
 
 
-def open_app(models: Sequence[Folder], settings: ServeSettings, keys: ApiKeys) -> FastAPI:
+def open_app(models: Sequence[Place], settings: ServeSettings, keys: ApiKeys) -> FastAPI:
     """Returns the application of model folders and their indexes; raises where an index is of another model.
 
     The first is who answers where a request names no model.
@@ -68,7 +68,7 @@ def open_app(models: Sequence[Folder], settings: ServeSettings, keys: ApiKeys) -
     return create_app(settings, first.engine, first.index, compared=compared, keys=keys)
 
 
-def _opened(name: str, folder: Path, index: str | None, settings: ServeSettings, metrics: Metrics) -> Served:
+def _opened(name: str, folder: str | Path, index: str | None, settings: ServeSettings, metrics: Metrics) -> Served:
     embedder = Embedder.load(folder)
     opened = Index.open(index) if index else None
     if opened is not None:
