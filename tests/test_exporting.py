@@ -22,6 +22,7 @@ from cocoa.recipe import parse_recipe
 from cocoa.sample import Sample
 from cocoa.training import loop
 from cocoa.training.loop import train
+from cocoa.training.receipt import receipt
 from making import make_picture
 
 RECIPE = """
@@ -117,6 +118,24 @@ def test_the_tables_of_training_are_hashed_and_their_pictures_are_not(tmp_path):
     receipt = json.loads((tmp_path / "run" / "model" / "cocoa.json").read_text())["receipt"]
     path = tmp_path / "pairs.jsonl"
     assert receipt["data"] == {str(path): {"pairs.jsonl": sha256(path)}}
+
+
+@pytest.mark.parametrize(
+    ("working", "home", "said"),
+    [("", "elsewhere", "./sets/pairs.jsonl"), ("elsewhere", "", "~/sets/pairs.jsonl"), ("set", "set", None)],
+)
+def test_a_model_folder_does_not_say_where_the_home_folder_lies(tmp_path, monkeypatch, working, home, said):
+    path = tmp_path / "sets" / "pairs.jsonl"
+    for name in ("elsewhere", "set"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / working)
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    first = RECIPE.split("  - name: contrastive")[0]
+    data = f"{{kind: image_text_pairs, path: {path}}}"
+    recipe = parse_recipe(first.replace("{kind: scene_pairs, num_pairs: 8}", data))
+    told = receipt(recipe, [], {str(path): {"pairs.jsonl": "0"}})
+    assert told["recipe"]["stages"][0]["data"][0]["path"] == (said or str(path)), "a longer name is another folder"
+    assert list(told["data"]) == [said or str(path)]
 
 
 def test_a_run_and_its_model_folder_and_its_last_checkpoint_are_the_same_model(run, tmp_path):

@@ -12,12 +12,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cocoa.ablation.study import GENERATED
 from cocoa.failpoints import failpoint
 from cocoa.layouts import LAYOUTS
 from cocoa.pooling import Pooling
+from cocoa.portable import portable
 from cocoa.recipe import Recipe, Stage
 from cocoa.training.loop import StepHook, train
 
@@ -99,16 +99,3 @@ def places_of(data: Path, folder: Path) -> dict[str, str]:
     above = {str(each): "/".join([".."] * number) for number, each in enumerate(folder.parents, 1) if each.name}
     # Longer names first: the drawn sets may lie beside the study file.
     return {str(data.resolve()): GENERATED, str(folder): ".", **above}
-
-
-def portable(node: Any, places: Mapping[str, str]) -> Any:
-    """Returns plain data in which a path in one of the folders begins with the name that stands for it."""
-    if isinstance(node, dict):
-        return {key: portable(value, places) for key, value in node.items()}
-    if isinstance(node, list):
-        return [portable(value, places) for value in node]
-    if isinstance(node, str):
-        for folder, name in places.items():
-            if node == folder or node.startswith(folder + "/"):
-                return name + node[len(folder) :]
-    return node

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cocoa.ablation.links import places_of, portable
+from cocoa.ablation.links import places_of
 from cocoa.ablation.study import GENERATED, Study
 from cocoa.errors import DataError, UsageError
 from cocoa.files import write_file
 from cocoa.pooling import Pooling
+from cocoa.portable import portable
 from cocoa.recipe import read_options
 
 STUDY = "study.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from cocoa.data.tables import find_tables
 from cocoa.files import sha256
 from cocoa.model import library_versions
 from cocoa.objectives.contrastive import ContrastiveOptions
+from cocoa.portable import portable
 from cocoa.recipe import Recipe
 from cocoa.training.setup import stage_seed
 
@@ -17,7 +19,14 @@ from cocoa.training.setup import stage_seed
 def receipt(
     recipe: Recipe, records: Sequence[dict[str, Any]], hashes: dict[str, dict[str, str]] | None = None
 ) -> dict[str, Any]:
-    """Returns what a model folder says of its making: recipe, seeds, data hashes, and each stage in numbers."""
+    """Returns what a model folder says of its making: recipe, seeds, data hashes, and each stage in numbers.
+
+    A model folder may be published: paths below the working directory or the home folder are told from there.
+    """
+    places = {str(Path.cwd()): "."}
+    # Not Path.home(), which raises for a user without a name, as containers have.
+    if home := os.environ.get("HOME"):
+        places[str(Path(home))] = "~"
     stages = {}
     for stage in recipe.stages:
         own = [record for record in records if record["stage"] == stage.name]
@@ -31,9 +40,9 @@ def receipt(
             "skipped": sum(record["skipped"] for record in own),
         }
     return {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": portable(recipe.model_dump(mode="json"), places),
         "stages": stages,
-        "data": hashes or {},
+        "data": {portable(path, places): found for path, found in (hashes or {}).items()},
         "versions": library_versions(),
     }
 
