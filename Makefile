@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup browser quickstart test test-slow soak milvus-test gpu-test bench real-shape check nano-backbone open-sets study
+.PHONY: setup browser quickstart test test-slow soak milvus-test gpu-test bench real-shape check nano-backbone nano-embedder open-sets study
 
 setup: .venv/ready
 
@@ -63,6 +63,10 @@ real-shape: setup
 # Makes the weights that ship in src/cocoa/assets/nano again (half an hour on two cores).
 nano-backbone: setup
 	$(BIN)/cocoa train recipes/nano-backbone.yaml --out runs/nano-backbone
+
+# Makes the embedding model that ships in src/cocoa/assets/nano-embedder again (a quarter of an hour).
+nano-embedder: setup
+	$(BIN)/python -m scripts.make_nano_embedder
 
 # The real-data table of docs/results.md.
 open-sets: setup

@@ -1,8 +1,9 @@
-"""Model folders on the Hugging Face hub: fetched as they were written, and pushed as they are."""
+"""Where a model lies: in a folder, in this package, or on the Hugging Face hub, to which folders are pushed as they are."""
 
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import huggingface_hub
@@ -12,16 +13,20 @@ from cocoa.errors import ModelError
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "README.md"]
 """What a model folder is made of; code and pickles are not even fetched."""
+NANO_EMBEDDER = "nano-embedder"
+"""The small embedding model that ships with the package; recipes/nano-embedder.yaml makes it."""
 
 
 def local_folder(name: str | Path, *, revision: str | None = None) -> Path:
-    """Returns the folder of a model: the path itself if there is a folder, or else a copy of the hub's model.
+    """Returns the folder of a model: a path that is one, that of `nano-embedder` (ships here), or a copy of the hub's.
 
-    Raises `E_MODEL_MISSING` for what is neither a folder nor `OWNER/NAME`, or is not on the hub or cannot be reached.
+    Raises `E_MODEL_MISSING` for what is none of these and not `OWNER/NAME`, or is not on the hub or cannot be reached.
     """
     path = Path(name)
     if path.is_dir():
         return path
+    if str(name) == NANO_EMBEDDER:
+        return Path(str(files("cocoa") / "assets" / NANO_EMBEDDER))
     if not isinstance(name, str) or not _ID.fullmatch(name):
         raise ModelError("E_MODEL_MISSING", "no such model folder", where=str(name))
     try:
