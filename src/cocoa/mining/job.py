@@ -15,29 +15,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
 
 import cocoa
 from cocoa.data.bad_rows import BadRows
 from cocoa.errors import CocoaError, DataError, ModelError, UsageError
 from cocoa.files import sha256, sweep, write_file
+from cocoa.mining.inputs import Entry, Inputs
+from cocoa.mining.negatives import Counts, Targets, mine_table
 from cocoa.mining.placing import named_pictures, place_images
-from cocoa.mining.ranking import rank_targets
-from cocoa.mining.rows import Cells, Row, Table, read_tables, with_negatives
-from cocoa.mining.vectors import OnProgress, VectorStore, content_digests
+from cocoa.mining.rows import Table, read_tables
+from cocoa.mining.vectors import OnProgress, VectorStore
 from cocoa.mining.window import Window
-from cocoa.model import CARD, EmbeddingModel, best_device, fingerprint, local_folder
-from cocoa.sample import Sample
+from cocoa.model import CARD, EmbeddingModel, fingerprint, local_folder
 
 Pool = Literal["table", "all"]
 Say = Callable[[str], None]
-
-_QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +113,7 @@ def mine(
     pictures = named_pictures(
         picture for table in tables for row in table.rows for picture in row.pictures(negatives=keep)
     )
-    inputs = _Inputs.of(tables, keep, bad)
+    inputs = Inputs.of(tables, keep, bad)
     settings = {**asdict(window or Window()), "pool": pool, "keep": keep, "shard_size": shard_size}
     store = (vectors or out / "job" / "vectors").absolute()
     with ExitStack() as held:
@@ -144,106 +138,11 @@ def _ignore(*_: Any) -> None:
     """Tells nobody."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A row, and the places of its samples among the distinct ones."""
-
-    row: Row
-    query: int
-    target: int
-    negatives: tuple[int, ...]
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        return (self.query, self.target, *self.negatives)
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """The rows of each table whose files can be read, and their distinct samples with their contents."""
-
-    tables: list[tuple[Table, list[_Entry]]]
-    samples: list[Sample]
-    contents: list[str]
-    total: int
-
-    @classmethod
-    def of(cls, tables: Sequence[Table], keep: bool, bad: BadRows) -> _Inputs:
-        total = sum(len(table.rows) for table in tables) + len(bad.rows)
-        bad.check(total)
-        rows = [row for table in tables for row in table.rows]
-        sides = [(row.pair.query, row.pair.target, *(row.pair.negatives if keep else ())) for row in rows]
-        digests = iter(content_digests([sample for side in sides for sample in side]))
-        places: dict[str, int] = {}
-        samples: list[Sample] = []
-        entries: dict[int, _Entry] = {}
-        for number, (row, side) in enumerate(zip(rows, sides, strict=True)):
-            found = [next(digests) for _ in side]
-            if problem := next((one for one in found if isinstance(one, CocoaError)), None):
-                bad.note(problem.at(row.pair.query.where))
-                continue
-            for content, sample in zip(found, side, strict=True):
-                if content not in places:
-                    places[str(content)] = len(samples)
-                    samples.append(sample)
-            query, target, *negatives = (places[str(content)] for content in found)
-            entries[number] = _Entry(row, query, target, tuple(negatives))
-        bad.check(total)
-        ends = list(accumulate(len(table.rows) for table in tables))
-        made = [
-            (table, [entries[number] for number in range(end - len(table.rows), end) if number in entries])
-            for table, end in zip(tables, ends, strict=True)
-        ]
-        return cls(made, samples, list(places), total)
-
-    def digests(self) -> dict[str, str]:
-        """Returns a digest of each table: of its files, and of what its rows show."""
-        return {table.name: self._digest(table, entries) for table, entries in self.tables}
-
-    def _digest(self, table: Table, entries: Sequence[_Entry]) -> str:
-        digest = hashlib.sha256("\n".join(sha256(path) for path in table.paths).encode())
-        for entry in entries:
-            contents = [self.contents[place] for place in entry.places]
-            digest.update(f"\n{entry.row.number} {' '.join(contents)}".encode())
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """The distinct targets that a row's negatives are taken from: content key to place, cells, and vectors [T, D]."""
-
-    places: dict[int, int]
-    cells: list[Cells]
-    vectors: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, entries: Sequence[_Entry], keys: Sequence[int], store: VectorStore) -> _Pool:
-        first = {keys[entry.target]: entry for entry in reversed(entries)}
-        # In the rows' order, which decides between equal scores.
-        chosen = {keys[entry.target]: first[keys[entry.target]] for entry in entries}
-        return cls(
-            {key: place for place, key in enumerate(chosen)},
-            [entry.row.target for entry in chosen.values()],
-            store.take(np.array([entry.target for entry in chosen.values()])),
-        )
-
-
-@dataclass
-class _Counts:
-    """What came of the rows of a table."""
-
-    mined: int = 0
-    kept: int = 0
-    dropped: int = 0
-    short_rows: int = 0
-    not_first: int = 0
-
-
 class _Job:
     """One job in its folder; this process is the only one there."""
 
     def __init__(
-        self, out: Path, window: Window, pool: Pool, model: str, settings: dict[str, Any], inputs: _Inputs
+        self, out: Path, window: Window, pool: Pool, model: str, settings: dict[str, Any], inputs: Inputs
     ) -> None:
         self.out, self.window, self.pool, self.inputs = out, window, pool, inputs
         self.plan = {"format": 2, "model": model, **settings, "tables": inputs.digests()}
@@ -283,7 +182,7 @@ class _Job:
     def run(self, store: VectorStore, bad: BadRows) -> Summary:
         """Writes the tables that are not there yet, and last what all came to."""
         keys, refused = store.keys()
-        tables: list[tuple[Table, list[_Entry]]] = []
+        tables: list[tuple[Table, list[Entry]]] = []
         for table, entries in self.inputs.tables:
             good = []
             for entry in entries:
@@ -300,16 +199,17 @@ class _Job:
         right: dict[int, dict[int, None]] = {}
         for entry in every:
             right.setdefault(keys[entry.query], {})[keys[entry.target]] = None
-        whole: _Pool | None = None
+        whole: Targets | None = None
         facts: dict[str, Any] = {}
         for table, good in tables:
             path = self.out / "job" / "tables" / f"{table.name}.json"
             fact = self._finished_table(table, path)
             if fact is None:
                 if self.pool == "all":
-                    whole = whole or _Pool.of(every, keys, store)
-                targets = whole or _Pool.of(good, keys, store)
-                fact = self._mine(table, good, targets, keys, right, store)
+                    whole = whole or Targets.of(every, keys, store)
+                targets = whole or Targets.of(good, keys, store)
+                content, fact = mine_table(table, good, targets, keys, right, store, self.window)
+                write_file(self.out / "train" / table.file_name, content)
                 write_file(path, json.dumps(fact, indent=1) + "\n")
             facts[table.name] = fact
         write_file(self.bad_path, "".join(json.dumps(row.to_json()) + "\n" for row in bad.rows))
@@ -322,63 +222,8 @@ class _Job:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _mine(
-        self,
-        table: Table,
-        entries: Sequence[_Entry],
-        targets: _Pool,
-        keys: Sequence[int],
-        right: dict[int, dict[int, None]],
-        store: VectorStore,
-    ) -> dict[str, Any]:
-        """Writes a table with its negatives; returns what came of it."""
-        wanted = self.window.negatives
-        pool_keys = np.array(list(targets.places))
-        rankings = rank_targets(
-            store.take(np.array([entry.query for entry in entries])),
-            targets.vectors,
-            [targets.places[keys[entry.target]] for entry in entries],
-            [[targets.places[key] for key in right[keys[entry.query]] if key in targets.places] for entry in entries],
-            self.window.last_rank,
-            device=best_device(),
-        )
-        counts = _Counts()
-        positives: list[NDArray[np.float32]] = []
-        scores: list[NDArray[np.float32]] = []
-        filled: list[list[Cells]] = []
-        for ranking in rankings:
-            positives.append(ranking.positive)
-            counts.not_first += int((ranking.rank > 1).sum())
-            highest = self.window.highest(ranking.positive)
-            for place in range(len(ranking.positive)):
-                entry = entries[ranking.start + place]
-                pair = keys[entry.query], keys[entry.target]
-                kept = {
-                    keys[negative]: cells
-                    for negative, cells in zip(entry.negatives, entry.row.negatives, strict=False)
-                    if keys[negative] not in right[pair[0]]
-                }
-                near = ranking.places[place]
-                columns = self.window.pick(pool_keys[near], ranking.scores[place], highest[place], kept.keys(), pair)
-                filled.append([*kept.values(), *(targets.cells[target] for target in near[columns].tolist())])
-                scores.append(ranking.scores[place, columns])
-                counts.mined += len(columns)
-                counts.kept += len(kept)
-                counts.dropped += len(entry.negatives) - len(kept)
-                counts.short_rows += len(filled[-1]) < wanted
-        content = with_negatives(table, [entry.row for entry in entries], filled)
-        write_file(self.out / "train" / table.file_name, content)
-        return {
-            "rows": len(entries),
-            "targets": len(targets.cells),
-            **asdict(counts),
-            "positive_scores": _quantiles(positives),
-            "negative_scores": _quantiles(scores),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
-
     def _write_summary(self, facts: dict[str, Any], bad: BadRows) -> Summary:
-        total = {name: sum(fact[name] for fact in facts.values()) for name in ("rows", *_Counts().__dict__)}
+        total = {name: sum(fact[name] for fact in facts.values()) for name in ("rows", *Counts().__dict__)}
         summary = Summary(
             tables=len(facts),
             **total | {"not_first": total["not_first"] / total["rows"]},
@@ -400,14 +245,6 @@ class _Job:
         }
         write_file(self.out / "mining.json", json.dumps(content, indent=1) + "\n")
         return summary
-
-
-def _quantiles(scores: Sequence[NDArray[np.float32]]) -> dict[str, float]:
-    every = np.concatenate(scores)
-    if not len(every):
-        return {}
-    values = np.quantile(every, list(_QUANTILES.values()))
-    return {name: round(float(value), 6) for name, value in zip(_QUANTILES, values, strict=True)}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

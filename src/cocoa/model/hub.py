@@ -1,4 +1,4 @@
-"""Where a model lies: in a folder, in this package, or on the Hugging Face hub, to which folders are pushed as they are."""
+"""Where a model lies: in a folder, in this package, or on the Hugging Face hub, to which folders are pushed."""
 
 from __future__ import annotations
 
