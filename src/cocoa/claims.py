@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+
+from cocoa.errors import UsageError
 
 
 class Claims:
@@ -42,6 +46,21 @@ class Claims:
     def release(self, name: str) -> None:
         """Gives a claim back."""
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _byte(name))
+
+
+@contextmanager
+def only_writer(folder: Path, *, where: Path) -> Iterator[None]:
+    """Holds a folder for this process; the hold goes with the process, however that ends.
+
+    Raises `E_USAGE_BUSY`, at `where`, while another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError("E_USAGE_BUSY", f"another process is at work in {folder}", where=str(where)) from error
+        yield
 
 
 def _byte(name: str) -> int:

@@ -7,18 +7,18 @@ written last; in `job/` what was asked for (`job.json`), the vectors, what came 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import cocoa
+from cocoa.claims import only_writer
 from cocoa.data.bad_rows import BadRows
 from cocoa.errors import CocoaError, DataError, ModelError, UsageError
 from cocoa.files import sha256, sweep, write_file
@@ -118,7 +118,7 @@ def mine(
     store = (vectors or out / "job" / "vectors").absolute()
     with ExitStack() as held:
         for folder in (out / "job", store):
-            held.enter_context(_only_writer(folder, out))
+            held.enter_context(only_writer(folder, where=out))
         for folder in (out, out / "job", out / "job" / "tables", out / "train", store):
             sweep(folder)
         job = _Job(out, window or Window(), pool, digest, settings, inputs)
@@ -270,15 +270,3 @@ def _fingerprint(model: Path) -> str:
         return fingerprint(model)
     except OSError as error:
         raise ModelError("E_MODEL_INCOMPLETE", "no manifest of its files", where=str(model)) from error
-
-
-@contextmanager
-def _only_writer(folder: Path, out: Path) -> Iterator[None]:
-    """Holds a folder for this process; the hold goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError("E_USAGE_BUSY", f"another process is at work in {folder}", where=str(out)) from error
-        yield

@@ -7,41 +7,34 @@ of those in work, `bad_rows.jsonl` and `dropped.jsonl`. No file there is one tha
 
 from __future__ import annotations
 
-import fcntl
 import json
-import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from hashlib import sha256 as new_sha256
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import cocoa
+from cocoa.claims import only_writer
 from cocoa.data.tables import find_images
 from cocoa.errors import DataError, UsageError
 from cocoa.files import sha256, sweep, write_file
 from cocoa.images import ImageSource
+from cocoa.synthesis.asking import Asking
 from cocoa.synthesis.chats import (
-    Chat,
     EndpointError,
-    EndpointRefusedError,
     Engine,
-    Picture,
-    Reply,
     Sampling,
-    StoppedError,
 )
-from cocoa.synthesis.conversations import Dropped, Outcome, talk
-from cocoa.synthesis.journal import Journal, to_replies, write_journal
+from cocoa.synthesis.conversations import Dropped, Outcome
+from cocoa.synthesis.journal import Journal, to_replies
 from cocoa.synthesis.placing import link_images, place_images
 from cocoa.synthesis.plan import Plan, differences, hash_pictures, list_pictures
 from cocoa.synthesis.progress import Prices, Progress
 from cocoa.synthesis.prompts import Kind, load_prompts
+from cocoa.synthesis.shards import Shard, Shards
 from cocoa.synthesis.table import to_json_lines, to_parquet
 
 MOST_PIXELS = 1280 * 28 * 28
@@ -123,7 +116,7 @@ def synthesize(
     names = list_pictures(images, limit=limit, seed=sampling.seed)
     if out.exists() and not (out / "job").is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("E_USAGE_OUT", "not empty, and not of a synthesis job; choose another", where=str(out))
-    with _only_writer(out / "job"):
+    with only_writer(out / "job", where=out):
         for folder in (out, out / "job", out / "job" / "shards", out / "job" / "journal"):
             sweep(folder)
         link_images(images, out / "job" / "source")
@@ -154,20 +147,6 @@ def _ignore(_: Any) -> None:
     """Tells nobody."""
 
 
-@dataclass
-class _Shard:
-    """A shard in work: what came of its pictures so far, by name, and the replies behind it."""
-
-    number: int
-    names: list[str]
-    journal: Journal
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-
-    @property
-    def is_complete(self) -> bool:
-        return len(self.outcomes) == len(self.names)
-
-
 class _Job:
     """One job in its folder; this process is the only one there."""
 
@@ -187,7 +166,7 @@ class _Job:
         self.files = (self.table, out / "job" / "bad_rows.jsonl", out / "job" / "dropped.jsonl")
         self.manifest = out / "manifest.json"
         self.progress = Progress(len(plan.distinct), prices)
-        self.stop = threading.Event()
+        self.shards = Shards(out / "job")
 
     # The folder.
 
@@ -205,16 +184,11 @@ class _Job:
         if found:
             what = f"the folder is of another job: {'; '.join(found)}; choose another --out"
             raise UsageError("E_USAGE_OUT", what, where=str(self.out))
-        if retry_bad:
-            self._reopen_bad()
-
-    def _reopen_bad(self) -> None:
-        for number in range(len(self.plan.shards)):
-            if (content := self._read(number)) and any(picture["bad"] for picture in content["pictures"]):
-                self.manifest.unlink(missing_ok=True)
-                # The replies go back into a journal first, so that nothing but the bad is asked again.
-                write_journal(self._journal(number), content["replies"])
-                self._path(number).unlink()
+        if retry_bad and (numbers := self.shards.with_bad()):
+            # First, or a job that is killed here would still be taken for finished.
+            self.manifest.unlink(missing_ok=True)
+            for number in numbers:
+                self.shards.reopen(number)
 
     def finished(self) -> Summary | None:
         """What the manifest says, if it is of this job and all its files are as they were written."""
@@ -228,48 +202,19 @@ class _Job:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _path(self, number: int) -> Path:
-        return self.out / "job" / "shards" / f"{number:05}.json"
-
-    def _journal(self, number: int) -> Path:
-        return self.out / "job" / "journal" / f"{number:05}.jsonl"
-
-    def _read(self, number: int) -> dict[str, Any] | None:
-        """A finished shard, or None."""
-        path = self._path(number)
-        if not path.exists():
-            return None
-        digest, _, body = path.read_bytes().partition(b"\n")
-        if digest.decode("ascii", "replace") != new_sha256(body).hexdigest():
-            what = "the shard is not as it was written; remove it to ask again"
-            raise DataError("E_DATA_INCOMPLETE", what, where=str(path))
-        content: dict[str, Any] = json.loads(body)
-        return content
-
-    def _write(self, shard: _Shard) -> None:
-        """Commits a shard; only then its journal goes."""
-        content = {
-            "shard": shard.number,
-            "pictures": [shard.outcomes[name].to_json() for name in shard.names],
-            "replies": shard.journal.lines(),
-        }
-        body = json.dumps(content, separators=(",", ":")).encode()
-        write_file(self._path(shard.number), new_sha256(body).hexdigest().encode() + b"\n" + body)
-        shard.journal.remove()
-
     # Asking.
 
     def run(self, give_up_after: int) -> None:
         """Asks about all pictures of unfinished shards, in order, and commits each shard when it is complete."""
         waiting = []
         for number, names in enumerate(self.plan.shards):
-            content = self._read(number)
+            content = self.shards.read(number)
             if content is None:
-                journal = Journal(self._journal(number))
-                waiting.append(_Shard(number, names, journal))
+                journal = Journal(self.shards.journal(number))
+                waiting.append(Shard(number, names, journal))
                 replies = list(journal.replies.values())
             else:
-                self._journal(number).unlink(missing_ok=True)
+                self.shards.journal(number).unlink(missing_ok=True)
                 replies = list(to_replies(content["replies"]).values())
                 for picture in content["pictures"]:
                     self.progress.count(Outcome.of(picture))
@@ -278,9 +223,10 @@ class _Job:
         self.progress.resume()
         if self.progress.done:
             self.say(f"going on after {self.progress.done} of {self.progress.total} pictures")
-        ready: list[_Shard] = []
+        ready: list[Shard] = []
         in_a_row = 0
-        with closing(self._outcomes(waiting)) as outcomes:
+        asking = Asking(self.plan, self.engine, self.find, self.progress.pay)
+        with closing(asking.outcomes(waiting)) as outcomes:
             for shard, outcome, replied in outcomes:
                 shard.outcomes[outcome.picture] = outcome
                 self.progress.count(outcome)
@@ -297,65 +243,9 @@ class _Job:
                 # What failed may be the endpoint's fault: it is not for good before the endpoint replies again.
                 if in_a_row == 0:
                     while ready:
-                        self._write(ready.pop(0))
+                        self.shards.commit(ready.pop(0))
             for shard in ready:
-                self._write(shard)
-
-    def _outcomes(self, shards: list[_Shard]) -> Generator[tuple[_Shard, Outcome, bool], None, None]:
-        """What comes of each picture, as it comes, and whether the engine replied to the last question about it.
-
-        Nothing is left running behind.
-        """
-        todo = ((shard, name) for shard in shards for name in shard.names)
-        running: dict[Future[tuple[Outcome, bool]], _Shard] = {}
-        # In the order in which they end: what came last decides whether the endpoint replies.
-        ended: SimpleQueue[Future[tuple[Outcome, bool]]] = SimpleQueue()
-        pool = ThreadPoolExecutor(self.engine.concurrency, thread_name_prefix="synthesis")
-        try:
-            while True:
-                # A few more than can run, so that no thread waits for this one.
-                while len(running) < 2 * self.engine.concurrency and (item := next(todo, None)) is not None:
-                    future = pool.submit(self._talk, *item)
-                    running[future] = item[0]
-                    future.add_done_callback(ended.put)
-                if not running:
-                    return
-                future = ended.get()
-                shard = running.pop(future)
-                try:
-                    outcome, replied = future.result()
-                except StoppedError:
-                    continue  # Another has been refused, and its error comes.
-                yield shard, outcome, replied
-        finally:
-            # What is in flight is paid for: it is waited for and journaled, but nothing new is asked.
-            self.stop.set()
-            pool.shutdown(cancel_futures=True)
-            for shard in shards:
-                shard.journal.close()
-
-    def _talk(self, shard: _Shard, name: str) -> tuple[Outcome, bool]:
-        replied = False
-        picture = Picture(name, self.plan.pictures[name], self.find(name), self.plan.max_pixels)
-
-        def ask(turns: tuple[str, ...]) -> Reply:
-            nonlocal replied
-            chat = Chat(picture, turns, self.plan.prompts.system)
-            key = chat.key
-            reply = shard.journal.replies.get(key)
-            if reply is None:
-                replied = False
-                try:
-                    reply = self.engine.ask(chat, self.plan.sampling, self.stop)
-                except EndpointRefusedError:
-                    self.stop.set()
-                    raise
-                replied = True
-                shard.journal.add(key, reply)
-                self.progress.pay(reply)
-            return reply
-
-        return talk(name, self.plan.prompts, ask), replied
+                self.shards.commit(shard)
 
     # The end.
 
@@ -364,7 +254,7 @@ class _Job:
         outcomes = []
         paid = [0, 0]
         for number in range(len(self.plan.shards)):
-            content = self._read(number)
+            content = self.shards.read(number)
             assert content is not None, "all shards are committed"
             outcomes += [Outcome.of(picture) for picture in content["pictures"]]
             paid[0] += sum(reply["prompt_tokens"] for reply in content["replies"])
@@ -409,15 +299,3 @@ class _Job:
 
 def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; the hold goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError("E_USAGE_BUSY", "another process is at work there", where=str(folder.parent)) from error
-        yield
