@@ -11,8 +11,8 @@ SOURCE = Path(cocoa.__file__).parent
 
 # A module may import from its own part and from parts of a lower line.
 FLOORS = [
-    {"errors", "options", "archives", "claims", "crew", "failpoints", "transfer"},
-    {"images", "files", "looks"},
+    {"errors", "options", "archives", "crew", "failpoints", "portable", "transfer"},
+    {"claims", "images", "files", "looks"},
     {"sample"},
     {"layouts", "backbones", "data", "prompts"},
     {"adapters", "batch", "chunks", "items", "precision"},
