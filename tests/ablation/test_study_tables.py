@@ -143,6 +143,15 @@ def test_every_number_of_the_page_is_that_of_the_kept_records(kept):
     assert script.kept_folders(page) == [folder for folder in KEPT if has_place(page, folder.name)]
     if has_place(page, kept.name):
         assert script.with_tables(page, kept) == page, "python scripts/write_study_tables.py writes it again"
+        for name, chart in script.charts_shown(page, kept).items():
+            assert (PAGE.parent / name).read_text() == chart, "as above"
+
+
+def test_every_chart_of_the_page_is_made_from_records():
+    page = PAGE.read_text()
+    made = {name for kept in KEPT for name in script.charts_shown(page, kept)}
+    assert made == set(re.findall(r"\]\(([\w-]+\.svg)\)", page))
+    assert made, "there are some"
 
 
 def test_an_unfinished_study_says_what_is_missing_and_compares_only_seeds_that_both_have(tmp_path):
