@@ -71,7 +71,7 @@ def _parts(name: str, curves: Curves, title: str, x_label: str, y_label: str) ->
 
 def interval_chart(rows: Sequence[tuple[str, float, float | None]], *, title: str, zero: bool = False) -> Markup:
     """Returns points with their intervals, a row each, in percent points, as inline SVG; `zero` marks no difference."""
-    left = 30 + max(7.2 * len(name) for name, _, _ in rows)
+    left = 24 + max(6.4 * len(name) for name, _, _ in rows)
     ends = [100 * (rate + sign * (half or 0.0)) for _, rate, half in rows for sign in (1, -1)]
     scale = scale_for([*ends, *([0.0] if zero else [])], left, _WIDTH - 60)
     top, bottom = 40, 40 + _LINE * len(rows)
