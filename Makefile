@@ -64,7 +64,7 @@ real-shape: setup
 nano-backbone: setup
 	$(BIN)/cocoa train recipes/nano-backbone.yaml --out runs/nano-backbone
 
-# Makes the embedding model that ships in src/cocoa/assets/nano-embedder again (a quarter of an hour).
+# Makes the embedding model that ships in src/cocoa/assets/nano-embedder again (13 minutes of one core's time).
 nano-embedder: setup
 	$(BIN)/python -m scripts.make_nano_embedder
 

@@ -18,6 +18,7 @@ from cocoa.errors import TrainingError
 from cocoa.exporting import export_model
 from cocoa.files import MANIFEST, sha256
 from cocoa.model import EmbeddingModel, stored_dtype
+from cocoa.portable import own_places, portable
 from cocoa.recipe import parse_recipe
 from cocoa.sample import Sample
 from cocoa.training import loop
@@ -104,7 +105,8 @@ def test_training_writes_a_folder_with_receipt_and_the_lengths_it_trained(run):
     assert "| contrastive | 4 |" in (run / "model" / "README.md").read_text()
 
 
-def test_the_tables_of_training_are_hashed_and_their_pictures_are_not(tmp_path):
+def test_the_tables_of_training_are_hashed_and_their_pictures_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere/else")
     (tmp_path / "images").mkdir()
     for number in range(4):
         make_picture(60, 60, number).save(tmp_path / "images" / f"{number}.png")
@@ -136,6 +138,34 @@ def test_a_model_folder_does_not_say_where_the_home_folder_lies(tmp_path, monkey
     told = receipt(recipe, [], {str(path): {"pairs.jsonl": "0"}})
     assert told["recipe"]["stages"][0]["data"][0]["path"] == (said or str(path)), "a longer name is another folder"
     assert list(told["data"]) == [said or str(path)]
+
+
+def test_a_home_folder_that_is_a_link_and_one_around_the_working_directory_are_not_said_either(tmp_path, monkeypatch):
+    (tmp_path / "disk" / "me" / "work").mkdir(parents=True)
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
+    monkeypatch.chdir(tmp_path / "disk")
+    assert portable(str(tmp_path / "disk" / "me" / "a"), own_places()) == "~/a"
+    assert portable(str(tmp_path / "home" / "me" / "a"), own_places()) == "~/a"
+    monkeypatch.chdir(tmp_path / "disk" / "me" / "work")
+    assert portable({str(tmp_path / "disk" / "me" / "work" / "a"): 1}, own_places()) == {"./a": 1}
+
+
+def test_an_older_folder_that_says_where_its_makers_home_lies_is_exported_without(run, tmp_path, monkeypatch):
+    shutil.copytree(run / "model", tmp_path / "old")
+    card = json.loads((tmp_path / "old" / "cocoa.json").read_text())
+    card["receipt"]["data"] = {f"{tmp_path}/mine": {}}
+    EmbeddingModel.load(run / "model").save(tmp_path / "again", receipt=card["receipt"])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    export_model(tmp_path / "again", tmp_path / "new")
+    assert str(tmp_path) not in (tmp_path / "new" / "cocoa.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["~/qwen", "./qwen", "/models/qwen", "a/b/c", "qwen"])
+def test_a_backbone_in_a_folder_is_not_said_to_be_on_the_hub(run, tmp_path, name):
+    receipt = {"recipe": {"backbone": {"name": name}}}
+    EmbeddingModel.load(run / "model").save(tmp_path / "model", receipt=receipt)
+    assert "base_model" not in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_a_run_and_its_model_folder_and_its_last_checkpoint_are_the_same_model(run, tmp_path):

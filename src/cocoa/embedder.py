@@ -26,9 +26,11 @@ _log = logging.getLogger(__name__)
 class Embedder:
     """A model folder, opened for use."""
 
-    def __init__(self, model: EmbeddingModel, folder: Path) -> None:
+    def __init__(self, model: EmbeddingModel, folder: Path, *, address: str | None = None) -> None:
         self.model = model
         self.folder = folder
+        self.address = address or str(folder.resolve())
+        """What opens the same model again from anywhere: the folder, or a name that is no folder's."""
         self.fingerprint = fingerprint(folder)
         self._warned: set[int] = set()
 
@@ -60,7 +62,9 @@ class Embedder:
         if name not in types:
             raise UsageError("E_USAGE_DTYPE", f"dtype is {name!r}; use {' or '.join(types)}")
         path = local_folder(folder, revision=revision)
-        return cls(EmbeddingModel.load(path, dtype=types[name], device=device, self_test=self_test), path)
+        address = None if revision is not None or Path(folder).is_dir() else str(folder)
+        model = EmbeddingModel.load(path, dtype=types[name], device=device, self_test=self_test)
+        return cls(model, path, address=address)
 
     @property
     def dimensions(self) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from cocoa.errors import ModelError, UsageError
 from cocoa.model import CARD, Card, EmbeddingModel, read_model, stored_dtype
 from cocoa.model.golden import GOLDEN
+from cocoa.portable import own_places, portable
 from cocoa.training.restoring import restored_model
 
 
@@ -28,5 +29,6 @@ def export_model(source: Path, out: Path) -> None:
     else:
         message = f"neither a model folder ({CARD}) nor a run (model/, checkpoints/) nor a checkpoint (state.json)"
         raise ModelError("E_MODEL_MISSING", message, where=str(source))
-    model.save(out, receipt=receipt)
+    # A folder of an older version may say where its maker's home folder lies.
+    model.save(out, receipt=portable(receipt, own_places()))
     EmbeddingModel.load(out)

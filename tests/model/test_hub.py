@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from cocoa import CocoaError, Embedder
 from cocoa.cli import app
+from cocoa.corpus.job import Work, embed_corpus, take_part
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.model import push
 from cocoa.serving.keys import ApiKeys
@@ -71,6 +72,18 @@ def test_every_command_takes_a_model_of_the_hub_and_does_as_with_its_folder(word
         [path] = out.glob(made)
         found.append(path.read_bytes())
     assert found[0] == found[1]
+
+
+def test_what_was_embedded_is_searched_by_the_name_that_opens_the_model_again(owls, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "a", "text": "an owl"}\n')
+    made = embed_corpus(owls, rows, tmp_path / "vectors")
+    assert made.model == owls
+    with pytest.raises(CocoaError, match="not the model of the job") as caught:
+        take_part(Work("nano-embedder", tmp_path / "vectors", 1, None), Embedder.load("nano-embedder"))
+    assert caught.value.code == "E_MODEL_OTHER"
+    answer = CliRunner().invoke(app, ["search", str(tmp_path / "vectors"), "--text", "an owl", "--json"])
+    assert answer.exit_code == 0 and '"a"' in answer.output
 
 
 def test_a_server_calls_a_model_of_the_hub_by_its_name_there(owls):

@@ -98,7 +98,7 @@ class Study(Options):
     machine: MachineOptions = MachineOptions()
     generated: dict[str, SceneTasks] = Field(default={})
     tests: Annotated[tuple[TaskFolder, ...], Field(min_length=1)]
-    """Scored once, after all tuning."""
+    """Scored once, after all tuning of the runs that are asked for."""
     validation: tuple[TaskFolder, ...] = ()
     """What tuning looks at."""
     before: tuple[str, ...] = ()

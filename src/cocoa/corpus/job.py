@@ -19,8 +19,8 @@ from cocoa.corpus.shards import read_entry
 from cocoa.corpus.sources.parquet import ParquetReader
 from cocoa.corpus.windows import Windows
 from cocoa.crew import crew, leave_with_parent
-from cocoa.embedder import Embedder
-from cocoa.errors import CocoaError, DataError, UsageError
+from cocoa.embedder import Embedder, identity_difference
+from cocoa.errors import CocoaError, DataError, ModelError, UsageError
 from cocoa.files import sweep, write_file
 
 SHARD_ROWS = 1024
@@ -31,7 +31,7 @@ Engine = Literal["local", "ray"]
 class Work:
     """What a process needs to take part in a job that has a plan: folders and settings."""
 
-    model: Path
+    model: str
     out: Path
     threads: int
     max_bad_rate: float | None
@@ -77,7 +77,7 @@ def embed_corpus(
         raise UsageError("E_USAGE_BAD_RATE", f"a rate of bad rows is from 0 to 1, not {max_bad_rate}")
     found = Input.find(source)
     embedder = model if isinstance(model, Embedder) else Embedder.load(model)
-    work = Work(embedder.folder, out, threads, max_bad_rate)
+    work = Work(embedder.address, out, threads, max_bad_rate)
     with _writing(out), ExitStack() as stack:
         claims = stack.enter_context(Claims(out))
         with _alone(claims):
@@ -97,8 +97,13 @@ def embed_corpus(
 
 
 def take_part(work: Work, embedder: Embedder, numbers: list[int] | None = None) -> None:
-    """Returns when the shards of a planned job are committed, all or those of these numbers."""
+    """Returns when the shards of a planned job are committed, all or those of these numbers.
+
+    Raises `E_MODEL_OTHER` where the model's name has come to mean another than the job was planned with.
+    """
     plan = Plan.read(work.out / PLAN)
+    if difference := identity_difference(plan.identity, embedder.identity):
+        raise ModelError("E_MODEL_OTHER", f"not the model of the job: {difference}", where=work.model)
     with Claims(work.out) as claims:
         _fill(embedder, plan, work, claims, lambda _: leave_with_parent(), numbers)
 

@@ -81,8 +81,7 @@ class Plan:
         shards = [
             PlannedShard(f"{number:06}-{key}", part, repeats.get(number, {})) for number, part in enumerate(tally.parts)
         ]
-        model = str(embedder.folder.resolve())
-        return cls(model, identity, shard_rows, found, named, columns, notes, tuple(shards))
+        return cls(embedder.address, identity, shard_rows, found, named, columns, notes, tuple(shards))
 
     def write(self, path: Path) -> None:
         """Writes the plan."""

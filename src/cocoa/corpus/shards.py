@@ -89,7 +89,7 @@ def embed_documents(embedder: Embedder, documents: Iterable[Document], folder: P
         write_card(
             draft,
             identity=embedder.identity,
-            model=str(embedder.folder.resolve()),
+            model=embedder.address,
             dimensions=embedder.dimensions,
             columns={},
             source={"kind": "documents"},

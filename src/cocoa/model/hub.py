@@ -17,6 +17,11 @@ NANO_EMBEDDER = "nano-embedder"
 """The small embedding model that ships with the package; recipes/nano-embedder.yaml makes it."""
 
 
+def is_hub_id(name: str) -> bool:
+    """Returns whether a name can be that of a model on the hub, `OWNER/NAME`."""
+    return _ID.fullmatch(name) is not None
+
+
 def local_folder(name: str | Path, *, revision: str | None = None) -> Path:
     """Returns the folder of a model: a path that is one, that of `nano-embedder` (ships here), or a copy of the hub's.
 
@@ -25,9 +30,9 @@ def local_folder(name: str | Path, *, revision: str | None = None) -> Path:
     path = Path(name)
     if path.is_dir():
         return path
-    if str(name) == NANO_EMBEDDER:
+    if name == NANO_EMBEDDER and revision is None:
         return Path(str(files("cocoa") / "assets" / NANO_EMBEDDER))
-    if not isinstance(name, str) or not _ID.fullmatch(name):
+    if not isinstance(name, str) or not is_hub_id(name):
         raise ModelError("E_MODEL_MISSING", "no such model folder", where=str(name))
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
@@ -43,7 +48,7 @@ def push(folder: Path, repo: str, *, public: bool = False) -> str:
 
     Raises `E_MODEL_HUB` if the hub refuses or cannot be reached.
     """
-    if not _ID.fullmatch(repo):
+    if not is_hub_id(repo):
         raise ModelError("E_MODEL_HUB", f"a model on the hub is called OWNER/NAME, not {repo!r}")
     hub = huggingface_hub.HfApi()
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cocoa.model.card import Card
+from cocoa.model.hub import is_hub_id
 from cocoa.prompts import tasks_of
 
 README = "README.md"
@@ -18,7 +19,7 @@ def readme(card: Card, name: str) -> str:
 library_name: sentence-transformers
 pipeline_tag: feature-extraction
 tags: [cocoa, sentence-transformers, feature-extraction, multimodal, {card.backbone}]
-{f"base_model: {base}" + chr(10) if _is_hub_id(base) else ""}---
+{f"base_model: {base}" + chr(10) if is_hub_id(base) else ""}---
 
 # {name}
 
@@ -114,7 +115,3 @@ def _rows(facts: Mapping[str, str]) -> str:
 def _lines(facts: Mapping[str, str]) -> Iterator[str]:
     for name, value in facts.items():
         yield f"| {name} | {value} |"
-
-
-def _is_hub_id(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/"))

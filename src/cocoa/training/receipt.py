@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from cocoa.data.tables import find_tables
 from cocoa.files import sha256
 from cocoa.model import library_versions
 from cocoa.objectives.contrastive import ContrastiveOptions
-from cocoa.portable import portable
+from cocoa.portable import own_places, portable
 from cocoa.recipe import Recipe
 from cocoa.training.setup import stage_seed
 
@@ -23,10 +22,6 @@ def receipt(
 
     A model folder may be published: paths below the working directory or the home folder are told from there.
     """
-    places = {str(Path.cwd()): "."}
-    # Not Path.home(), which raises for a user without a name, as containers have.
-    if home := os.environ.get("HOME"):
-        places[str(Path(home))] = "~"
     stages = {}
     for stage in recipe.stages:
         own = [record for record in records if record["stage"] == stage.name]
@@ -39,12 +34,14 @@ def receipt(
             "pairs": sum(record["pairs"] for record in own),
             "skipped": sum(record["skipped"] for record in own),
         }
-    return {
-        "recipe": portable(recipe.model_dump(mode="json"), places),
+    made = {
+        "recipe": recipe.model_dump(mode="json"),
         "stages": stages,
-        "data": {portable(path, places): found for path, found in (hashes or {}).items()},
+        "data": hashes or {},
         "versions": library_versions(),
     }
+    told: dict[str, Any] = portable(made, own_places())
+    return told
 
 
 def data_hashes(recipe: Recipe) -> dict[str, dict[str, str]]:
