@@ -39,6 +39,17 @@ def test_points_are_where_the_ticks_say(offset: float) -> None:
         assert at_y == pytest.approx(pixel(y_ticks, y), abs=0.2)
 
 
+def test_ticks_that_have_names_stand_at_their_values_and_the_line_runs_from_first_to_last() -> None:
+    points = [(5.0, 1.0), (8.0, 3.0), (11.0, 2.0)]
+    names = {5.0: "32", 8.0: "256", 11.0: "2,048"}
+    chart = line_chart({"a": points}, title="t", x_label="x", y_label="y", noisy=False, x_names=names)
+    svg = ElementTree.fromstring(chart)
+    drawn = [float(place.split(",")[0]) for place in svg.find("polyline").get("points").split()]
+    marks = [(text.text, float(text.get("x"))) for text in svg.iter("text") if text.get("class") == "tick x"]
+    assert [name for name, _ in marks] == ["32", "256", "2,048"]
+    assert [at for _, at in marks] == pytest.approx(drawn, abs=0.2)
+
+
 @pytest.mark.parametrize("values", [[], [0.0], [7.0], [-2.0, -2.0], [1e-5, 3e-5], [0.0, 123456.0], [-3.0, 5.0]])
 @pytest.mark.parametrize("tight", [False, True])
 def test_ticks_are_round_few_and_in_reach(values: list[float], tight: bool) -> None:

@@ -23,12 +23,19 @@ Point = tuple[float, float]
 
 
 def line_chart(
-    series: Mapping[str, Sequence[Point]], *, title: str, x_label: str, y_label: str, noisy: bool = True
+    series: Mapping[str, Sequence[Point]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    noisy: bool = True,
+    x_names: Mapping[float, str] | None = None,
 ) -> Markup:
     """Returns the chart of 0 to 6 named series as inline SVG.
 
     A long series is drawn faint as it is and strong as its running mean; the legend gives the last value of the strong
-    line. One that is not `noisy` is drawn as it is, without a last value. Points that are not finite are left out.
+    line. One that is not `noisy` is drawn as it is, without a last value. Points that are not finite are left out. With
+    `x_names`, of two values or more, these are the ticks below.
     """
     if len(series) > MAX_SERIES:
         raise ValueError(f"{len(series)} series in one chart; at most {MAX_SERIES} can be told apart")
@@ -41,7 +48,11 @@ def line_chart(
     top += 26
     bottom = top + _PLOT_HEIGHT
     every = [point for points in finite.values() for point in points]
-    x_scale = scale_for([x for x, _ in every], _LEFT, _WIDTH - _RIGHT, tight=True)
+    if x_names:
+        ends = min(x_names), max(x_names)
+        x_scale = Scale(*ends, _LEFT, _WIDTH - _RIGHT, tuple(x_names), tuple(x_names.values()))
+    else:
+        x_scale = scale_for([x for x, _ in every], _LEFT, _WIDTH - _RIGHT, tight=True)
     y_scale = scale_for([y for _, y in every], bottom, top)
     lines = []
     for number, (name, points) in enumerate(finite.items(), start=1):

@@ -11,20 +11,23 @@ _ROUND_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Scale:
-    """A line from the value `low` at pixel `start` to the value `high` at pixel `end`."""
+    """A line from the value `low` at pixel `start` to `high` at pixel `end`; `names` may stand at the ticks."""
 
     low: float
     high: float
     start: float
     end: float
     ticks: tuple[float, ...]
+    names: tuple[str, ...] = ()
 
     def __call__(self, value: float) -> float:
         """Returns the pixel of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def labels(self) -> list[str]:
-        """Returns the ticks as people write them, all with as many decimals as their step needs."""
+        """Returns the ticks as people write them, all with as many decimals as their step needs; or their names."""
+        if self.names:
+            return list(self.names)
         step = self.ticks[1] - self.ticks[0]
         unit, suffix = (1000.0, "k") if max(map(abs, self.ticks)) >= 10_000 else (1.0, "")
         decimals = next((n for n in range(10) if math.isclose(round(step / unit, n), step / unit, rel_tol=1e-6)), 10)

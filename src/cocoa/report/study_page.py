@@ -54,17 +54,26 @@ def study_charts(result: Result) -> dict[str, Markup]:
         for key, (title, scale) in _BY_LAYER.items():
             charts |= _parts(f"layers-{key}-{name}", _by_layer(arms, key, scale), f"{title}, {name}", "layer", title)
     curves = _few_shot(result)
-    title, label = "hit@1 by labelled pairs", "labelled pairs, powers of two"
-    return charts | _parts("few-shot", curves, title, label, "hit@1 in %")
+    powers = sorted({power for points in curves.values() for power, _ in points})
+    names = {power: f"{round(2**power):,}" for power in powers}
+    title, label = "hit@1 by labelled pairs", "labelled pairs of each task"
+    return charts | _parts("few-shot", curves, title, label, "hit@1 in %", names)
 
 
-def _parts(name: str, curves: Curves, title: str, x_label: str, y_label: str) -> dict[str, Markup]:
+def _parts(
+    name: str, curves: Curves, title: str, x_label: str, y_label: str, x_names: Mapping[float, str] | None = None
+) -> dict[str, Markup]:
     """Line charts by name, as many as are needed to tell the series apart."""
     charts = {}
     for number, start in enumerate(range(0, len(curves), MAX_SERIES), start=1):
         names = list(curves)[start : start + MAX_SERIES]
         charts[f"{name}-{number}"] = line_chart(
-            {each: curves[each] for each in names}, title=title, x_label=x_label, y_label=y_label, noisy=False
+            {each: curves[each] for each in names},
+            title=title,
+            x_label=x_label,
+            y_label=y_label,
+            noisy=False,
+            x_names=x_names,
         )
     return charts
 
