@@ -9,6 +9,7 @@ import json
 import math
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from cocoa.report.charts import Point, line_chart
@@ -165,6 +166,18 @@ def peer_table(name: str) -> str:
     return "\n\n".join([table(head, rows), circumstances(found)])
 
 
+def timed_table(names: tuple[str, ...], unit: str, of: str) -> str:
+    """Returns the seconds of each way of runs of one benchmark, and how much longer than the first that is."""
+    parts = []
+    for found in map(kept, names):
+        ways = {name: median(seconds) for name, seconds in found["seconds"].items()}
+        own = next(iter(ways.values()))
+        rows = [[name, f"{1e3 * seconds:,.0f} ms", f"{seconds / own:.2f} x"] for name, seconds in ways.items()]
+        said = f"{found[of]:,} {unit}, a ceiling share of {found['ceiling_share']:.0%} ({found['ceiling']['what']}). "
+        parts += [table(["way", "median", "beside the first"], rows), said + circumstances(found)]
+    return "\n\n".join(parts)
+
+
 def index_table() -> str:
     """Returns build, size, recall and latency of every engine of the index benchmark."""
     found = kept("index")
@@ -255,7 +268,8 @@ def main() -> None:
     # Under the same names, in a folder of their own, stand the runs on a GPU.
     on_gpu = ("warmup", "bridge", "encode", "contrastive")
     gpu = {f"gpu-{mark}": tuple(f"gpu/{name}" for name in ({**steps, **peers})[mark]) for mark in on_gpu}
-    needed = {**steps, **peers, **gpu, "growth": ("growth",), "small": ("growth",)}
+    others = {"evaluate": ("evaluate", "evaluate-full"), "images": ("images",)}
+    needed = {**steps, **peers, **others, **gpu, "growth": ("growth",), "small": ("growth",)}
     writers = {
         "warmup": lambda: step_table("warmup_step"),
         "bridge": lambda: step_table("bridge_step"),
@@ -269,6 +283,8 @@ def main() -> None:
         "small": small_tables,
         "encode": lambda: peer_table("encode"),
         "contrastive": lambda: peer_table("contrastive_step"),
+        "evaluate": lambda: timed_table(("evaluate", "evaluate-full"), "contents asked for", "samples_asked"),
+        "images": lambda: timed_table(("images",), "pictures", "pictures"),
         "index": index_table,
         "serve": serve_table,
     }
