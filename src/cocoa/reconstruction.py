@@ -44,7 +44,7 @@ def rebuild_pictures(
     )
     hidden_batch, hidden = objective.hide(whole, Draws(seed, tuple(range(len(pairs)))))
     view = look(model, layout, hidden_batch)
-    painted = objective.paint(view, hidden.places.to(view.states.device)).cpu()
+    painted = objective.paint(view, hidden.at.to(view.states.device)).cpu()
     assert whole.pixel_values is not None
     tokens_hidden = hidden.places[whole.kinds == Kind.IMAGE]
     rows_hidden = tokens_hidden.repeat_interleave(objective.patches_per_token)

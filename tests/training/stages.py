@@ -37,14 +37,16 @@ SMALL = MachineOptions(chunk_tokens=64)
 LARGE = MachineOptions(chunk_tokens=100_000)
 
 
-def calm_backbone(attention: str = "split") -> Backbone:
-    """Returns a random Qwen2-VL of two layers, always the same, whose gradients are of the size that training meets.
+def calm_backbone(attention: str = "split", *, num_layers: int = 2) -> Backbone:
+    """Returns a random Qwen2-VL of few layers, always the same, whose gradients are of the size that training meets.
 
     The fixture `tiny` is made to show every wrong look; its gradients are so large that rounding would hide the rest.
     """
     text = train_tokenizer(SENTENCES, vocab_size=420)
     torch.manual_seed(0)
-    return new_nano(text, hidden_size=32, num_layers=2, vision_size=32, num_vision_layers=1, attention=attention)
+    return new_nano(
+        text, hidden_size=32, num_layers=num_layers, vision_size=32, num_vision_layers=1, attention=attention
+    )
 
 
 def make_recipe(name: str, extra: str = "", top: str = "") -> Recipe:

@@ -10,8 +10,11 @@ from cocoa.planning.ledger import LiveBytes
 
 
 def step(sample, extra: str, top: str = "", *, cast: bool = False):
-    """The losses and gradients of a step with adapters that are no longer 0, and the most bytes that it held."""
-    setup = ready(calm_backbone(), make_recipe("bridge", extra, top))
+    """The losses and gradients of a step with adapters that are no longer 0, and the most bytes that it held.
+
+    With fewer layers the most is held by the head.
+    """
+    setup = ready(calm_backbone(num_layers=4), make_recipe("bridge", extra, top))
     assert setup.adapter is not None
     draws = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -226,10 +226,23 @@ class Backbone(nn.Module):
         lowest = torch.finfo(self.stock.dtype).min
         return torch.zeros_like(allowed, dtype=self.stock.dtype).masked_fill(~allowed, lowest)
 
-    def decode_once(self, layer: nn.Module, states: Tensor, allowed: Tensor | Looks, position_ids: Tensor) -> Tensor:
-        """Returns [N, S, D]: one decoder layer (a copy of `layers[i]`) run over states."""
+    def decode_once(
+        self,
+        layer: nn.Module,
+        states: Tensor,
+        allowed: Tensor | Looks,
+        position_ids: Tensor,
+        *,
+        read_at: Tensor | None = None,
+    ) -> Tensor:
+        """Returns [N, S, D]: one decoder layer (a copy of `layers[i]`) run over states.
+
+        With `read_at`, int64 [R] places of the flattened rows, a layer that obeys it (`reading.obey`) is computed for
+        them only; what stands in other places is not to be read.
+        """
         rotary = self.stock.model.language_model.rotary_emb(states, position_ids)
-        output = layer(states, position_embeddings=rotary, **self._attending(allowed))
+        extra = {} if read_at is None else {READ_AT: read_at}
+        output = layer(states, position_embeddings=rotary, **self._attending(allowed), **extra)
         result: Tensor = output[0] if isinstance(output, tuple) else output
         return result
 

@@ -22,12 +22,23 @@ _now = threading.local()  # Passes may run side by side, and a pass is computed 
 
 
 def compute_where_read(layers: nn.ModuleList) -> None:
-    """Makes stock decoder layers take `read_at`, int64 [R] places of the flattened rows, and the last one obey it."""
+    """Makes stock decoder layers take `read_at`, int64 [R] places of the flattened rows, and the last one obey it.
+
+    A copy of a layer takes it too, and obeys after `obey`.
+    """
     # The attention is the one part of a layer that gets the keywords of a pass, also when the backward pass computes a
     # layer again; and it comes before the parts that obey.
     layer: Any
     for layer in layers:
         layer.self_attn.register_forward_pre_hook(_take, with_kwargs=True)
+    obey(layer)
+
+
+def obey(layer: Any) -> None:
+    """Makes a layer that takes `read_at` compute for those places only what it does place by place."""
+    if getattr(layer, "obeys_read_at", False):
+        return  # a copy of one that does
+    layer.obeys_read_at = True
     for part in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp):
         part.register_forward_pre_hook(_narrow)
         part.register_forward_hook(_widen)

@@ -62,7 +62,7 @@ class BridgedPatch(nn.Module):
         is_image = apart.kinds == Kind.IMAGE
         places = choose(is_image, apart.samples, self.options.rate, draws, self.name)
         if apart.pixel_values is None:
-            return batch, HiddenPatches(places, torch.zeros(0, self.to_pixels.out_features))
+            return batch, HiddenPatches.of(places, torch.zeros(0, self.to_pixels.out_features))
         chosen = places[is_image]  # (T,) in reading order, as the patches are
         pixels = self.grid.normalised(apart.pixel_values)
         tokens = pixels.reshape(len(chosen), -1)  # (T, m x F)
@@ -71,7 +71,11 @@ class BridgedPatch(nn.Module):
             input_ids=apart.input_ids.masked_fill(places, batch.mask_token),
             pixel_values=left.reshape(pixels.shape),
         )
-        return batch.replace(apart=masked), HiddenPatches(places, tokens[chosen])
+        return batch.replace(apart=masked), HiddenPatches.of(places, tokens[chosen])
+
+    def reads(self, batch: Batch, hidden: HiddenPatches) -> Tensor:
+        """Returns no place: the decoder has the vectors."""
+        return torch.zeros_like(batch.is_text)
 
     def loss(self, view: View, hidden: HiddenPatches) -> Loss:
         """Returns the squared error a value, summed over the hidden visual tokens."""

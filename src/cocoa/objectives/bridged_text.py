@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch.nn import functional
 
 from cocoa.backbones import Backbone
@@ -56,6 +57,10 @@ class BridgedText(torch.nn.Module):
         places = choose(eligible, apart.samples, self.options.rate, draws, self.name)
         masked = apart.replace(input_ids=apart.input_ids.masked_fill(places, batch.mask_token))
         return batch.replace(apart=masked), HiddenText(places, apart.input_ids[places])
+
+    def reads(self, batch: Batch, hidden: HiddenText) -> Tensor:
+        """Returns no place: the decoder has the vectors."""
+        return torch.zeros_like(batch.is_text)
 
     def loss(self, view: View, hidden: HiddenText) -> Loss:
         """Returns the cross-entropy of the hidden words; a target's pictures are blanks to the decoder."""

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cocoa.backbones import Backbone, Kind
+from cocoa.backbones.reading import obey
 from cocoa.batch import Batch
 from cocoa.objectives.draws import Draws, choose
 from cocoa.objectives.objective import Loss, Rows, View
@@ -48,6 +49,13 @@ class HiddenPatches:
 
     places: Tensor
     pixels: Tensor
+    at: Tensor
+    """The same places in the flattened rows, int64 [number hidden]; a GPU that is asked for them is waited for."""
+
+    @classmethod
+    def of(cls, places: Tensor, pixels: Tensor) -> HiddenPatches:
+        """Returns what was hidden at places, with pixels."""
+        return cls(places, pixels, places.flatten().nonzero()[:, 0])
 
     @property
     def count(self) -> int:
@@ -68,6 +76,7 @@ class MaskedPatch(nn.Module):
         self.grid = backbone.grid
         self.patches_per_token = self.grid.patches_per_token
         self.layer = deepcopy(backbone.layers[len(backbone.layers) // 2])
+        obey(self.layer)
         values = self.patches_per_token * self.grid.values_per_patch
         self.to_pixels = nn.Linear(backbone.hidden_size, values)
         nn.init.normal_(self.to_pixels.weight, std=0.02)
@@ -78,7 +87,7 @@ class MaskedPatch(nn.Module):
         is_image = batch.kinds == Kind.IMAGE
         places = choose(is_image, batch.samples, self.options.rate, draws, self.name)
         if batch.pixel_values is None:
-            return batch, HiddenPatches(places, torch.zeros(0, self.to_pixels.out_features))
+            return batch, HiddenPatches.of(places, torch.zeros(0, self.to_pixels.out_features))
         tokens = places[is_image]  # (T,) in reading order, as the patches are
         pixels = self.grid.normalised(batch.pixel_values)
         patches = pixels.reshape(len(tokens), self.patches_per_token, -1)  # (T, m, F)
@@ -87,20 +96,24 @@ class MaskedPatch(nn.Module):
         for sample in sorted(set(owners.tolist())):
             own = owners == sample
             filled[own & tokens] = self._fill(patches[own], int((own & tokens).sum()), draws, sample)
-        hidden = HiddenPatches(places, patches[tokens].flatten(1))
+        hidden = HiddenPatches.of(places, patches[tokens].flatten(1))
         return batch.replace(pixel_values=filled.reshape(pixels.shape)), hidden
+
+    def reads(self, batch: Batch, hidden: HiddenPatches) -> Tensor | None:
+        """Returns None: the decoder's layer looks at every state; of rows without pictures, no place."""
+        return None if len(hidden.pixels) else torch.zeros_like(batch.is_text)
 
     def loss(self, view: View, hidden: HiddenPatches) -> Loss:
         """Returns the squared error a value, summed over the hidden visual tokens."""
         if not len(hidden.pixels):
             return Loss(view.states.sum() * 0.0, 0)
-        error = (self.paint(view, hidden.places) - self._target(hidden.pixels)).square().mean(1)
+        error = (self.paint(view, hidden.at) - self._target(hidden.pixels)).square().mean(1)
         return Loss(error.sum(), len(hidden.pixels))
 
-    def paint(self, view: View, places: Tensor) -> Tensor:
-        """Returns float32 [number of places, m x F]: the pixels that the decoder sees behind visual tokens."""
-        states = view.backbone.decode_once(self.layer, view.states, view.allowed, view.batch.position_ids)
-        painted: Tensor = self.to_pixels(states[places])
+    def paint(self, view: View, at: Tensor) -> Tensor:
+        """Returns float32 [R, m x F]: the pixels that the decoder sees behind visual tokens, at R flat places."""
+        states = view.backbone.decode_once(self.layer, view.states, view.allowed, view.batch.position_ids, read_at=at)
+        painted: Tensor = self.to_pixels(states.flatten(0, 1)[at])
         return painted.float()
 
     def _target(self, pixels: Tensor) -> Tensor:

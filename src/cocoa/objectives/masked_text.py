@@ -73,10 +73,19 @@ class MaskedText(torch.nn.Module):
             wanted |= batch.roles == _ROLES[role]
         return batch.is_text & wanted & batch.has_before
 
+    def reads(self, batch: Batch, hidden: HiddenText) -> Tensor:
+        """Returns bool [N, S]: the places before hidden words."""
+        return places_before(hidden.places)
+
     def loss(self, view: View, hidden: HiddenText) -> Loss:
         """Returns the cross-entropy of the hidden words; the head runs at their places only."""
         logits = view.backbone.logits(states_before(view.states, hidden.places))
         return Loss(functional.cross_entropy(logits, hidden.words, reduction="sum"), len(hidden.words))
+
+
+def places_before(places: Tensor) -> Tensor:
+    """Returns bool [N, S]: for each chosen place i the place i-1."""
+    return functional.pad(places[:, 1:], (0, 1))
 
 
 def states_before(states: Tensor, places: Tensor) -> Tensor:

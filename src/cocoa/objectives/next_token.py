@@ -6,13 +6,14 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch.nn import functional
 
 from cocoa.backbones import Backbone
 from cocoa.batch import Batch
 from cocoa.layouts import Role
 from cocoa.objectives.draws import Draws
-from cocoa.objectives.masked_text import HiddenText, states_before
+from cocoa.objectives.masked_text import HiddenText, places_before, states_before
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 
@@ -43,6 +44,10 @@ class NextToken(torch.nn.Module):
         """Returns the batch as it is (the causal layout hides the future), and the tokens to predict."""
         places = ((batch.roles == Role.TARGET) | (batch.roles == Role.BRIDGE)) & batch.has_before
         return batch, HiddenText(places, batch.input_ids[places])
+
+    def reads(self, batch: Batch, hidden: HiddenText) -> Tensor:
+        """Returns bool [N, S]: the places before the tokens to predict."""
+        return places_before(hidden.places)
 
     def loss(self, view: View, hidden: HiddenText) -> Loss:
         """Returns the cross-entropy of the target's tokens."""

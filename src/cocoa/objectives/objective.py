@@ -62,6 +62,13 @@ class Reconstruction(Protocol):
         """Returns the batch with a part hidden, and what is needed to score the prediction of it (a `Hidden`)."""
         ...
 
+    def reads(self, batch: Batch, hidden: Any) -> Tensor | None:
+        """Returns bool [N, S], the places of the batch whose states the loss reads of the view; None: all.
+
+        What the view's vectors are pooled from is known without it.
+        """
+        ...
+
     def loss(self, view: View, hidden: Any) -> Loss:
         """Returns the loss of predicting what was hidden."""
         ...

@@ -149,11 +149,12 @@ def _work(trainee: Trainee, part: Pass) -> Callable[[], Tensor]:
     batch = target_batch(model, rows) if part.kind == "apart" else collate(model.backbone, rows, numbers)
     objectives: list[Reconstruction] = []
     hidden = []
+    reads: Tensor | None = None
     if part.kind != "single":
         objectives = [o for o in trainee.objectives if not isinstance(o, Contrastive)]  # type: ignore[misc]
         places = list(range(len(rows)))
         chunk = hide(objectives, batch, Draws(0, tuple(places)), places)
-        batch, hidden = chunk.batch, chunk.hidden
+        batch, hidden, reads = chunk.batch, chunk.hidden, chunk.reads
     if batch.pixel_values is not None:
         batch = batch.replace(pixel_values=fake(batch.pixel_values))
 
@@ -162,7 +163,7 @@ def _work(trainee: Trainee, part: Pass) -> Callable[[], Tensor]:
             vectors = fake(torch.zeros(len(rows), model.backbone.hidden_size)).requires_grad_()
             view = view_of_vectors(model, batch, vectors)
         else:
-            view = look(model, stage.layout, batch)
+            view = look(model, stage.layout, batch, reads)
         losses = [o.loss(view, moved(h, view.states.device)) for o, h in zip(objectives, hidden, strict=True)]
         return torch.stack([o.weight * loss.sum for o, loss in zip(objectives, losses, strict=True)]).sum()
 

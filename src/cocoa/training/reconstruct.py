@@ -24,15 +24,18 @@ from cocoa.training.batches import EncodedPairs, cut
 from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
+from cocoa.transfer import sent
 
 
 @dataclass(frozen=True)
 class HiddenChunk:
-    """One forward pass to come: the batch as it will be seen, what each objective hid in it, and its pairs' places."""
+    """One forward pass to come: the batch as it will be seen, what each objective hid in it, its pairs' places, and
+    `reads`, bool [N, S], where objectives read the last states (None: everywhere)."""
 
     batch: Batch
     hidden: list[Any]
     places: list[int]
+    reads: Tensor | None
 
 
 def reconstruct_backward(
@@ -52,7 +55,11 @@ def reconstruct_backward(
     model, stage = trainee.model, trainee.stage
     if chunks is None:
         chunks = hidden_chunks(model, stage, objectives, pairs, machine, seed)
-    tally = predict_backward(trainee, objectives, chunks, lambda chunk: look(model, stage.layout, chunk.batch), ranks)
+
+    def view_of(chunk: HiddenChunk) -> View:
+        return look(model, stage.layout, chunk.batch, chunk.reads)
+
+    tally = predict_backward(trainee, objectives, chunks, view_of, ranks)
     for chunk in chunks:
         tally.read(chunk.batch, model.num_looks(chunk.batch, stage.layout))
     return tally
@@ -131,7 +138,11 @@ def hide(objectives: Sequence[Reconstruction], batch: Batch, draws: Draws, place
         # Chosen on the CPU, so that every device hides the same.
         batch, parts = objective.hide(batch, draws.part(places))
         hidden.append(parts)
-    return HiddenChunk(batch, hidden, places)
+    reads: Tensor | None = torch.zeros_like(batch.is_text)
+    for objective, parts in zip(objectives, hidden, strict=True):
+        own = objective.reads(batch, parts)
+        reads = None if reads is None or own is None else reads | own
+    return HiddenChunk(batch, hidden, places, reads)
 
 
 def stage_row(model: EmbeddingModel, stage: Stage, query: Encoded, target: Encoded) -> Row:
@@ -145,11 +156,26 @@ def stage_row(model: EmbeddingModel, stage: Stage, query: Encoded, target: Encod
     return joined_row(model.backbone, query, target, model.max_tokens, bridged=bridged, num_bridges=num_bridges)
 
 
-def look(model: EmbeddingModel, layout: str, batch: Batch) -> View:
-    """Returns the model's states of a batch under a layout, with all that made them."""
+def look(model: EmbeddingModel, layout: str, batch: Batch, reads: Tensor | None = None) -> View:
+    """Returns the model's states of a batch under a layout, with all that made them.
+
+    With `reads`, bool [N, S], the last layer is computed there and where vectors are pooled from; other states are 0.
+    """
     allowed = model.allowed(batch, layout)
+    read_at = None if reads is None else _places_read(model, batch, reads)
     batch = batch.to(model.backbone.device)
     allowed = placed(allowed, model.backbone.device)
-    states = model.states(batch, allowed)
+    states = model.states(batch, allowed, read_at=read_at)
     vectors = None if batch.apart is None else model.pooling.pool(states, batch)
     return View(model.backbone, batch, allowed, states, vectors)
+
+
+def _places_read(model: EmbeddingModel, batch: Batch, reads: Tensor) -> Tensor | None:
+    """The places as the last layer takes them, with those that vectors are pooled from; found where the batch is."""
+    flat = reads.flatten()
+    if batch.apart is not None:
+        pooled = model.pooling.places(batch)
+        if pooled is None:
+            return None
+        flat = flat.index_fill(0, pooled, True)
+    return sent(flat.nonzero()[:, 0], model.backbone.device)
