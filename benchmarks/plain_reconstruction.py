@@ -1,12 +1,14 @@
 """A step of reconstruction as peers run it, each waste by itself.
 
-The whole batch in one pass padded to its longest row, the head at every position, a square boolean mask in every layer,
-each picture opened once to count its tokens and once to train on it; the stock library's own modules.
+The whole batch in one pass padded to its longest row, the head at every position, and the last layers at those too that
+nothing reads, a square boolean mask in every layer, each picture opened once to count its tokens and once to train on
+it; the stock library's own modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.steps import Losses, Plain
+from cocoa.backbones import Backbone
 from cocoa.batch import Batch, Row, collate, moved, row_length
 from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
@@ -26,6 +29,7 @@ from cocoa.training.trainee import Trainee
 WASTES = {
     "padding": "one pass over the whole batch, padded to its longest row",
     "head": "the language-model head at every position",
+    "unread": "the last layer, and the patch decoder's, at every position",
     "mask": "a square boolean mask in every layer",
     "stock": "the stock modules: attention picture by picture, arithmetic line by line",
     "reading": "each picture opened twice, to count its tokens and to train on it",
@@ -61,12 +65,14 @@ def _loss(
 ) -> Tensor:
     """What a pass adds to the loss; the sums of all objectives are added to `sums`."""
     model, layout, batch = trainee.model, trainee.stage.layout, chunk.batch
-    view = _look_square(model, layout, batch) if "mask" in wastes else look(model, layout, batch)
+    reads = None if "unread" in wastes else chunk.reads
+    view = _look_square(model, layout, batch, reads) if "mask" in wastes else look(model, layout, batch, reads)
     shares = []
     for number, (objective, parts) in enumerate(zip(trainee.objectives, chunk.hidden, strict=True)):
         everywhere = "head" in wastes and isinstance(objective, MaskedText)
         parts = moved(parts, view.states.device)
-        found: Loss = _loss_everywhere(view, parts) if everywhere else objective.loss(view, parts)  # type: ignore[operator]
+        with _decoding_everywhere(view.backbone) if "unread" in wastes else nullcontext():
+            found: Loss = _loss_everywhere(view, parts) if everywhere else objective.loss(view, parts)  # type: ignore[operator]
         shares.append(objective.weight * found.sum / max(1, totals[number]))  # type: ignore[operator]
         sums[number] += float(found.sum.detach())
     return torch.stack(shares).sum()
@@ -77,11 +83,23 @@ def _sorted_passes(rows: Sequence[Row], machine: MachineOptions, device: torch.d
     return [[place for line in chunk for place in line] for chunk in chunks]
 
 
-def _look_square(model: EmbeddingModel, layout: str, batch: Batch) -> View:
+def _look_square(model: EmbeddingModel, layout: str, batch: Batch, reads: Tensor | None) -> View:
     device = model.backbone.device
+    read_at = None if reads is None else reads.flatten().nonzero()[:, 0].to(device)
     allowed = LAYOUTS[layout].allowed(batch.roles, batch.samples).to(device)
     batch = batch.to(device)
-    return View(model.backbone, batch, allowed, model.states(batch, allowed))
+    return View(model.backbone, batch, allowed, model.states(batch, allowed, read_at=read_at))
+
+
+@contextmanager
+def _decoding_everywhere(backbone: Backbone) -> Iterator[None]:
+    """Makes a decoder's layer be computed at every position."""
+    once = backbone.decode_once
+    backbone.decode_once = lambda *given, read_at=None: once(*given)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del backbone.decode_once
 
 
 def _loss_everywhere(view: View, hidden: Any) -> Loss:
