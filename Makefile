@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup browser quickstart test test-slow soak milvus-test gpu-test bench real-shape check nano-backbone nano-embedder open-sets study
+.PHONY: setup browser quickstart test test-slow soak milvus-test gpu-test bench real-shape check nano-backbone nano-embedder small-backbone open-sets study
 
 setup: .venv/ready
 
@@ -67,6 +67,10 @@ nano-backbone: setup
 # Makes the embedding model that ships in src/cocoa/assets/nano-embedder again (13 minutes of one core's time).
 nano-embedder: setup
 	$(BIN)/python -m scripts.make_nano_embedder
+
+# Makes the backbone that studies/small-scale.yaml begins from, in runs/small-backbone/model (70 minutes on two cores).
+small-backbone: setup
+	$(BIN)/python -m scripts.make_small_backbone
 
 # The real-data table of docs/results.md.
 open-sets: setup
