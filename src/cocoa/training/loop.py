@@ -15,44 +15,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
 
 from cocoa.data.bad_rows import BadRows
 from cocoa.data.mixing import Mixture
-from cocoa.errors import RecipeError, TrainingError, TrainingStoppedError, UsageError
-from cocoa.files import write_file
-from cocoa.model import EmbeddingModel, library_versions
+from cocoa.errors import RecipeError, TrainingError, TrainingStoppedError
+from cocoa.model import EmbeddingModel
 from cocoa.objectives import Objective
-from cocoa.recipe import Recipe, Stage, differences, parse_recipe
+from cocoa.recipe import Recipe, Stage
 from cocoa.training.ahead import Steps, prepared
 from cocoa.training.batches import EncodedPairs, prefetched
-from cocoa.training.checkpoints import (
-    Checkpoint,
-    clean_up,
-    load_optimiser,
-    load_weights,
-    newest_checkpoint,
-    optimiser_tensors,
-    save_checkpoint,
-)
-from cocoa.training.log import BadRowLog, RunLog
+from cocoa.training.checkpoints import Checkpoint, load_optimiser, load_weights
+from cocoa.training.log import RunLog
 from cocoa.training.memory import most_memory
 from cocoa.training.passes import prepare
-from cocoa.training.random_state import RandomState, random_states
 from cocoa.training.ranks import Ranks
 from cocoa.training.receipt import data_hashes, receipt, trained_lengths
+from cocoa.training.run_folder import RunFolder, Say
+from cocoa.training.sanity import check_sane
 from cocoa.training.schedule import learning_rate
 from cocoa.training.setup import Setup, finished, fits, open_data, open_model, set_up, stage_seed
 from cocoa.training.step import backward_step
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee, put
 
-EXPLODED = 100.0
-"""A loss so many times that of the stage's first step (or of 1, if that is larger) ends the run."""
-
 StepHook = Callable[[Stage, dict[str, Any]], None]
 StageHook = Callable[[Stage, EmbeddingModel, list[Objective]], None]
-Say = Callable[[str], None]
 
 
 def train(
@@ -105,13 +92,10 @@ class _Run:
         say: Say,
     ) -> None:
         self.recipe = recipe
-        self.out = out
         self.ranks = ranks
+        self.folder = RunFolder(out, recipe, ranks, say if ranks.is_first else _quiet)
         self.on_step = on_step
         self.on_stage_end = on_stage_end
-        self.say = say if ranks.is_first else _quiet
-        self.log = RunLog(out / "metrics.jsonl" if ranks.is_first else None)
-        self.bad_rows = BadRowLog(out / "bad_rows.jsonl")
         self.num_bad = 0  # rows of the stage under way that could not be read, over all ranks
         self.num_steps = 0
 
@@ -121,8 +105,9 @@ class _Run:
                 few = f"batch_size {stage.batch_size} is below the number of ranks, {self.ranks.count}"
                 raise RecipeError("E_RECIPE_OPTION", f"stage {stage.name}: {few}")
         if not resume:
-            self._check_folder()
-        checkpoint = self._find_checkpoint() if resume else None
+            self.folder.check_new()
+        checkpoint = self.folder.find_checkpoint() if resume else None
+        self.num_steps = checkpoint.num_steps if checkpoint else 0
         # All data is opened before anything is trained or written: a bad row of the last stage must not cost the first
         # two, and a run that cannot begin must not be in the way of the next.
         found = [BadRows(self.recipe.max_bad_rate) for _ in self.recipe.stages]
@@ -130,7 +115,7 @@ class _Run:
         data = [(mixture, len(bad.rows)) for mixture, bad in zip(opened, found, strict=True)]
         hashes = data_hashes(self.recipe) if self.ranks.is_first else {}
         model = open_model(self.recipe, self.ranks.device)
-        self._begin(resume, found, checkpoint)
+        self.num_bad = self.folder.begin(resume, found, checkpoint)
         first = 0
         if checkpoint is not None:
             first = checkpoint.stage
@@ -142,57 +127,9 @@ class _Run:
                 model = self._run_stage(model, number, data[number], here, stop)
         model.matryoshka = trained_lengths(self.recipe)
         if self.ranks.is_first:
-            model.save(model_folder, receipt=receipt(self.recipe, self.log.records, hashes))
+            model.save(model_folder, receipt=receipt(self.recipe, self.folder.log.records, hashes))
         self.ranks.wait()
-        return model, self.log
-
-    # The folder and what is in it.
-
-    def _check_folder(self) -> None:
-        """Raises unless the folder is new or empty."""
-        if self.out.exists() and any(self.out.iterdir()):
-            hint = "; --resume goes on with it" if (self.out / "recipe.yaml").is_file() else ""
-            raise UsageError(
-                "E_USAGE_OUT", f"folder is not empty; choose another --out or remove it{hint}", where=str(self.out)
-            )
-
-    def _find_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint to go on from, if the run has one yet. Raises if this is not that run."""
-        saved = self.out / "recipe.yaml"
-        if not saved.is_file():
-            raise UsageError("E_USAGE_RESUME", "no run to resume: there is no recipe.yaml", where=str(self.out))
-        if found := differences(parse_recipe(saved.read_text(), where=str(saved)), self.recipe):
-            raise UsageError(
-                "E_USAGE_RESUME", f"the run was begun with another recipe: {'; '.join(found)}", where=str(self.out)
-            )
-        if (self.out / "model").exists():
-            raise UsageError("E_USAGE_RESUME", "the run is finished: there is a model", where=str(self.out))
-        checkpoint, passed = newest_checkpoint(self.out / "checkpoints")
-        for reason in passed:
-            self.say(f"passed over checkpoint {reason}")
-        self.num_steps = checkpoint.num_steps if checkpoint else 0
-        self.say(f"resuming after step {self.num_steps}" if checkpoint else "no checkpoint yet: starting again")
-        return checkpoint
-
-    def _begin(self, resume: bool, found: list[BadRows], checkpoint: Checkpoint | None) -> None:
-        """Makes the folder hold a run up to the checkpoint and nothing of later steps."""
-        # Nobody may write before everybody has read.
-        self.ranks.wait()
-        if self.ranks.is_first:
-            if resume:
-                clean_up(self.out)
-                clean_up(self.out / "checkpoints")
-                self.log.go_back(self.num_steps)
-                going_on = self.recipe.stages[checkpoint.stage].name if checkpoint and checkpoint.step else ""
-                self.num_bad = self.bad_rows.go_back(self.num_steps, going_on)
-            else:
-                self.out.mkdir(parents=True, exist_ok=True)
-                write_file(self.out / "recipe.yaml", self.recipe.to_yaml())
-            for stage, bad in zip(self.recipe.stages, found, strict=True):
-                self.bad_rows.add(bad.rows, stage=stage.name, step=None)
-        self.num_bad = self.ranks.most(self.num_bad)
-
-    # One stage.
+        return model, self.folder.log
 
     def _run_stage(
         self,
@@ -217,7 +154,7 @@ class _Run:
             first_step = checkpoint.step
             load_weights(trainee, checkpoint)
             load_optimiser(trainee, optimiser, checkpoint.optimiser())
-            self._restore_random(checkpoint)
+            self.folder.restore_random(checkpoint)
         first_losses: dict[str, float] = checkpoint.state["first_losses"] if checkpoint is not None else {}
         trainee.train()
         with closing(self._steps(trainee, mixture, range(first_step, stage.steps), seed)) as steps:
@@ -238,7 +175,7 @@ class _Run:
                 tally = backward_step(trainee, pairs, ranks, recipe.machine, seed, passes)
                 norm = _norm(nn.utils.clip_grad_norm_(trainee.trained.values(), stage.max_grad_norm))
                 first_losses = first_losses or tally.losses
-                _check_sane(tally, norm, first_losses, f"step {step} of stage {stage.name}", pairs)
+                check_sane(tally, norm, first_losses, f"step {step} of stage {stage.name}", pairs)
                 optimiser.step()
                 self.num_steps += 1
                 now = time.perf_counter()
@@ -246,17 +183,17 @@ class _Run:
                 began = now
                 every = recipe.machine.checkpoint_every
                 if step + 1 < stage.steps and (notice.stop or (every and (step + 1) % every == 0)):
-                    self._save(number, step + 1, trainee, optimiser, first_losses)
+                    self.folder.save(number, step + 1, self.num_steps, trainee, optimiser, first_losses)
                 if notice.stop and step + 1 < stage.steps:
                     raise TrainingStoppedError(
                         "E_TRAINING_STOPPED",
                         f"asked to stop after step {step} of stage {stage.name}; go on with --resume",
-                        where=str(self.out),
+                        where=str(self.folder.path),
                     )
         model, objectives = self._finish(setup, own_limits, stage)
         if self.on_stage_end is not None:
             self.on_stage_end(stage, model, objectives)
-        self._save(number + 1, 0, Trainee(model, stage, []), None, {})
+        self.folder.save(number + 1, 0, self.num_steps, Trainee(model, stage, []), None, {})
         return model
 
     def _steps(self, trainee: Trainee, mixture: Mixture, steps: range, seed: int) -> Steps:
@@ -288,7 +225,7 @@ class _Run:
 
     def _notice(self, stage: Stage, pairs: EncodedPairs, stop: threading.Event) -> _Notice:
         """What all ranks must know of each other before a step, in one message."""
-        self.bad_rows.add(pairs.bad, stage=stage.name, step=self.num_steps)
+        self.folder.bad_rows.add(pairs.bad, stage=stage.name, step=self.num_steps)
         own = [len(pairs.queries), len(pairs.bad), pairs.num_cut, int(stop.is_set())]
         good, bad, num_cut, stops = self.ranks.total(torch.tensor(own)).tolist()
         self.num_bad += bad
@@ -302,7 +239,7 @@ class _Run:
             raise TrainingError(
                 "E_DATA_BAD_ROWS",
                 f"{self.num_bad + refused} rows of about {read} could not be read, more than {rate:.2%}",
-                where=str(self.bad_rows.path),
+                where=str(self.folder.bad_rows.path),
             )
 
     def _record(
@@ -334,40 +271,9 @@ class _Run:
             "memory_bytes": peak_memory(self.ranks.device),
             "seconds": seconds,
         }
-        self.log.add(record)
+        self.folder.log.add(record)
         if self.on_step is not None and self.ranks.is_first:
             self.on_step(stage, record)
-
-    # Checkpoints.
-
-    def _save(
-        self, stage: int, step: int, trainee: Trainee, optimiser: Optimizer | None, first_losses: dict[str, float]
-    ) -> None:
-        """Writes a checkpoint of the state before `step` of a stage (0: the model between two stages)."""
-        weights = trainee.whole_weights()
-        memory = optimiser_tensors(trainee, optimiser) if optimiser else {}
-        state = {
-            "stage": stage,
-            "step": step,
-            "num_steps": self.num_steps,
-            "ranks": self.ranks.count,
-            "first_losses": first_losses,
-            "random": random_states(self.ranks),
-            "recipe": self.recipe.model_dump(mode="json"),
-            "versions": library_versions(),
-        }
-        if self.ranks.is_first:
-            save_checkpoint(self.out / "checkpoints", state, weights, memory, keep=self.recipe.machine.keep_checkpoints)
-        self.ranks.wait()
-
-    def _restore_random(self, checkpoint: Checkpoint) -> None:
-        saved = checkpoint.state["random"]
-        if len(saved) != self.ranks.count:
-            self.say(f"the run had {len(saved)} ranks and has {self.ranks.count} now: dropout draws anew")
-            return
-        if checkpoint.state["versions"] != library_versions():
-            self.say("library versions have changed since the checkpoint: numbers may differ in the last digits")
-        RandomState.read(saved[self.ranks.number], self.ranks.device).restore()
 
 
 @dataclass(frozen=True)
@@ -405,17 +311,3 @@ def _asked_to_stop() -> Iterator[threading.Event]:
 
 def _norm(norm: Tensor) -> float:
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-
-
-def _check_sane(tally: Tally, norm: float, first: dict[str, float], place: str, pairs: EncodedPairs) -> None:
-    """Raises `E_TRAINING_DIVERGED` before a bad step is taken; the weights and checkpoints are still good."""
-    for name, loss in tally.losses.items():
-        if not loss < EXPLODED * max(1.0, first[name]):  # also true of nan
-            raise TrainingError("E_TRAINING_DIVERGED", f"{name} loss is {loss} at {place}; rows: {_rows(pairs)}")
-    if not norm < float("inf"):
-        raise TrainingError("E_TRAINING_DIVERGED", f"gradient norm is {norm} at {place}; rows: {_rows(pairs)}")
-
-
-def _rows(pairs: EncodedPairs) -> str:
-    places = [sample.where or f"row {number}" for number, sample in enumerate(pairs.queries)]
-    return ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")

@@ -1,0 +1,122 @@
+"""The folder of a run: what it must hold before the run begins or goes on, and the checkpoints that it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch.optim import Optimizer
+
+from cocoa.data.bad_rows import BadRows
+from cocoa.errors import UsageError
+from cocoa.files import write_file
+from cocoa.model import library_versions
+from cocoa.recipe import Recipe, differences, parse_recipe
+from cocoa.training.checkpoints import Checkpoint, clean_up, newest_checkpoint, optimiser_tensors, save_checkpoint
+from cocoa.training.log import BadRowLog, RunLog
+from cocoa.training.random_state import RandomState, random_states
+from cocoa.training.ranks import Ranks
+from cocoa.training.trainee import Trainee
+
+Say = Callable[[str], None]
+
+
+class RunFolder:
+    """`recipe.yaml`, `metrics.jsonl`, `bad_rows.jsonl` and `checkpoints/` of one run, as one rank sees them.
+
+    The first rank writes; each rank appends the rows that it left out. `say` is told what a person should know.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, ranks: Ranks, say: Say) -> None:
+        self.path = path
+        self.recipe = recipe
+        self.ranks = ranks
+        self.say = say
+        self.log = RunLog(path / "metrics.jsonl" if ranks.is_first else None)
+        self.bad_rows = BadRowLog(path / "bad_rows.jsonl")
+
+    def check_new(self) -> None:
+        """Raises `E_USAGE_OUT` unless the folder is new or empty."""
+        if self.path.exists() and any(self.path.iterdir()):
+            hint = "; --resume goes on with it" if (self.path / "recipe.yaml").is_file() else ""
+            raise UsageError(
+                "E_USAGE_OUT", f"folder is not empty; choose another --out or remove it{hint}", where=str(self.path)
+            )
+
+    def find_checkpoint(self) -> Checkpoint | None:
+        """Returns the checkpoint to go on from, if there is one. Raises `E_USAGE_RESUME` if this is not that run."""
+        saved = self.path / "recipe.yaml"
+        if not saved.is_file():
+            raise UsageError("E_USAGE_RESUME", "no run to resume: there is no recipe.yaml", where=str(self.path))
+        if found := differences(parse_recipe(saved.read_text(), where=str(saved)), self.recipe):
+            raise UsageError(
+                "E_USAGE_RESUME", f"the run was begun with another recipe: {'; '.join(found)}", where=str(self.path)
+            )
+        if (self.path / "model").exists():
+            raise UsageError("E_USAGE_RESUME", "the run is finished: there is a model", where=str(self.path))
+        checkpoint, passed = newest_checkpoint(self.path / "checkpoints")
+        for reason in passed:
+            self.say(f"passed over checkpoint {reason}")
+        self.say(f"resuming after step {checkpoint.num_steps}" if checkpoint else "no checkpoint yet: starting again")
+        return checkpoint
+
+    def begin(self, resume: bool, found: list[BadRows], checkpoint: Checkpoint | None) -> int:
+        """Makes the folder hold a run up to the checkpoint and nothing of later steps.
+
+        `found` are the rows of each stage that were refused when its data was opened. Returns how many rows the stage
+        under way has left out before the checkpoint, over all ranks.
+        """
+        num_bad = 0
+        # Nobody may write before everybody has read.
+        self.ranks.wait()
+        if self.ranks.is_first:
+            if resume:
+                num_steps = checkpoint.num_steps if checkpoint else 0
+                clean_up(self.path)
+                clean_up(self.path / "checkpoints")
+                self.log.go_back(num_steps)
+                going_on = self.recipe.stages[checkpoint.stage].name if checkpoint and checkpoint.step else ""
+                num_bad = self.bad_rows.go_back(num_steps, going_on)
+            else:
+                self.path.mkdir(parents=True, exist_ok=True)
+                write_file(self.path / "recipe.yaml", self.recipe.to_yaml())
+            for stage, bad in zip(self.recipe.stages, found, strict=True):
+                self.bad_rows.add(bad.rows, stage=stage.name, step=None)
+        return self.ranks.most(num_bad)
+
+    def save(
+        self,
+        stage: int,
+        step: int,
+        num_steps: int,
+        trainee: Trainee,
+        optimiser: Optimizer | None,
+        first_losses: dict[str, float],
+    ) -> None:
+        """Writes a checkpoint of the state before `step` of a stage (0: the model between two stages)."""
+        weights = trainee.whole_weights()
+        memory = optimiser_tensors(trainee, optimiser) if optimiser else {}
+        state = {
+            "stage": stage,
+            "step": step,
+            "num_steps": num_steps,
+            "ranks": self.ranks.count,
+            "first_losses": first_losses,
+            "random": random_states(self.ranks),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "versions": library_versions(),
+        }
+        if self.ranks.is_first:
+            keep = self.recipe.machine.keep_checkpoints
+            save_checkpoint(self.path / "checkpoints", state, weights, memory, keep=keep)
+        self.ranks.wait()
+
+    def restore_random(self, checkpoint: Checkpoint) -> None:
+        """Sets this rank's random state to the checkpoint's, and says where that cannot be."""
+        saved = checkpoint.state["random"]
+        if len(saved) != self.ranks.count:
+            self.say(f"the run had {len(saved)} ranks and has {self.ranks.count} now: dropout draws anew")
+            return
+        if checkpoint.state["versions"] != library_versions():
+            self.say("library versions have changed since the checkpoint: numbers may differ in the last digits")
+        RandomState.read(saved[self.ranks.number], self.ranks.device).restore()
