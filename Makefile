@@ -68,7 +68,7 @@ nano-backbone: setup
 nano-embedder: setup
 	$(BIN)/python -m scripts.make_nano_embedder
 
-# Makes the backbone that studies/small-scale.yaml begins from, in runs/small-backbone/model (70 minutes on two cores).
+# Makes the backbone that studies/small-scale.yaml begins from, in runs/small-backbone/model (45 minutes on two cores).
 small-backbone: setup
 	$(BIN)/python -m scripts.make_small_backbone
 
