@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from cocoa import files
 from cocoa.errors import DataError
 from cocoa.files import check_folder, sha256, write_file, write_folder
 
@@ -62,11 +64,32 @@ def test_a_folder_that_fails_leaves_the_older_one(written: Path, monkeypatch: py
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     with pytest.raises(OSError, match="disk full"), write_folder(written) as draft:
         (draft / "card").write_text("new")
         if moment == "filling":
             raise OSError("disk full")
     assert tree(written.parent) == before
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_is_replaced_whole(written: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    with write_folder(written, manifest=False) as draft:
+        (draft / "card").write_text("new")
+    assert tree(written.parent) == {"model/card": b"new"}
+    assert [path.name for path in written.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two names")
+def test_two_folders_change_names_at_once(written: Path) -> None:
+    other = written.with_name("other")
+    other.mkdir()
+    assert files._exchange(other, written)
+    assert (other / "card").exists() and not any(written.iterdir())
+    with pytest.raises(OSError, match="nowhere"):
+        files._exchange(other, written.with_name("nowhere"))
 
 
 def test_a_folder_with_a_hole_is_named(written: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +19,8 @@ from cocoa.failpoints import failpoint
 
 MANIFEST = "files.json"
 _DRAFT = ".draft"
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux's renameat2(2), which Python does not offer."""
 
 
 def write_file(path: Path, content: str | bytes | Iterable[bytes]) -> None:
@@ -45,8 +49,10 @@ def write_file(path: Path, content: str | bytes | Iterable[bytes]) -> None:
 def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     """Gives a new folder to fill; when the block ends well it becomes `folder`, with a manifest of its files.
 
-    On an error nothing is left behind and what stood at `folder` before stays. Without `manifest` it has none: for a
-    folder that goes on changing and keeps a record of its own.
+    On an error nothing is left behind and what stood at `folder` before stays. A folder is replaced in one step where
+    the system can exchange two names (Linux); elsewhere it is missing for a moment, and a writer killed in that moment
+    leaves it as `.NAME.old-PID`. Without `manifest` it has none: for a folder that goes on changing and keeps a record
+    of its own.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=_DRAFT))
@@ -61,17 +67,8 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
         if manifest:
             _write_manifest(temporary)
         temporary.chmod(0o755)
-        previous = None
-        if folder.exists():
-            previous = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-            folder.rename(previous)
         failpoint("folder-ready")
-        try:
-            temporary.rename(folder)
-        except BaseException:
-            if previous:
-                previous.rename(folder)
-            raise
+        previous = _put_in_place(temporary, folder)
         failpoint("folder-renamed")
         sync(folder.parent)
         if previous:
@@ -79,6 +76,36 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _put_in_place(draft: Path, folder: Path) -> Path | None:
+    """Gives the draft the folder's name; returns where the folder that had it is now, if there was one."""
+    if not folder.exists():
+        draft.rename(folder)
+        return None
+    if _exchange(draft, folder):
+        return draft
+    previous = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    folder.rename(previous)
+    try:
+        draft.rename(folder)
+    except BaseException:
+        previous.rename(folder)
+        raise
+    return previous
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Lets two folders change names at once; false where the system or its file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def _write_manifest(folder: Path) -> None:

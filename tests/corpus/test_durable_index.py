@@ -97,6 +97,21 @@ def test_a_build_that_is_killed_leaves_a_whole_index_or_none(processes, written,
     assert Index.open(tmp_path / "index").verify(Embeddings.open(written / "embeddings")).ok
 
 
+@pytest.mark.parametrize("place", ["index-synced", "folder-filled", "folder-ready", "folder-renamed"])
+def test_a_rebuild_that_is_killed_leaves_the_old_index_or_the_new(processes, written, tmp_path, place):
+    made = Embeddings.open(written / "embeddings")
+    Index.build(made, tmp_path / "index").delete(["r1"])
+    job = {"work": "build", "source": written / "embeddings", "uri": tmp_path / "index", "replace": True}
+    processes.start(**job, env={"COCOA_FAILPOINT": f"{place}:1"})
+    assert processes.wait() == -signal.SIGKILL
+    found = Index.open(tmp_path / "index")
+    assert found.verify().ok
+    assert found.count() == 40 - (place != "folder-renamed")
+    processes.start(**job)
+    assert processes.wait() == 0
+    assert Index.open(tmp_path / "index").verify(made).ok
+
+
 def kill_at_random_times(processes, empty, tmp_path, kills: int) -> None:
     rng, done = random.Random(5), 0
     shutil.copytree(empty, tmp_path / "timed")

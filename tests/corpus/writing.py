@@ -77,11 +77,11 @@ def make_changes(job) -> None:
 
 
 def build(job) -> None:
-    """Builds an index of a folder of embeddings."""
+    """Builds an index of a folder of embeddings; `replace`: where there is one already."""
     from cocoa.corpus.embeddings import Embeddings
     from cocoa.corpus.index import Index
 
-    Index.build(Embeddings.open(job["source"]), job["uri"])
+    Index.build(Embeddings.open(job["source"]), job["uri"], replace=job.get("replace", False))
 
 
 def upsert_often(job) -> None:

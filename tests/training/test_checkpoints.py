@@ -20,6 +20,7 @@ from cocoa.failpoints import FAILPOINTS
 from cocoa.files import sha256
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe, parse_recipe
+from cocoa.training import run_folder
 from cocoa.training.checkpoints import load_weights, newest_checkpoint
 from cocoa.training.loop import train
 from cocoa.training.setup import open_model
@@ -276,6 +277,44 @@ def test_a_damaged_checkpoint_is_passed_over_with_the_reason(
     assert file in said[0]
     assert "resuming after step 4" in said
     assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+def test_a_damaged_checkpoint_does_not_push_out_a_whole_one(home: Path, tmp_path: Path) -> None:
+    interrupted(recipe_of(home, steps=8, checkpoint_every=4), tmp_path / "run", after=13)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    (checkpoints / "00000012" / "weights.safetensors").write_bytes(b"")
+
+    def ask(stage, record) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    recipe = recipe_of(home, steps=8, keep_checkpoints=1)
+    with pytest.raises(TrainingStoppedError):
+        train(recipe, tmp_path / "run", resume=True, on_step=ask)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["00000010", "00000012.passed-over"]
+    assert "resuming after step 10" in resumed(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("tail", [b'{"step": 2, "stage": "bri', b"\0\0\0\0\n\0\n", b'\xff\xfe\n{"step": 9}\n'])
+def test_a_log_that_a_power_cut_left_torn_is_cut_to_its_checkpoint(
+    home: Path, short_run: Path, tmp_path: Path, tail: bytes
+) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=2)
+    interrupted(recipe, tmp_path / "run", after=7)
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:6]) + tail)
+    assert "resuming after step 6" in resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_is(home: Path, tmp_path: Path, monkeypatch) -> None:
+    order = []
+    real = run_folder.save_checkpoint
+    monkeypatch.setattr(run_folder.RunLog, "sync", lambda log: order.append(len(log.records)))
+    monkeypatch.setattr(
+        run_folder, "save_checkpoint", lambda *given, **kept: order.append("checkpoint") or real(*given, **kept)
+    )
+    interrupted(recipe_of(home, steps=4, checkpoint_every=2), tmp_path / "run", after=5)
+    assert order == [2, "checkpoint", 4, "checkpoint"]
 
 
 def test_only_the_newest_checkpoints_are_kept(short_run: Path, unkilled: Path) -> None:

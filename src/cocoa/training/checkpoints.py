@@ -111,6 +111,20 @@ def clean_up(folder: Path) -> None:
         sweep(folder)
 
 
+def set_aside(folder: Path, *, after: int) -> None:
+    """Renames checkpoints of more steps than `after`, which were passed over, to `NUMBER.passed-over`.
+
+    Counted among those that are kept, they would push out the ones that are whole. Nothing of them is removed: one may
+    be of a newer version of the format.
+    """
+    for path in _folders(folder):
+        if int(path.name) > after:
+            aside, number = path.with_name(f"{path.name}.passed-over"), 2
+            while aside.exists():
+                aside, number = path.with_name(f"{path.name}.passed-over-{number}"), number + 1
+            path.rename(aside)
+
+
 def load_weights(trainee: Trainee, checkpoint: Checkpoint) -> None:
     """Fills all weights; one that is missing, unexpected or of another shape raises `E_TRAINING_CHECKPOINT`."""
     found, wanted = checkpoint.weights(), dict(trainee.named_parameters())

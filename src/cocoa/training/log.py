@@ -10,7 +10,7 @@ from typing import Any
 
 from cocoa.data.bad_rows import BadRow
 from cocoa.errors import TrainingError
-from cocoa.files import write_file
+from cocoa.files import sync, write_file
 
 
 @dataclass
@@ -25,6 +25,11 @@ class RunLog:
         self.records.append(record)
         if self.path is not None:
             append_line(self.path, record)
+
+    def sync(self) -> None:
+        """Returns when what was added is on the disk; a checkpoint must not be there before the steps it counts."""
+        if self.path is not None and self.path.exists():
+            sync(self.path)
 
     def go_back(self, num_steps: int) -> None:
         """Reads the first `num_steps` records of the file and drops the rest of it: those steps come again.
@@ -54,6 +59,11 @@ class BadRowLog:
         for row in rows:
             append_line(self.path, {"stage": stage, "step": step, **row.to_json()})
 
+    def sync(self) -> None:
+        """Returns when what was added is on the disk."""
+        if self.path.exists():
+            sync(self.path)
+
     def go_back(self, num_steps: int, stage: str) -> int:
         """Drops the rows of steps from `num_steps` on and those found at opening, which come again; returns how many
         are left of a stage."""
@@ -70,8 +80,13 @@ def append_line(path: Path, content: dict[str, Any]) -> None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; a last one that a kill cut short is left out."""
+    """The whole lines of a file up to the first that a kill or a power cut left torn."""
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    found = []
+    for line in path.read_text(errors="replace").split("\n")[:-1]:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found

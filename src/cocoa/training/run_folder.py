@@ -12,7 +12,14 @@ from cocoa.errors import UsageError
 from cocoa.files import write_file
 from cocoa.model import library_versions
 from cocoa.recipe import Recipe, differences, parse_recipe
-from cocoa.training.checkpoints import Checkpoint, clean_up, newest_checkpoint, optimiser_tensors, save_checkpoint
+from cocoa.training.checkpoints import (
+    Checkpoint,
+    clean_up,
+    newest_checkpoint,
+    optimiser_tensors,
+    save_checkpoint,
+    set_aside,
+)
 from cocoa.training.log import BadRowLog, RunLog
 from cocoa.training.random_state import RandomState, random_states
 from cocoa.training.ranks import Ranks
@@ -61,7 +68,7 @@ class RunFolder:
         return checkpoint
 
     def begin(self, resume: bool, found: list[BadRows], checkpoint: Checkpoint | None) -> int:
-        """Makes the folder hold a run up to the checkpoint and nothing of later steps.
+        """Makes the folder hold a run up to the checkpoint; damaged checkpoints of later steps are set aside.
 
         `found` are the rows of each stage that were refused when its data was opened. Returns how many rows the stage
         under way has left out before the checkpoint, over all ranks.
@@ -74,6 +81,7 @@ class RunFolder:
                 num_steps = checkpoint.num_steps if checkpoint else 0
                 clean_up(self.path)
                 clean_up(self.path / "checkpoints")
+                set_aside(self.path / "checkpoints", after=num_steps)
                 self.log.go_back(num_steps)
                 going_on = self.recipe.stages[checkpoint.stage].name if checkpoint and checkpoint.step else ""
                 num_bad = self.bad_rows.go_back(num_steps, going_on)
@@ -94,6 +102,8 @@ class RunFolder:
         first_losses: dict[str, float],
     ) -> None:
         """Writes a checkpoint of the state before `step` of a stage (0: the model between two stages)."""
+        self.log.sync()
+        self.bad_rows.sync()
         weights = trainee.whole_weights()
         memory = optimiser_tensors(trainee, optimiser) if optimiser else {}
         state = {

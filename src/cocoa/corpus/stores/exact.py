@@ -16,6 +16,9 @@ from cocoa.corpus.stores.rows import Card, laid_out, row_schema, shown, table_ve
 from cocoa.corpus.stores.store import Verification
 from cocoa.errors import CocoaError, UsageError
 
+_BLOCK_SCORES = 1 << 24
+"""Scores that are held at once: 64 MB, whatever the number of queries."""
+
 
 class ExactStore:
     """All rows of a folder of embeddings; its shards were checked against their digests when they were read."""
@@ -42,11 +45,13 @@ class ExactStore:
     def nearest(self, queries: NDArray[np.float32], limit: int, condition: Filter | None) -> list[pa.Table]:
         """Returns for each query the `limit` nearest rows that pass."""
         places = None if condition is None else self._passing(condition)
-        scores = queries @ (self._vectors if places is None else self._vectors[places]).T  # (queries, rows)
+        vectors = self._vectors if places is None else self._vectors[places]
+        num_at_once = max(1, _BLOCK_SCORES // max(1, len(vectors)))
         found = []
-        for row in scores:
-            best = np.argpartition(-row, limit - 1)[:limit] if limit < len(row) else np.arange(len(row))
-            found.append(self._rows.take(pa.array(best if places is None else places[best])))
+        for start in range(0, len(queries), num_at_once):
+            for row in queries[start : start + num_at_once] @ vectors.T:  # (queries at once, rows)
+                best = np.argpartition(-row, limit - 1)[:limit] if limit < len(row) else np.arange(len(row))
+                found.append(self._rows.take(pa.array(best if places is None else places[best])))
         return found
 
     def take(self, ids: Sequence[str]) -> pa.Table:
