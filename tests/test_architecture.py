@@ -63,15 +63,19 @@ def test_imports_go_down_only():
 
 
 def test_nothing_is_pickled_evaluated_or_run_from_a_model_folder():
-    banned = {"pickle", "dill", "joblib", "shelve", "marshal"}
+    banned = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
     for path in FILES:
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            assert not banned & set(names), path
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not banned & {name.partition(".")[0] for name in names}, path
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in {"eval", "exec", "torch.load", "print", "yaml.unsafe_load"}, (path, called)
+                assert called not in {"eval", "exec", "torch.load", "print", "yaml.unsafe_load", "os.system"}, (
+                    path,
+                    called,
+                )
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert given.get("trust_remote_code", "False") == "False", path
                 assert given.get("allow_pickle", "False") == "False", path

@@ -335,3 +335,33 @@ def test_a_model_folder_that_lost_a_file_is_refused(cocoa, model, recipe, tmp_pa
     assert code == 1
     assert "model.safetensors is missing" in said
     assert not (tmp_path / "vectors").exists()
+
+
+class OutOfMemoryError(RuntimeError):
+    """What torch's is called."""
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (OSError(28, "No space left on device", "run/metrics.jsonl"), "run/metrics.jsonl: No space left on device"),
+        (PermissionError(13, "Permission denied"), "Permission denied [E_SYSTEM]"),
+        (OutOfMemoryError("CUDA out of memory. Tried\nmore"), "lower machine.chunk_tokens"),
+    ],
+)
+def test_what_the_system_refuses_is_told_without_a_traceback(cocoa, monkeypatch, tmp_path, failure, told):
+    def fail(*given, **how):
+        raise failure
+
+    monkeypatch.setattr("cocoa.recipe.load_recipe", fail)
+    code, said = cocoa("train", tmp_path / "recipe.yaml")
+    assert code == 1 and told in said and "Traceback" not in said
+    with pytest.raises(type(failure)):
+        cocoa("--debug", "train", tmp_path / "recipe.yaml")
+
+
+def test_a_run_into_a_file_is_told_without_a_traceback(cocoa, recipe, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, said = cocoa("train", recipe, "--out", tmp_path / "file")
+    assert code == 2 and "is not a folder" in said
+    assert (tmp_path / "file").read_text() == "mine"

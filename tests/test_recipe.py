@@ -130,6 +130,10 @@ def test_a_wrong_recipe_is_refused_by_name(old: str, new: str, message: str) -> 
         ("stages.contrastive.layout=eos_bridge", "no effect on contrastive"),
         ("stages.contrastive.layout=eos_bridge_encoder", "no effect on contrastive"),
         ("stages.bridge.objectives=[{kind: next_token}]", "next_token needs layout causal"),
+        (
+            "stages.bridge.objectives=[{kind: masked_text, rate: 0.7}]",
+            "must say where words are hidden: roles: [target]",
+        ),
         ("stages.0.objectives=[{kind: next_token}]", "next_token needs layout causal"),
         ("stages.0.objectives=[{kind: masked_text, rate: 0.1}, {kind: masked_text, rate: 0.2}]", "listed twice"),
         ("stages.0.objectives=[]", "at least 1"),

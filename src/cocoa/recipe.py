@@ -98,6 +98,14 @@ class Stage(Options):
         """Whether light decoders read the vectors of a contrastive objective and need no pass of their own."""
         return {objective.rows for objective in self.objectives} == {"single", "apart"}
 
+    @property
+    def rebuilds_target_text(self) -> bool:
+        """Whether the stage learns from words of targets alone: a target that is a picture would teach it nothing."""
+        return all(
+            objective.kind == "bridged_text" or (objective.kind == "masked_text" and objective.roles == ("target",))
+            for objective in self.objectives
+        )
+
     @model_validator(mode="after")
     def _has_an_effect(self) -> Stage:
         kinds = [objective.kind for objective in self.objectives]
@@ -111,6 +119,14 @@ class Stage(Options):
         if LAYOUTS[self.layout].bridged and rows <= {"single", "apart"}:
             named = " and ".join(kinds)
             raise ValueError(f"layout {self.layout} has no effect on {named}, with no target text in the rows")
+        if LAYOUTS[self.layout].bridged and any(
+            objective.kind == "masked_text" and "roles" not in objective.model_fields_set
+            for objective in self.objectives
+        ):
+            raise ValueError(
+                f"masked_text under {self.layout} must say where words are hidden: roles: [target] is the paper's, "
+                "which rebuilds the target from e; [context, target] hides words of the input too"
+            )
         if self.adapter is not None and self.freeze_vision:
             raise ValueError("freeze_vision has no effect with an adapter; say adapter.vision: false")
         if self.sub_batch is not None and self.batch_size % self.sub_batch:

@@ -192,7 +192,7 @@ def test_what_only_matters_to_contrast_is_not_said_of_reconstruction(tmp_path: P
     folder.write()
     recipe = recipe_of(
         f"[{{kind: mmeb_train, path: {tmp_path / 'set'}}}]",
-        objective="{kind: masked_text, rate: 0.5}",
+        objective="{kind: masked_text, rate: 0.5, roles: [target]}",
         layout="eos_bridge",
     )
     assert check(folder, recipe).findings == ()
@@ -308,3 +308,20 @@ def test_the_list_is_plain_json_and_the_same_every_time(tmp_path: Path) -> None:
     first = one["findings"][0]
     assert {"level", "code", "count", "title", "advice", "stages", "tables", "examples"} <= set(first)
     assert first["examples"][0]["where"].startswith(str(folder.table))
+
+
+def test_picture_targets_are_noted_where_words_of_targets_are_rebuilt(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.images["answer.png"] = encoded(photo(60))
+    place = folder.add("Which one is meant?", "<|image_1|>\nRepresent it.", pos_image_path="answer.png", negatives=[])
+    assert "PICTURE_TARGET" not in codes(check(folder))
+    data = f"[{{kind: mmeb_train, path: {tmp_path / 'set'}}}]"
+    bridge = recipe_of(data, layout="eos_bridge", objective="{kind: masked_text, rate: 0.7, roles: [target]}")
+    finding = only(check(folder, bridge), "PICTURE_TARGET")
+    assert (finding.level, finding.count, finding.stages, finding.tables) == (
+        "note",
+        1,
+        ("only",),
+        {str(folder.table): 1},
+    )
+    assert finding.examples[0].where.startswith(place)

@@ -32,7 +32,7 @@ backbone: {name: nano}
 stages:
   - name: bridge
     layout: eos_bridge
-    objectives: [{kind: masked_text, rate: 0.7}]
+    objectives: [{kind: masked_text, rate: 0.7, roles: [target]}]
     data: [{kind: scene_pairs, num_pairs: 10}]
     steps: 40
     batch_size: 16

@@ -30,7 +30,10 @@ STAGES = {
         "bidirectional",
         "[{kind: contrastive, temperature: 0.2}, {kind: bridged_text, rate: 0.7}, {kind: bridged_patch, rate: 0.5}]",
     ),
-    "joint-bridge": ("eos_bridge", "[{kind: contrastive, temperature: 0.2}, {kind: masked_text, rate: 0.5}]"),
+    "joint-bridge": (
+        "eos_bridge",
+        "[{kind: contrastive, temperature: 0.2}, {kind: masked_text, rate: 0.5, roles: [context, target]}]",
+    ),
 }
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SMALL = MachineOptions(chunk_tokens=64)

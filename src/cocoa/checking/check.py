@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -170,6 +170,8 @@ class _Check:
         self.findings += pair_findings(distinct, [stage.name], contrasted=contrasted)
         self.findings += column_findings(distinct, [stage.name])
         self._note_cuts(measured, stage)
+        if stage.rebuilds_target_text:
+            self._note_picture_targets(distinct, stage)
         return StageCheck(
             stage.name,
             stage.layout,
@@ -249,6 +251,20 @@ class _Check:
             groups[row.code].append(Example(row.where, row.message))
         for code, examples in groups.items():
             self.findings += find(code, examples, [stage], level=level, detail=detail)
+
+    def _note_picture_targets(self, sources: Sequence[ReadSource], stage: Stage) -> None:
+        tables = [source.pairs for source in sources if source.source.kind == "mmeb_train"]
+        found = [pair for pairs in tables for pair in map(pairs.__getitem__, range(len(pairs))) if pair.target.images]
+        examples = [
+            Example(
+                pair.query.where,
+                "the target is a picture",
+                (Shown.of(pair.query, "query"), Shown.of(pair.target, "target")),
+            )
+            for pair in found[:MOST_EXAMPLES]
+        ]
+        counts = Counter(table_of(pair.query.where) for pair in found)
+        self.findings += find("PICTURE_TARGET", examples, [stage.name], count=len(found), tables=dict(counts))
 
     def _note_cuts(self, measured: Measured, stage: Stage) -> None:
         tables: defaultdict[str, int] = defaultdict(int)

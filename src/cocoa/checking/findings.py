@@ -76,6 +76,11 @@ RULES: dict[str, Rule] = {
         "Look at the examples; texts from a template are alike without being copies.",
     ),
     "TEXT_CUT": Rule("warning", "Texts are cut to fit", "Raise max_tokens, or lower max_pixels where pictures crowd."),
+    "PICTURE_TARGET": Rule(
+        "note",
+        "Targets that are pictures, where words of targets are rebuilt",
+        "Training leaves them out of this stage: their only words are those of the instruction.",
+    ),
     "SHARED_TARGET": Rule(
         "note",
         "One target of many pairs",

@@ -68,14 +68,34 @@ def main() -> None:
             raise
         complain(str(error))
         sys.exit(error.exit_code)
-    except RuntimeError as error:
-        if _State.debug or not _lost_a_rank(error):
+    except OSError as error:
+        if _State.debug:
             raise
-        complain("another rank is gone; its own message says why")
+        place = f"{error.filename}: " if error.filename else ""
+        complain(f"{place}{error.strerror or error} [E_SYSTEM]")
+        sys.exit(1)
+    except RuntimeError as error:
+        if _State.debug or not (_lost_a_rank(error) or _is_out_of_memory(error)):
+            raise
+        if _is_out_of_memory(error):
+            complain(f"{_MEMORY_IS_FULL} ({str(error).splitlines()[0]}) [E_SYSTEM_MEMORY]")
+        else:
+            complain("another rank is gone; its own message says why")
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("interrupted")
         sys.exit(130)
+
+
+_MEMORY_IS_FULL = (
+    "the GPU's memory is full; in training lower machine.chunk_tokens or set machine.activation_checkpointing "
+    "(`cocoa plan` says what fits), elsewhere lower the tokens of a pass"
+)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory was full; by name, since torch is not imported for commands that do without."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def _lost_a_rank(error: RuntimeError) -> bool:

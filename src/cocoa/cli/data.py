@@ -35,7 +35,7 @@ def synthesize(
     price: Annotated[tuple[float, float], typer.Option(help="Of a million prompt and completion tokens.")] = (0.0, 0.0),
     retry_bad: Annotated[bool, typer.Option(help="Ask again about bad rows.")] = False,
     copy_images: Annotated[bool, typer.Option(help="Copy the pictures instead of linking to them.")] = False,
-    device: Annotated[str, typer.Option(help="For --engine local.")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="For --engine local; default a GPU where there is one.")] = None,
 ) -> None:
     """Make captions, or questions with answers, from pictures with a model; resumable, nothing is paid twice."""
     import json

@@ -33,7 +33,7 @@ class Mixture:
         sub_batch: int | None = None,
         weights: Sequence[float] | None = None,
     ) -> None:
-        self._sources = sources
+        self.sources = tuple(sources)
         self._ends = list(accumulate(len(source) for source in sources))
         self._seed = seed
         self._sub_batch = sub_batch
@@ -71,7 +71,7 @@ class Mixture:
         index = int(_order(self._seed, epoch, self._groups, self._sub_batch, self._counts)[place])
         number = bisect_right(self._ends, index)
         start = self._ends[number - 1] if number else 0
-        return self._sources[number][index - start]
+        return self.sources[number][index - start]
 
 
 def _groups(source: Pairs) -> Sequence[int]:

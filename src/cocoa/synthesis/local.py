@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cocoa.backbones import Backbone, Encoded, Kind, open_backbone
+from cocoa.model import best_device
 from cocoa.sample import IMAGE_PLACEHOLDER, Sample
 from cocoa.synthesis.chats import Chat, Reply, Sampling, StoppedError
 
@@ -26,8 +27,12 @@ class LocalEngine:
         self.follows_instructions = bool(getattr(backbone.text.stock, "chat_template", None))
 
     @classmethod
-    def open(cls, name: str, *, device: str = "cpu") -> LocalEngine:
-        """Returns the engine of `nano`, a model folder or a hub id; off the CPU, with weights in bfloat16."""
+    def open(cls, name: str, *, device: str | None = None) -> LocalEngine:
+        """Returns the engine of `nano`, a model folder or a hub id, on a GPU where there is one.
+
+        Off the CPU its weights are in bfloat16.
+        """
+        device = device or best_device().type
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         return cls(open_backbone(name, dtype=dtype).to(device), name)
 

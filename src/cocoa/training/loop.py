@@ -33,7 +33,7 @@ from cocoa.training.receipt import data_hashes, receipt, trained_lengths
 from cocoa.training.run_folder import RunFolder, Say
 from cocoa.training.sanity import check_sane
 from cocoa.training.schedule import learning_rate
-from cocoa.training.setup import Setup, finished, fits, open_data, open_model, set_up, stage_seed
+from cocoa.training.setup import Setup, finished, fits, num_left_out, open_data, open_model, set_up, stage_seed
 from cocoa.training.step import backward_step
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee, put
@@ -112,6 +112,10 @@ class _Run:
         # two, and a run that cannot begin must not be in the way of the next.
         found = [BadRows(self.recipe.max_bad_rate) for _ in self.recipe.stages]
         opened = [open_data(self.recipe, stage, bad) for stage, bad in zip(self.recipe.stages, found, strict=True)]
+        for stage, mixture in zip(self.recipe.stages, opened, strict=True):
+            if left_out := num_left_out(mixture):
+                what = "pairs whose target is a picture are left out: it has no words to rebuild"
+                self.folder.say(f"stage {stage.name}: {left_out:,} {what}")
         data = [(mixture, len(bad.rows)) for mixture, bad in zip(opened, found, strict=True)]
         hashes = data_hashes(self.recipe) if self.ranks.is_first else {}
         model = open_model(self.recipe, self.ranks.device)

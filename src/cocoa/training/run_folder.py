@@ -44,6 +44,8 @@ class RunFolder:
 
     def check_new(self) -> None:
         """Raises `E_USAGE_OUT` unless the folder is new or empty."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError("E_USAGE_OUT", "is not a folder", where=str(self.path))
         if self.path.exists() and any(self.path.iterdir()):
             hint = "; --resume goes on with it" if (self.path / "recipe.yaml").is_file() else ""
             raise UsageError(

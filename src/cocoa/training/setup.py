@@ -14,7 +14,9 @@ from cocoa.backbones.patches import PatchGrid
 from cocoa.batch import row_length
 from cocoa.data.bad_rows import BadRows
 from cocoa.data.mixing import Mixture
-from cocoa.data.sources import Grouped
+from cocoa.data.mmeb_train import MmebTrain
+from cocoa.data.sources import Grouped, Pairs
+from cocoa.data.text_targets import TextTargets
 from cocoa.errors import ModelError, RecipeError
 from cocoa.layouts import Role
 from cocoa.model import EmbeddingModel, best_device
@@ -104,15 +106,29 @@ def set_pixel_limits(model: EmbeddingModel, min_pixels: int | None, max_pixels: 
 
 
 def open_data(recipe: Recipe, stage: Stage, bad: BadRows | None = None) -> Mixture:
-    """Returns the pairs of a stage, in the order that the recipe's seed gives them; bad rows are noted in `bad`."""
+    """Returns the pairs of a stage, in the order that the recipe's seed gives them; bad rows are noted in `bad`.
+
+    Where a stage rebuilds words of targets alone, the rows of tables whose target is a picture are left out: the only
+    words there are those of the instruction (method 8, 10).
+    """
     bad = bad or BadRows(recipe.max_bad_rate)
-    sources = [source.build(bad.note) for source in stage.data]
+    sources: list[Pairs] = [source.build(bad.note) for source in stage.data]
     bad.check(sum(len(source) for source in sources) + len(bad.rows))
+    if stage.rebuilds_target_text:
+        sources = [TextTargets(source) if isinstance(source, MmebTrain) else source for source in sources]
+        if not any(map(len, sources)):
+            only = "all targets are pictures, and the stage rebuilds words of targets"
+            raise RecipeError("E_RECIPE_OPTION", f"stage {stage.name}: {only}")
     num_tables = sum(len(source.groups) if isinstance(source, Grouped) else 1 for source in sources)
     if stage.sub_batch is not None and num_tables == 1:
         raise RecipeError("E_RECIPE_OPTION", f"stage {stage.name}: sub_batch has no effect, all pairs are of one table")
     weights = [source.weight for source in stage.data]
     return Mixture(sources, stage_seed(recipe.seed, stage.name), stage.sub_batch, weights)
+
+
+def num_left_out(mixture: Mixture) -> int:
+    """Returns how many pairs `open_data` left out because their target is a picture."""
+    return sum(source.left_out for source in mixture.sources if isinstance(source, TextTargets))
 
 
 def stage_seed(seed: int, name: str) -> int:
