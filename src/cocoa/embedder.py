@@ -115,7 +115,7 @@ class Embedder:
         precision: Precision = "float32",
         progress: bool = False,
     ) -> NDArray[Any]:
-        """Returns vectors (N, D): the items as things to search for, in the words the model was trained with.
+        """Returns vectors (N, D): the items as things to search for, in the words of the model's prompts (MMEB's).
 
         `task` chooses the words of a task of training, such as `vqa`; the rest as in `encode`.
         """
@@ -130,7 +130,7 @@ class Embedder:
         precision: Precision = "float32",
         progress: bool = False,
     ) -> NDArray[Any]:
-        """Returns vectors (N, D): the items as things to be found, in the words the model was trained with.
+        """Returns vectors (N, D): the items as things to be found, in the words of the model's prompts (MMEB's).
 
         `task` chooses the words of a task of training, such as `grounding`; the rest as in `encode`.
         """

@@ -40,7 +40,7 @@ class BackboneOptions(Options):
 class MachineOptions(Options):
     """How a run is computed, not what.
 
-    Nothing here changes the numbers beyond rounding, and all of it may change when a run is resumed.
+    Without dropout nothing here changes the numbers beyond rounding; all of it may change when a run is resumed.
     """
 
     chunk_tokens: Annotated[int, Field(ge=64)] = 16_384

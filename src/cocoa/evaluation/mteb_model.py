@@ -30,7 +30,7 @@ _SIDES: dict[str | None, Side] = {"query": "query", "document": "document", "pas
 class MtebModel:
     """An embedding model with the methods that mteb calls.
 
-    A text, a picture or both come in the words that the model was trained with for their side, query or document; a
+    A text, a picture or both come in the words that the model has for their side, query or document; a
     task without sides counts as documents. A sample that is asked for twice is embedded once.
     """
 

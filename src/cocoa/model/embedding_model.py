@@ -37,7 +37,7 @@ MAX_BATCH_TOKENS = 16_384
 class EmbeddingModel(nn.Module):
     """One unit vector for a text, an image, or both: the last state of e, appended to the input.
 
-    `prompts` are the words that it was trained with (see `cocoa.prompts`), `matryoshka` the lengths below D whose first
+    `prompts` are the words around items (see `cocoa.prompts`), `matryoshka` the lengths below D whose first
     dimensions alone were trained to be a vector.
     """
 

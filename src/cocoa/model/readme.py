@@ -54,7 +54,7 @@ documents = model.encode_document([{{"image": "apple.jpg"}}])
 
 ## Prompts
 
-`encode_query` and `encode_document` add the words of training, which differ by kind of input. `encode` adds none.
+`encode_query` and `encode_document` add these words, which differ by kind of input. `encode` adds none.
 {_tasks(card)}
 | side and kind | words |
 |---|---|
