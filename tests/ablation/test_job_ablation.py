@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from studying import TEXT, write_study
@@ -16,7 +17,7 @@ from cocoa.ablation.study import load_study
 from cocoa.ablation.writing import write_results
 from cocoa.cli import app
 from cocoa.data.mmeb_eval import read_tasks
-from cocoa.errors import UsageError
+from cocoa.errors import RecipeError, UsageError
 from cocoa.evaluation.runner import evaluate
 from cocoa.recipe import Recipe, read_options
 from cocoa.training.loop import train
@@ -180,6 +181,32 @@ def test_the_command_shows_the_study_and_writes_it_again_without_training(done):
     assert {name: sorted(text.splitlines()) for name, text in again.items()} == {
         name: sorted(text.splitlines()) for name, text in before.items()
     }, "the same rows"
+
+
+def test_a_report_of_what_was_not_begun_or_was_changed_is_refused_and_writes_nothing(done, tmp_path):
+    path, job, _, _, _ = done
+    changed = path.with_name("changed.yaml")
+    changed.write_text(path.read_text().replace("steps: 2", "steps: 4"))
+    for study, out in ((path, tmp_path / "new"), (changed, job.out)):
+        answer = CliRunner().invoke(app, ["ablate", str(study), "--out", str(out), "--report-only"])
+        assert "E_USAGE_OUT" in str(answer.exception)
+    assert not (tmp_path / "new").exists()
+
+
+def test_repeating_a_run_takes_no_other_option(done):
+    path, job, _, _, _ = done
+    for other in (["--report-only"], ["--only", "*/*/0"], ["--keep", "kept"]):
+        words = ["ablate", str(path), "--out", str(job.out), "--repeat", "plain/short/0", *other]
+        assert "E_USAGE_RUN" in str(CliRunner().invoke(app, words).exception)
+
+
+def test_tasks_of_one_name_in_two_folders_are_refused(done, tmp_path):
+    path, job, _, _, _ = done
+    text = path.read_text().replace("tests: [", "tests: [{path: generated/scenes, only: [scene_i2t_combo]}, ")
+    study = load_study(write_study(tmp_path, text))
+    shutil.copytree(job.data, tmp_path / "out" / job.data.name)
+    with pytest.raises(RecipeError, match="two folders of tasks have one called scene_i2t_combo"):
+        Job(study, tmp_path / "out", folder=tmp_path).tasks("runs")
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def test_the_full_study_has_the_arms_and_seeds_that_the_protocol_names():
         ("baseline: plain", "baseline: best", "baseline 'best' is no arm"),
         ("stages: [contrastive]}", "stages: [contrast]}", "no stage 'contrast'"),
         ("stages: [warm-up, light, contrastive]", "stages: [warm-up, contrastive]", "stage 'light' has no effect"),
+        ("- {name: short}", "- {name: short, drop: [contrastiv]}", "budget short drops 'contrastiv', which no arm has"),
         ("seeds: [7]", "seeds: [1]", "seeds of tuning must not be seeds of the study"),
         ("tuning: {trials: 2, seeds: [7]}", "", "only together"),
         (

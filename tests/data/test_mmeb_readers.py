@@ -420,6 +420,10 @@ def test_a_snapshot_of_mmeb_train(tmp_path: Path) -> None:
         MmebTrain(folder, split="diverse")
     with pytest.raises(DataError, match="E_DATA_FILE"):
         MmebTrain(folder / "A-OKVQA", split="diverse")
+    table = next((folder / "A-OKVQA").glob("train-*"))
+    for choice in ({"subsets": ["A-OKVQA"]}, {"split": "diverse_instruction"}):
+        with pytest.raises(DataError, match=r"has no effect on a table \[E_DATA_SUBSET\]"):
+            MmebTrain(table, **choice)
 
 
 def test_train_images_unzipped_as_the_instructions_say(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -77,6 +78,12 @@ class Job:
             if not claims.take("study"):
                 raise UsageError("E_USAGE_BUSY", "another process is at work on this study", where=str(self.out))
             return self._run()
+
+    def check_begun(self) -> None:
+        """Raises `E_USAGE_OUT` unless the folder is this study's, begun before."""
+        self._check_folder()
+        if not (self.out / STUDY).is_file():
+            raise UsageError("E_USAGE_OUT", "no study was begun here", where=str(self.out))
 
     def _run(self) -> list[dict[str, Any]]:
         self._begin()
@@ -264,11 +271,16 @@ class Job:
         """Returns what runs that count, or tuning, are scored on; its sets must be drawn."""
         folders = self.study.tests if kind == "runs" else self.study.validation
         if folders not in self._tasks:
-            self._tasks[folders] = [
+            found = [
                 task
                 for each in folders
                 for task in chosen_tasks(placed(each.path, self.folder, self.data), each.only, each.held_out)
             ]
+            names = Counter(task.name for task in found)
+            if twice := [name for name, count in names.items() if count > 1]:
+                both = f"two folders of tasks have one called {twice[0]}; name them apart"
+                raise RecipeError("E_RECIPE_OPTION", both)
+            self._tasks[folders] = found
         return self._tasks[folders]
 
     # The folder.

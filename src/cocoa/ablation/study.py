@@ -132,6 +132,9 @@ class Study(Options):
         used = {*self.before, *(name for arm in self.arms for name in arm.stages)}
         if unknown := sorted(used - self.stages.keys()):
             raise ValueError(f"no stage {unknown[0]!r}; known: {', '.join(self.stages)}")
+        for budget in self.budgets:
+            if unknown := sorted(set(budget.drop) - used):
+                raise ValueError(f"budget {budget.name} drops {unknown[0]!r}, which no arm has")
         if idle := sorted(self.stages.keys() - used):
             raise ValueError(f"stage {idle[0]!r} has no effect: no arm has it")
         if (self.tuning is None) != (not self.validation):

@@ -55,6 +55,8 @@ def ablate(
     loaded = load_study(study, changes or ())
     out = out or Path("runs") / loaded.name
     if again is not None:
+        if only or report_only or keep is not None:
+            raise UsageError("E_USAGE_RUN", "--repeat trains one run again and does nothing else: give it alone")
         _repeat(Job(loaded, out, folder=study.parent), again)
         return
     if not report_only:
@@ -68,6 +70,8 @@ def ablate(
                     _say(_said(standing))
 
             Job(loaded, out, folder=study.parent, only=only or (), on_standing=on_standing, say=_say).run()
+    else:
+        Job(loaded, out, folder=study.parent).check_begun()
     records = read_records(out)
     write_results(analyse(loaded, records), records, out)
     where, page = escape(str(out / "results.md")), escape(str(out / "report.html"))

@@ -73,7 +73,9 @@ def evaluate(
         console.print(summary_table({str(model): result.summary}))
     else:
         missing = f" Missing of MMEB-V1: {', '.join(result.missing)}." if result.missing else ""
-        console.print(f"{len(result.tasks)} tasks of a set; no mean over a part of it.{missing}", highlight=False)
+        several = "s" if len(result.tasks) > 1 else ""
+        said = f"{len(result.tasks)} task{several} of a set; no mean over a part of it.{missing}"
+        console.print(said, highlight=False)
     if out is not None:
         where, page = escape(str(out / "results.json")), escape(str(out / "report.html"))
         console.print(f"Results in [bold]{where}[/], with pictures in {page}", soft_wrap=True)

@@ -151,7 +151,8 @@ def raise_all(problems: Sequence[CocoaError], folder: Path) -> None:
     listed = "\n".join(f"  {problem}" for problem in problems[:_NAMED_PROBLEMS])
     more = len(problems) - _NAMED_PROBLEMS
     rest = f"\n  and {more} more" if more > 0 else ""
-    error = FolderError("E_DATA_FOLDER", f"{len(problems)} problems ({kinds})\n{listed}{rest}\n", where=str(folder))
+    counted = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} ({kinds})"
+    error = FolderError("E_DATA_FOLDER", f"{counted}\n{listed}{rest}\n", where=str(folder))
     error.problems = tuple(problems)
     raise error
 

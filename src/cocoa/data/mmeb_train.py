@@ -100,9 +100,20 @@ def _read_pair(find: Callable[[str], ImageSource], row: dict[str, Any], where: s
     )
 
 
+def _check_nothing_is_chosen(path: Path, split: str, names: Sequence[str] | None) -> None:
+    """Raises where subsets or a wording are asked of what has none."""
+    wordings = {"original", "train", split_of(path)}
+    asked = "subsets" if names is not None else "split" if split not in wordings else None
+    if asked is not None:
+        what = "a table" if path.is_file() else "one folder of tables, all of which are read"
+        raise DataError("E_DATA_SUBSET", f"{asked} has no effect on {what}", where=str(path))
+
+
 def _find(path: Path, split: str, names: Sequence[str] | None) -> list[tuple[Tables, Folders]]:
     """The tables with the folders of their images; each entry is the shards of one."""
     tables = [path]
+    if not path.is_dir() or find_tables(path / "train"):
+        _check_nothing_is_chosen(path, split, names)
     if path.is_dir():
         tables = find_tables(path / "train")
         if not tables:
