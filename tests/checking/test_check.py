@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checked_folder import Folder, encoded, photo, recipe_of, sentence
+from typer.testing import CliRunner
 
 from cocoa.checking.check import DataCheck, check_data
 from cocoa.checking.findings import Finding
 from cocoa.checking.lengths import Histogram
+from cocoa.cli import app
 from cocoa.recipe import Recipe
 from cocoa.training.setup import open_data
 
@@ -325,3 +327,15 @@ def test_picture_targets_are_noted_where_words_of_targets_are_rebuilt(tmp_path: 
         {str(folder.table): 1},
     )
     assert finding.examples[0].where.startswith(place)
+
+
+def test_the_command_compares_with_tasks_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(tmp_path)
+    (tmp_path / "mine.yaml").write_text(folder.write().to_yaml())
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: asked.append(name) or folder.tasks)
+    words = ["check-data", str(tmp_path / "mine.yaml"), "--eval", "mmeb-v1", "--out", str(tmp_path / "out")]
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 0, answer.output
+    assert asked == ["TIGER-Lab/MMEB-eval"]
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["tasks"] == ["puzzle"]

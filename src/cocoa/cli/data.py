@@ -91,7 +91,7 @@ def synthesize(
 def check_data(
     recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
     tasks: Annotated[
-        Path | None, typer.Option("--eval", help="Tasks to look for in the training data: a folder as for evaluate.")
+        str | None, typer.Option("--eval", help="Tasks to look for in the training data, as for evaluate.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for check.json and check.html; default runs/NAME-check.")
@@ -105,6 +105,7 @@ def check_data(
     """
     from cocoa.checking.check import check_data as run
     from cocoa.checking.page import write_check
+    from cocoa.data.mmeb_folders import find_data
     from cocoa.recipe import load_recipe
 
     loaded = load_recipe(recipe, changes or ())
@@ -119,7 +120,8 @@ def check_data(
                 bar.add_task(what, total=total)
             bar.update(bar.tasks[line].id, completed=done)
 
-        found = run(loaded, tasks=tasks, sample=sample, on_progress=on_progress)
+        folder = None if tasks is None else find_data(tasks)
+        found = run(loaded, tasks=folder, sample=sample, on_progress=on_progress)
     write_check(found, out)
     styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
     for finding in found.findings:
