@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from asking import PAYLOADS, filters
 from hypothesis import HealthCheck, given, settings
 from indexing import COLUMNS, embeddings, rows, unit, values
+from pymilvus import MilvusClient
 
 from cocoa import CocoaError
 from cocoa.corpus.filters import matches, parse_filter
@@ -162,6 +164,33 @@ def test_rows_are_added_replaced_and_removed_and_none_is_doubled(fresh, made):
         "'new': not in the embeddings",
         "'newer': not in the embeddings",
     ]
+
+
+@pytest.mark.parametrize("moment", ["between the two names", "before the old one is dropped"])
+def test_a_replacement_that_is_killed_leaves_the_old_index_or_the_new(server, made, tmp_path, monkeypatch, moment):
+    uri = f"milvus://{server}/replaced"
+    Index.build(made, uri, replace=True).close()
+    fewer = embeddings(tmp_path / "fewer", rows(NAMES[:20]))
+    real, calls = MilvusClient.rename_collection, []
+
+    def rename(client, old, new, **how):
+        calls.append(new)
+        if moment == "between the two names" and len(calls) == 2:
+            raise KeyboardInterrupt
+        real(client, old, new, **how)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(MilvusClient, "rename_collection", rename)
+    with pytest.raises(KeyboardInterrupt):
+        Index.build(fewer, uri, replace=True)
+    monkeypatch.undo()
+    with closing(Index.open(uri)) as found:
+        assert found.verify(made if moment == "between the two names" else fewer).ok
+    with closing(Index.build(fewer, uri, replace=True)) as found:
+        assert found.verify(fewer).ok
+        names = found._store._client.list_collections()
+    assert [name for name in names if name.startswith("replaced")] == ["replaced"]
 
 
 def test_another_model_and_another_length_are_refused(fresh):

@@ -74,6 +74,7 @@ class MilvusStore:
         client = _connected(uri)
         try:
             with _told(uri):
+                _restore(client, name)
                 if not client.has_collection(name):
                     raise IndexingError("E_INDEX_FILE", f"the server has no index {name!r}", where=uri)
                 card = _card(client.describe_collection(name)["description"], uri)
@@ -88,9 +89,10 @@ class MilvusStore:
         """Makes a collection of given rows: under another name until all of them are there."""
         name = _parts(uri)["name"]
         client = _connected(uri)
-        draft = f"{name}_draft"
+        draft = _beside(name, "draft")
         try:
             with _told(uri):
+                _restore(client, name)
                 if client.has_collection(name) and not replace:
                     raise IndexingError("E_INDEX_EXISTS", "an index is there; --replace builds it anew", where=uri)
                 if client.has_collection(draft):
@@ -106,9 +108,13 @@ class MilvusStore:
                     # Every id is new here, which spares the server a search for rows to replace.
                     store._write(numbered(batch, card, {}, time.time_ns())[0], client.insert)
                 client.flush(draft)
+                # Nothing is dropped before the new collection has the name: who is killed in between is restored from.
+                previous = _beside(name, "previous")
                 if client.has_collection(name):
-                    client.drop_collection(name)
+                    client.rename_collection(name, previous)
                 client.rename_collection(draft, name)
+                if client.has_collection(previous):
+                    client.drop_collection(previous)
         finally:
             client.close()
 
@@ -244,6 +250,22 @@ class MilvusStore:
                 values = [None if row[missing(name)] else row[name] for row in rows]
                 arrays.append(pa.array(values, schema.field(name).type))
         return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _beside(name: str, what: str) -> str:
+    """A collection's name beside an index, longer than any that a URI can ask for."""
+    return f"{name}_{what}".ljust(65, "_")
+
+
+def _restore(client: Any, name: str) -> None:
+    """Finishes what a killed replacement left: the collection before has its name again if no newer one has it."""
+    previous = _beside(name, "previous")
+    if not client.has_collection(previous):
+        return
+    if client.has_collection(name):
+        client.drop_collection(previous)
+    else:
+        client.rename_collection(previous, name)
 
 
 def _create(client: Any, name: str, card: Card) -> None:
