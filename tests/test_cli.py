@@ -74,7 +74,7 @@ def recipe(backbone, tmp_path):
             {
                 "name": "warm-up",
                 "layout": "bidirectional",
-                "objectives": [{"kind": "masked_text", "rate": 0.3}],
+                "objectives": [{"kind": "masked_text", "rate": 0.3, "roles": ["context", "target"]}],
                 "data": [{"kind": "image_text_pairs", "path": "pairs.parquet"}],
                 "steps": 3,
                 "batch_size": 2,
@@ -123,6 +123,21 @@ def test_the_saved_recipe_makes_the_same_run_again(cocoa, recipe, tmp_path):
     assert cocoa("train", tmp_path / "one" / "recipe.yaml", "--out", tmp_path / "two")[0] == 0
     weights = [(tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("one", "two")]
     assert weights[0] == weights[1]
+
+
+def test_a_model_has_its_report_whenever_the_run_is_killed(cocoa, recipe, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def killed(*given, **how):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingModel, "save", killed)
+        assert cocoa("train", recipe, "--out", out)[0] == 130
+    assert (out / "report.html").exists() and not (out / "model").exists()
+    (out / "report.html").unlink()
+    assert cocoa("train", recipe, "--out", out, "--resume")[0] == 0
+    assert (out / "report.html").exists() and (out / "model").exists()
 
 
 def test_an_interrupted_run_goes_on_and_its_report_covers_all_steps(cocoa, recipe, tmp_path, monkeypatch):

@@ -55,10 +55,12 @@ def train(
             if board is not None:
                 board.add(record)
 
-        _, log = run(loaded, out, resume=resume, ranks=ranks, on_step=on_step, say=progress.say)
+        def on_trained(log: Any) -> None:
+            write_file(out / "report.html", train_page(loaded, log.records))
+
+        run(loaded, out, resume=resume, ranks=ranks, on_step=on_step, on_trained=on_trained, say=progress.say)
     if not ranks.is_first:
         return
-    write_file(out / "report.html", train_page(loaded, log.records))
     model, report = escape(str(out / "model")), escape(str(out / "report.html"))
     console.print(f"Model in [bold]{model}[/], curves in {report}", soft_wrap=True)
 

@@ -40,6 +40,7 @@ from cocoa.training.trainee import Trainee, put
 
 StepHook = Callable[[Stage, dict[str, Any]], None]
 StageHook = Callable[[Stage, EmbeddingModel, list[Objective]], None]
+LogHook = Callable[[RunLog], None]
 
 
 def train(
@@ -51,6 +52,7 @@ def train(
     ranks: Ranks | None = None,
     on_step: StepHook | None = None,
     on_stage_end: StageHook | None = None,
+    on_trained: LogHook | None = None,
     say: Say | None = None,
 ) -> tuple[EmbeddingModel, RunLog]:
     """Returns the trained model and its numbers; writes `recipe.yaml`, `metrics.jsonl`, `checkpoints/` and `model/`.
@@ -58,13 +60,14 @@ def train(
     All go into `out`, the model to `model_folder` instead, if that is given. `out` must be new or empty, so that no run
     is overwritten; with `resume` it holds a run of the same recipe, which goes on from its newest complete checkpoint
     (or from the start if there is none). `on_step` is told each record, `on_stage_end` is given the model and the
-    stage's objectives (which are dropped after it), `say` is told what a person should know.
+    stage's objectives (which are dropped after it), `on_trained` the log when all is trained and the model not yet
+    written (so what it writes is there with the model), `say` is told what a person should know.
 
     Raises `CocoaError`; then `out` has no `model/`. On SIGTERM leaves a checkpoint and raises `TrainingStoppedError`.
     """
     with _leaving(ranks or Ranks.join()) as present:
         run = _Run(recipe, out, present, on_step, on_stage_end, say or _quiet)
-        return run.go(resume, model_folder or out / "model")
+        return run.go(resume, model_folder or out / "model", on_trained)
 
 
 @contextmanager
@@ -99,7 +102,7 @@ class _Run:
         self.num_bad = 0  # rows of the stage under way that could not be read, over all ranks
         self.num_steps = 0
 
-    def go(self, resume: bool, model_folder: Path) -> tuple[EmbeddingModel, RunLog]:
+    def go(self, resume: bool, model_folder: Path, on_trained: LogHook | None) -> tuple[EmbeddingModel, RunLog]:
         for stage in self.recipe.stages:
             if stage.batch_size < self.ranks.count:
                 few = f"batch_size {stage.batch_size} is below the number of ranks, {self.ranks.count}"
@@ -131,6 +134,8 @@ class _Run:
                 model = self._run_stage(model, number, data[number], here, stop)
         model.matryoshka = trained_lengths(self.recipe)
         if self.ranks.is_first:
+            if on_trained is not None:
+                on_trained(self.folder.log)
             model.save(model_folder, receipt=receipt(self.recipe, self.folder.log.records, hashes))
         self.ranks.wait()
         return model, self.folder.log
