@@ -78,7 +78,7 @@ def stopped(tmp_path_factory):
             raise TrainingError("E_TRAINING_DIVERGED", "as asked")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_check_sane", failing)
+        patch.setattr(loop, "check_sane", failing)
         with pytest.raises(TrainingError):
             train(parse_recipe(RECIPE), out)
     return out
