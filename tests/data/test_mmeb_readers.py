@@ -420,6 +420,8 @@ def test_a_snapshot_of_mmeb_train(tmp_path: Path) -> None:
         MmebTrain(folder, split="diverse")
     with pytest.raises(DataError, match="E_DATA_FILE"):
         MmebTrain(folder / "A-OKVQA", split="diverse")
+    with pytest.raises(DataError, match="E_DATA_FILE"):
+        MmebTrain(folder / "nowhere", subsets=["A-OKVQA"])
     table = next((folder / "A-OKVQA").glob("train-*"))
     for choice in ({"subsets": ["A-OKVQA"]}, {"split": "diverse_instruction"}):
         with pytest.raises(DataError, match=r"has no effect on a table \[E_DATA_SUBSET\]"):

@@ -111,22 +111,20 @@ def _check_nothing_is_chosen(path: Path, split: str, names: Sequence[str] | None
 
 def _find(path: Path, split: str, names: Sequence[str] | None) -> list[tuple[Tables, Folders]]:
     """The tables with the folders of their images; each entry is the shards of one."""
-    tables = [path]
-    if not path.is_dir() or find_tables(path / "train"):
+    tables = find_tables(path / "train") if path.is_dir() else [path]
+    if tables and path.exists():
         _check_nothing_is_chosen(path, split, names)
-    if path.is_dir():
-        tables = find_tables(path / "train")
-        if not tables:
-            try:
-                found = choose(find_subsets(path, split), names, path)
-            except DataError as error:
-                tables = find_tables(path)
-                # Shards of several splits are the same rows in other words.
-                several = len({split_of(table) for table in tables}) > 1 and any(map(split_of, tables))
-                if error.code != "E_DATA_FILE" or not tables or several:
-                    raise
-            else:
-                return [(subset.tables, subset.image_folders) for subset in found]
+    if not tables:
+        try:
+            found = choose(find_subsets(path, split), names, path)
+        except DataError as error:
+            tables = find_tables(path)
+            # Shards of several splits are the same rows in other words.
+            several = len({split_of(table) for table in tables}) > 1 and any(map(split_of, tables))
+            if error.code != "E_DATA_FILE" or not tables or several:
+                raise
+        else:
+            return [(subset.tables, subset.image_folders) for subset in found]
     return [([table], (image_folder(table),)) for table in tables]
 
 
