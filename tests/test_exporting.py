@@ -23,7 +23,8 @@ from cocoa.recipe import parse_recipe
 from cocoa.sample import Sample
 from cocoa.training import loop
 from cocoa.training.loop import train
-from cocoa.training.receipt import receipt
+from cocoa.training.receipt import backbone_origin, receipt
+from cocoa.training.setup import open_model
 from making import make_picture
 
 RECIPE = """
@@ -120,6 +121,21 @@ def test_the_tables_of_training_are_hashed_and_their_pictures_are_not(tmp_path, 
     receipt = json.loads((tmp_path / "run" / "model" / "cocoa.json").read_text())["receipt"]
     path = tmp_path / "pairs.jsonl"
     assert receipt["data"] == {str(path): {"pairs.jsonl": sha256(path)}}
+
+
+def test_a_receipt_says_which_backbone_the_run_began_from(run, tmp_path):
+    recipe = parse_recipe(RECIPE)
+    begun = receipt(recipe, [], {}, backbone_origin(recipe, open_model(recipe).backbone))
+    assert begun["backbone"] == {}, "the version says it of what ships with the package"
+    folder = tmp_path / "backbone"
+    open_model(recipe).backbone.save(folder)
+    recipe = parse_recipe(RECIPE, changes=[f"backbone.name={folder}"])
+    backbone = open_model(recipe).backbone
+    origin = backbone_origin(recipe, backbone)
+    assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= origin.keys()
+    assert origin == {name: sha256(folder / name) for name in origin}
+    backbone.commit = "a" * 40
+    assert backbone_origin(recipe, backbone) == {"commit": "a" * 40}
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,9 @@ def test_a_wrong_recipe_is_refused_by_name(old: str, new: str, message: str) -> 
         ("stages=[]", "at least 1"),
         ("stages.0.warmup_steps=10", "warmup_steps 10 must be below steps 10"),
         ("stages.0.name=bridge", "stage names must differ"),
+        ("stages.contrastive.batch_size=1", "no effect with batch_size 1"),
+        ("stages.0.learning_rate=.inf", "finite number"),
+        ("max_bad_rate=.nan", "finite number"),
     ],
 )
 def test_what_contradicts_itself_is_refused(change: str, message: str) -> None:
@@ -165,6 +168,23 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 @pytest.mark.parametrize("text", ["", "- a\n", "just words", "3"])
 def test_what_is_no_mapping_is_no_recipe(text: str) -> None:
+    assert refused(text).code == "E_RECIPE_YAML"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "? [a, b]\n: 1\n",
+        "? {a: b}\n: 1\n",
+        "name: &it\n  inside: *it\n",
+        "name: " + "[" * 5000 + "]" * 5000,
+        "name: 2026-13-45\n",
+        "name: " + "9" * 6000,
+        "name: \0",
+    ],
+    ids=["a list as a key", "a mapping as a key", "inside itself", "deep", "no day", "a long number", "no character"],
+)
+def test_what_no_recipe_is_written_as_is_refused_and_not_a_crash(text: str) -> None:
     assert refused(text).code == "E_RECIPE_YAML"
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora.dora import DoraLinearLayer
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -98,11 +99,30 @@ def add_adapter(backbone: Backbone, options: LoraOptions) -> Adapter:
 
 
 def _in_float32(adapted: Any) -> None:
-    for part in (adapted.lora_A, adapted.lora_B, adapted.lora_magnitude_vector):
+    for part in (adapted.lora_A, adapted.lora_B):
         part.float()
-    for magnitude in adapted.lora_magnitude_vector.values():
-        # `peft` measured the rows in the weight's own type; rounded lengths would change the model from the start.
-        magnitude.weight.data = torch.linalg.norm(adapted.base_layer.weight.data.float(), dim=1)
+    for name in adapted.lora_magnitude_vector:
+        adapted.lora_magnitude_vector[name] = _RowLengths(adapted.base_layer.weight.data)
+
+
+class _RowLengths(DoraLinearLayer):
+    """The trained length of each row of an adapted weight, beside the rows' present lengths, both in float32.
+
+    `peft` measures rows in the weight's own type. Lengths rounded to bfloat16 would change the model from the start by
+    as much as bfloat16 itself does, and what is learnt around that error would stay when the adapter is merged.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__(fan_in_fan_out=False)  # type: ignore[no-untyped-call]
+        self.weight = nn.Parameter(torch.linalg.norm(weight, dim=1, dtype=torch.float32))
+
+    def get_weight_norm(
+        self, weight: Tensor, lora_weight: Tensor, scaling: float, adapter_name: str | None = None
+    ) -> Tensor:
+        """Returns the length of each row of the adapted weight, float32 or as exact as the weight."""
+        adapted = weight + scaling * lora_weight
+        lengths: Tensor = torch.linalg.norm(adapted, dim=1, dtype=torch.promote_types(adapted.dtype, torch.float32))
+        return lengths
 
 
 class _MaskRow:

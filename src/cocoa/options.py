@@ -8,4 +8,6 @@ from pydantic import BaseModel, ConfigDict
 class Options(BaseModel):
     """A typed, immutable set of options; an unknown key or a wrong type is an error, nothing is coerced silently."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

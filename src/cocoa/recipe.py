@@ -28,6 +28,8 @@ class BackboneOptions(Options):
 
     name: str
     """`nano` (ships with the package), `nano-untrained`, a folder, or a hub id."""
+    revision: str | None = None
+    """The commit, tag or branch of a hub id; None: its newest. The commit that was read stands in the receipt."""
     min_pixels: Count | None = None
     """Smaller pictures are enlarged to this area; None keeps the backbone's own limit."""
     max_pixels: Count | None = None
@@ -131,6 +133,8 @@ class Stage(Options):
             raise ValueError("freeze_vision has no effect with an adapter; say adapter.vision: false")
         if self.sub_batch is not None and self.batch_size % self.sub_batch:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of sub_batch {self.sub_batch}")
+        if "contrastive" in kinds and self.batch_size == 1:
+            raise ValueError("contrastive has no effect with batch_size 1: there is no other target to tell it from")
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
         return self
@@ -213,8 +217,14 @@ def read_yaml(text: str, expected: str, *, where: str) -> dict[str, Any]:
     """Returns the mapping of a YAML text, numbers as people write them. Raises `E_RECIPE_YAML` for anything else."""
     try:
         tree = yaml.load(text, _Yaml)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # The latter for a day that is none, and numbers without end.
         raise RecipeError("E_RECIPE_YAML", f"not YAML: {' '.join(str(error).split())}", where=where) from error
+    except RecursionError as error:
+        raise RecipeError("E_RECIPE_YAML", "nested too deeply", where=where) from error
+    try:
+        json.dumps(tree, default=str, skipkeys=True)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError("E_RECIPE_YAML", "nested too deeply, or something is inside itself", where=where) from error
     if not isinstance(tree, dict):
         raise RecipeError("E_RECIPE_YAML", expected, where=where)
     return tree
@@ -242,6 +252,8 @@ class _Yaml(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a list or mapping as a key", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
             seen.add(key.value)

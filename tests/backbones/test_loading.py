@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cocoa.backbones import Backbone, load_backbone
+from cocoa.backbones import Backbone, load_backbone, open_backbone
 from cocoa.batch import collate, single_row
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
@@ -101,6 +104,111 @@ def test_another_family_is_named(folder: Path) -> None:
     assert error.code == "E_MODEL_FAMILY"
     assert "'llama'" in str(error)
     assert "qwen2_vl" in str(error)
+
+
+def hostile(folder: Path, name: str, tree: dict[str, Any]) -> Path:
+    """Returns what a backbone's own code would write if it were run; the settings in file `name` get `tree`."""
+    (folder / "own.py").write_text(
+        f"open({str(folder / 'ran')!r}, 'w').close()\n"
+        "from transformers import Qwen2VLConfig as OwnConfig, Qwen2VLForConditionalGeneration as OwnModel\n"
+        "from transformers import Qwen2Tokenizer as OwnTokenizer, Qwen2VLImageProcessorPil as OwnProcessor\n"
+    )
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | tree))
+    return folder / "ran"
+
+
+OWN_MODEL = {"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.OwnModel"}
+
+
+@pytest.fixture
+def says_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person who answers every question with yes."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 20))
+
+
+@pytest.mark.usefixtures("says_yes")
+def test_another_familys_own_code_is_not_run_and_not_asked_about(folder: Path) -> None:
+    ran = hostile(folder, "config.json", {"model_type": "own", "auto_map": OWN_MODEL})
+    assert refusal(folder).code == "E_MODEL_FAMILY"
+    assert not ran.exists()
+
+
+@pytest.mark.usefixtures("says_yes")
+def test_a_tokenizers_own_code_is_not_run(tiny: Tiny, folder: Path) -> None:
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}}
+    ran = hostile(folder, "tokenizer_config.json", own)
+    assert load_backbone(str(folder)).text.control == tiny().text.control
+    assert not ran.exists()
+
+
+@pytest.mark.usefixtures("says_yes")
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("config.json", OWN_MODEL),
+        ("tokenizer_config.json", {"AutoTokenizer": ["own.OwnTokenizer", None]}),
+        ("preprocessor_config.json", {"AutoImageProcessor": "own.OwnProcessor"}),
+    ],
+)
+def test_a_familys_stock_code_is_taken_where_the_folder_has_its_own(
+    tiny: Tiny, sample: MakeSample, folder: Path, name: str, own: dict[str, Any]
+) -> None:
+    ran = hostile(folder, name, {"auto_map": own})
+    one = sample("How many birds <|image_1|> are there?", (90, 60))
+    assert torch.equal(states(load_backbone(str(folder)), one), states(tiny(), one))
+    load_backbone(str(folder), weights=False)
+    assert not ran.exists()
+
+
+def test_quantized_weights_are_refused(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "awq"}}))
+    error = refusal(folder)
+    assert error.code == "E_MODEL_WEIGHTS"
+    assert "quantized" in str(error)
+
+
+@pytest.fixture
+def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The hub's own local copy of one model, in which two commits differ in one weight; nothing can be fetched."""
+    cache = tmp_path / "hub" / "models--somebody--owls"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text(NEW)
+    for commit, weight in ((OLD, 1.0), (NEW, 2.0)):
+        copy = cache / "snapshots" / commit
+        shutil.copytree(folder, copy)
+        weights = load_file(copy / "model.safetensors")
+        weights[saved_name(weights)].fill_(weight)
+        save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return "somebody/owls"
+
+
+OLD, NEW = "a" * 40, "b" * 40
+
+
+@pytest.mark.parametrize(("revision", "weight"), [(None, 2.0), ("main", 2.0), (OLD, 1.0), (NEW, 2.0)])
+def test_a_hub_id_is_opened_at_its_revision(hub: str, revision: str | None, weight: float) -> None:
+    opened = load_backbone(hub, revision=revision)
+    assert opened.layers[1].input_layernorm.weight.unique().tolist() == [weight]
+    assert opened.commit == (OLD if revision == OLD else NEW)
+
+
+def test_a_revision_that_is_not_there_is_named(hub: str) -> None:
+    with pytest.raises(ModelError, match="somebody/owls") as caught:
+        load_backbone(hub, revision="c" * 40)
+    assert caught.value.code == "E_MODEL_MISSING"
+
+
+def test_a_folder_and_what_ships_have_no_revisions(folder: Path) -> None:
+    for name in (str(folder), "nano", "nano-untrained"):
+        with pytest.raises(ModelError, match="only a model on the hub") as caught:
+            open_backbone(name, revision="main")
+        assert caught.value.code == "E_MODEL_REVISION"
+    assert load_backbone(str(folder)).commit is None
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

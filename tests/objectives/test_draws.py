@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,17 @@ def test_samples_and_purposes_draw_from_streams_of_their_own() -> None:
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, draws.of(0, "patches").random(4))
     assert np.array_equal(draws.part([1]).of(0, "words").random(4), second)
+
+
+def test_the_shared_stream_is_the_one_that_its_key_says_and_no_samples(recwarn: pytest.WarningsRecorder) -> None:
+    for seed in range(20):
+        draws = Draws(seed, (0, 1))
+        key = int.from_bytes(hashlib.sha256(f"{seed}/fill".encode()).digest()[:8], "big")
+        exact = np.random.Generator(np.random.Philox(key=key | (2**64 - 1) << 64))
+        found = draws.shared("fill").random(4)
+        assert np.array_equal(found, exact.random(4))
+        assert not any(np.array_equal(found, draws.of(sample, "fill").random(4)) for sample in (0, 1))
+    assert not recwarn.list, "nothing is cast"
 
 
 def test_nothing_eligible_chooses_nothing() -> None:

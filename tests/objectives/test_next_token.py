@@ -60,6 +60,14 @@ def test_the_target_and_the_closing_bridge_are_predicted_in_order(tiny: Tiny, sa
     assert words == "two cats and a dog<|im_end|>a red apple<|im_end|>grass<|im_end|>"
 
 
+def test_a_picture_in_the_target_is_not_predicted(tiny: Tiny, sample: MakeSample) -> None:
+    backbone = tiny()
+    query, target = (backbone.encode(sample(*it)) for it in (("which one",), ("this <|image_1|> one", (84, 84))))
+    batch = collate(backbone, [closed_row(backbone, query, target, 200)])
+    _, hidden = NextTokenOptions().build(backbone).hide(batch, Draws(0, (0, 1)))
+    assert backbone.text.words(hidden.words.tolist()) == "this  one<|im_end|>"
+
+
 def test_e_ends_every_row(tiny: Tiny, sample: MakeSample) -> None:
     batch = make_batch(tiny(), sample)
     lengths = (batch.roles != Role.PAD).sum(1)

@@ -19,9 +19,13 @@ from cocoa.errors import TrainingError, UsageError
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.sample import Sample
+from cocoa.training import sanity
 from cocoa.training.loop import train
+from cocoa.training.sanity import Effects
 from cocoa.training.schedule import learning_rate
 from cocoa.training.step import backward_step
+from cocoa.training.tally import Tally
+from making import make_picture
 
 Tiny = Callable[..., Backbone]
 MakeSample = Callable[..., Sample]
@@ -176,6 +180,51 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_rows(tmp_path: Pat
     assert caught.value.code == "E_TRAINING_DIVERGED"
     assert not (tmp_path / "run" / "model").exists()
     assert (tmp_path / "run" / "recipe.yaml").is_file()
+
+
+TEXTS_ALONE = """
+name: texts
+backbone: {name: nano-untrained}
+max_tokens: 64
+stages:
+  - name: warm-up
+    layout: bidirectional
+    objectives: [{kind: masked_text, rate: 0.2}, {kind: masked_patch}]
+    data: [{kind: image_text_pairs, path: texts.jsonl, side: same_text}]
+    steps: 3
+    batch_size: 2
+    learning_rate: 1e-3
+    schedule: constant
+"""
+
+
+@pytest.mark.parametrize("steps", [3, 120])
+def test_an_objective_that_never_has_anything_to_predict_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    monkeypatch.setattr(sanity, "MOST_IDLE_STEPS", 5)
+    make_picture(56, 56).save(tmp_path / "a.png")
+    rows = "".join(f'{{"image_path": "a.png", "text": "a red apple {n}"}}\n' for n in range(8))
+    (tmp_path / "texts.jsonl").write_text(rows)
+    recipe = parse_recipe(TEXTS_ALONE, folder=tmp_path, changes=[f"stages.0.steps={steps}"])
+    with pytest.raises(TrainingError, match="masked_patch has had nothing to predict") as caught:
+        train(recipe, tmp_path / "run")
+    assert caught.value.code == "E_TRAINING_NO_EFFECT"
+    assert caught.value.where == "stage warm-up"
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == min(steps, 5) - 1
+
+
+def test_pictures_may_be_rare() -> None:
+    def step(text: int, patches: int) -> Tally:
+        tally = Tally()
+        tally.add("masked_text", 1.0, text)
+        tally.add("masked_patch", 1.0, patches)
+        return tally
+
+    effects = Effects("warm-up", 1000)
+    effects.check(step(3, 1))
+    for _ in range(1000):
+        effects.check(step(3, 0))
 
 
 def test_a_folder_with_anything_in_it_is_not_trained_into(backbone_folder: Path, tmp_path: Path) -> None:

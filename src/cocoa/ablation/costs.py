@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cocoa.ablation.links import Link
-from cocoa.backbones import open_backbone
 from cocoa.files import write_file
 from cocoa.planning.costs import Costs
 from cocoa.planning.lengths import sample_pairs
 from cocoa.planning.passes import step_of
 from cocoa.recipe import Recipe
 from cocoa.report.totals import total
-from cocoa.training.setup import model_of, open_data, set_pixel_limits
+from cocoa.training.setup import backbone_of, model_of, open_data, set_pixel_limits
 
 _SAMPLED = 256
 _MOST_STEPS = 4
@@ -57,8 +55,7 @@ def flops_of(recipe: Recipe, kept: Path) -> float:
 
 def _count(recipe: Recipe) -> float:
     stage, options = recipe.stages[0], recipe.backbone
-    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    backbone = open_backbone(options.name, attention=options.attention, dtype=dtype, weights=False)
+    backbone = backbone_of(recipe, weights=False)
     model = model_of(recipe, stage, backbone)
     set_pixel_limits(model, options.min_pixels, options.max_pixels, "recipe: backbone")
     set_pixel_limits(model, stage.min_pixels, stage.max_pixels, f"recipe: stage {stage.name}")

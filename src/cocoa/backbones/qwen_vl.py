@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLImageProcessorPil
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, Qwen2VLImageProcessorPil
 from transformers.utils import logging
 
 from cocoa.backbones.attention import attention_name, stock_attention
@@ -41,11 +42,12 @@ from cocoa.transfer import sent
 
 
 class Backbone(nn.Module):
-    """A stock Qwen-VL model with its tokenizer and patch grid."""
+    """A stock Qwen-VL model with its tokenizer and patch grid, and the hub's `commit` that it was read from, if any."""
 
-    def __init__(self, stock: Any, text: TextTokens, grid: PatchGrid) -> None:
+    def __init__(self, stock: Any, text: TextTokens, grid: PatchGrid, commit: str | None = None) -> None:
         super().__init__()
         self.stock = stock
+        self.commit = commit
         self.text = text
         self.grid = grid
         self.family = FAMILIES[stock.config.model_type]
@@ -301,42 +303,80 @@ class Backbone(nn.Module):
 
 
 def load_backbone(
-    name_or_path: str, *, attention: str = "split", dtype: torch.dtype = torch.float32, weights: bool = True
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    attention: str = "split",
+    dtype: torch.dtype = torch.float32,
+    weights: bool = True,
 ) -> Backbone:
-    """Returns the backbone of a model folder or hub id, in evaluation mode.
+    """Returns the backbone of a model folder or hub id, in evaluation mode; no code of its own is ever run.
 
-    Without `weights` none are looked for: its parameters have shapes and no values (torch's meta device). Raises
-    `ModelError`: `E_MODEL_MISSING` (nothing there), `E_MODEL_FAMILY` (not a family of this package), `E_MODEL_WEIGHTS`
-    (a weight is missing, unexpected or of another shape; the message names it), `E_MODEL_TOKENIZER`.
+    `revision` is a hub id's commit, tag or branch. Without `weights` none are looked for: its parameters have shapes
+    and no values (torch's meta device). Raises `ModelError`: `E_MODEL_MISSING` (nothing there), `E_MODEL_REVISION`
+    (one of a folder), `E_MODEL_FAMILY` (not a family of this package), `E_MODEL_WEIGHTS` (a weight is missing,
+    unexpected or of another shape, and the message names it; or they are quantized), `E_MODEL_TOKENIZER`.
     """
-    try:
-        config = AutoConfig.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            "E_MODEL_MISSING", f"no model configuration at {name_or_path!r} (folder or hub id): {_first_line(error)}"
-        ) from error
-    if config.model_type not in FAMILIES:
-        raise ModelError(
-            "E_MODEL_FAMILY",
-            f"{name_or_path!r} is a {config.model_type!r} model; supported: "
-            + ", ".join(f"{family.model_type} (as {family.example})" for family in FAMILIES.values()),
-        )
+    commit = None
+    if not Path(name_or_path).is_dir():
+        # All is read from one commit, whatever is pushed meanwhile.
+        commit = revision = _commit(name_or_path, revision)
+    elif revision is not None:
+        raise ModelError("E_MODEL_REVISION", f"{name_or_path!r} is a folder, and only a model on the hub has revisions")
+    config = _configuration(name_or_path, revision)
     if weights:
-        stock = _with_weights(name_or_path, attention, dtype)
+        stock = _with_weights(name_or_path, revision, attention, dtype)
     else:
         with torch.device("meta"):
             stock = AutoModelForImageTextToText.from_config(
-                config, attn_implementation=stock_attention(attention), dtype=dtype
+                config, attn_implementation=stock_attention(attention), dtype=dtype, trust_remote_code=False
             )
-    return Backbone(stock, TextTokens.load(name_or_path), _patch_grid(name_or_path)).eval()
+    text = TextTokens.load(name_or_path, revision=revision)
+    return Backbone(stock, text, _patch_grid(name_or_path, revision), commit).eval()
 
 
-def _with_weights(name_or_path: str, attention: str, dtype: torch.dtype) -> Any:
+def _commit(name: str, revision: str | None) -> str:
+    """Returns the commit that a revision of a hub id is at, or its newest; offline that of the copy that is here."""
+    try:
+        return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
+    except Exception as error:  # The hub's client raises its own, its HTTP library's and the system's.
+        raise _no_configuration(name, error) from error
+
+
+def _no_configuration(name_or_path: str, error: Exception) -> ModelError:
+    message = f"no model configuration at {name_or_path!r} (folder or hub id): {_first_line(error)}"
+    return ModelError("E_MODEL_MISSING", message)
+
+
+def _configuration(name_or_path: str, revision: str | None) -> PretrainedConfig:
+    """Returns the stock configuration of a family of this package."""
+    try:
+        # As plain settings first: another family's own code must not come near.
+        settings, _ = PretrainedConfig.get_config_dict(name_or_path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise _no_configuration(name_or_path, error) from error
+    if (found := settings.get("model_type")) not in FAMILIES:
+        raise ModelError(
+            "E_MODEL_FAMILY",
+            f"{name_or_path!r} is a {found!r} model; supported: "
+            + ", ".join(f"{family.model_type} (as {family.example})" for family in FAMILIES.values()),
+        )
+    if "quantization_config" in settings:
+        message = f"{name_or_path!r} has quantized weights (quantization_config); training needs the full ones"
+        raise ModelError("E_MODEL_WEIGHTS", message)
+    config = AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
+    assert isinstance(config, PretrainedConfig)
+    return config
+
+
+def _with_weights(name_or_path: str, revision: str | None, attention: str, dtype: torch.dtype) -> Any:
     """Returns the stock model with every weight from the file and from nowhere else."""
     try:
         with _without_bars():
             stock, report = AutoModelForImageTextToText.from_pretrained(
                 name_or_path,
+                revision=revision,
+                trust_remote_code=False,
                 dtype=dtype,
                 attn_implementation=stock_attention(attention),
                 output_loading_info=True,
@@ -355,10 +395,10 @@ def _with_weights(name_or_path: str, attention: str, dtype: torch.dtype) -> Any:
     return stock
 
 
-def _patch_grid(name_or_path: str) -> PatchGrid:
+def _patch_grid(name_or_path: str, revision: str | None) -> PatchGrid:
     try:
         # The one class behind all families; older versions' way to find it by name wants torchvision.
-        stock = Qwen2VLImageProcessorPil.from_pretrained(name_or_path)
+        stock = Qwen2VLImageProcessorPil.from_pretrained(name_or_path, revision=revision)
     except (OSError, ValueError) as error:
         raise ModelError(
             "E_MODEL_MISSING", f"no preprocessor_config.json at {name_or_path!r}: {_first_line(error)}"

@@ -63,13 +63,13 @@ class TextTokens:
         self._plain.encode_special_tokens = True
 
     @classmethod
-    def load(cls, name_or_path: str) -> TextTokens:
-        """Returns the tokenizer of a model folder or hub id.
+    def load(cls, name_or_path: str, *, revision: str | None = None) -> TextTokens:
+        """Returns the tokenizer of a model folder or hub id (`revision`: its commit, tag or branch).
 
         Raises `E_MODEL_TOKENIZER` where there is none, or none with Qwen-VL's control tokens.
         """
         try:
-            stock = AutoTokenizer.from_pretrained(name_or_path)
+            stock = AutoTokenizer.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
         except Exception as error:  # The tokenizer libraries raise nearly anything on missing or damaged files.
             raise ModelError(
                 "E_MODEL_TOKENIZER", f"tokenizer of {name_or_path!r} cannot be read (tokenizer.json)"

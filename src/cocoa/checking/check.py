@@ -10,9 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from cocoa.backbones import open_backbone
 from cocoa.checking.columns import column_findings
 from cocoa.checking.findings import MOST_EXAMPLES, Example, Finding, Level, Shown, find, merged, table_of
 from cocoa.checking.leaks import leak_findings, read_tests
@@ -28,7 +25,7 @@ from cocoa.data.sources import Source
 from cocoa.errors import CocoaError
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe, Stage
-from cocoa.training.setup import model_of, open_data, set_pixel_limits
+from cocoa.training.setup import backbone_of, model_of, open_data, set_pixel_limits
 
 EVALUATION = "evaluation"
 """Stands for a stage in what is wrong with the tasks themselves."""
@@ -146,9 +143,7 @@ class _Check:
         self.recipe, self.sample, self.workers, self.on_progress = recipe, sample, workers, on_progress
         self.gallery = Gallery()
         self.findings: list[Finding] = []
-        options = recipe.backbone
-        dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-        self._backbone = open_backbone(options.name, attention=options.attention, dtype=dtype, weights=False)
+        self._backbone = backbone_of(recipe, weights=False)
         self._sources: dict[str, ReadSource] = {}
         self._stages: defaultdict[str, list[str]] = defaultdict(list)
 

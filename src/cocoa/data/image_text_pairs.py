@@ -42,7 +42,7 @@ class ImageTextPairs:
 
     def __getitem__(self, index: int) -> Pair:
         pair = self._pairs[index]
-        return seen_from(pair, self._side, reordered(pair.target.text, pair.target.where))
+        return seen_from(pair, self._side, reordered(pair.target.text))
 
 
 def _read_pair(find: Callable[[str], ImageSource], row: dict[str, Any], where: str) -> Pair:

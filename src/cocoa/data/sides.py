@@ -32,16 +32,16 @@ def seen_from(pair: Pair, side: Side, other: str | None = None) -> Pair:
             return Pair(text, Sample(other if other is not None else text.text, where=text.where))
 
 
-def reordered(text: str, seed: str) -> str:
+def reordered(text: str) -> str:
     """Returns a text with its parts (between commas, stops and "and") in another order; one part alone stays.
 
-    Equal seeds give equal orders; a text of two parts or more never keeps its own.
+    Equal texts get equal orders, wherever they lie; a text of two parts or more never keeps its own.
     """
     parts = [part.strip(" ,;.") for part in _PARTS.split(text)]
     parts = [re.sub(r"^and\s+", "", part) for part in parts if part]
     if len(parts) < 2:
         return text
-    rng = random.Random(seed)
+    rng = random.Random(text)
     order = list(range(len(parts)))
     while order == sorted(order):
         rng.shuffle(order)

@@ -24,8 +24,10 @@ class Draws:
         return np.random.Generator(np.random.Philox(key=[_key(self.seed, purpose), self.numbers[sample] % 2**64]))
 
     def shared(self, purpose: str) -> np.random.Generator:
-        """Returns a stream that is the same for all samples."""
-        return np.random.Generator(np.random.Philox(key=[_key(self.seed, purpose), 2**64 - 1]))
+        """Returns a stream that is the same for all samples, and no sample's own."""
+        # Left to itself, numpy takes two such numbers through a float, which has no room for the second.
+        key = np.array([_key(self.seed, purpose), 2**64 - 1], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key))
 
     def part(self, places: Sequence[int]) -> Draws:
         """Returns the streams of some samples, in this order."""

@@ -41,8 +41,12 @@ class NextToken(torch.nn.Module):
         self.weight = options.weight
 
     def hide(self, batch: Batch, draws: Draws) -> tuple[Batch, HiddenText]:
-        """Returns the batch as it is (the causal layout hides the future), and the tokens to predict."""
-        places = ((batch.roles == Role.TARGET) | (batch.roles == Role.BRIDGE)) & batch.has_before
+        """Returns the batch as it is (the causal layout hides the future), and the tokens to predict.
+
+        Those are the target's words and the bridge behind it; a picture in the target has no words.
+        """
+        words = (batch.roles == Role.TARGET) & batch.is_text
+        places = (words | (batch.roles == Role.BRIDGE)) & batch.has_before
         return batch, HiddenText(places, batch.input_ids[places])
 
     def reads(self, batch: Batch, hidden: HiddenText) -> Tensor:

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from cocoa.backbones import Backbone, open_backbone
+from cocoa.backbones import Backbone
 from cocoa.data.bad_rows import BadRows
 from cocoa.data.mixing import Mixture
 from cocoa.model import EmbeddingModel
@@ -20,7 +19,7 @@ from cocoa.planning.passes import Step, step_of
 from cocoa.planning.rehearsal import rehearse
 from cocoa.recipe import MachineOptions, Recipe, Stage
 from cocoa.training.batches import STEPS_AHEAD, EncodedPair
-from cocoa.training.setup import model_of, open_data, set_pixel_limits
+from cocoa.training.setup import backbone_of, model_of, open_data, set_pixel_limits
 
 CHUNKS = tuple(2**power for power in range(10, 17))
 """Values of `chunk_tokens` that are looked at."""
@@ -125,8 +124,7 @@ def plan(recipe: Recipe, *, device: str = "here", ranks: int = 1, sample: int = 
     """
     target = open_device(device)
     options = recipe.backbone
-    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    backbone = open_backbone(options.name, attention=options.attention, dtype=dtype, weights=False)
+    backbone = backbone_of(recipe, weights=False)
     stages = []
     for stage in recipe.stages:
         model = model_of(recipe, stage, backbone)

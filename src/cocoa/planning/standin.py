@@ -41,6 +41,6 @@ def stand_in(backbone: Backbone, depth: Depth | None = None, device: torch.devic
     attention = stock_attention(backbone.attention)
     with torch.device(device or "meta"):
         stock = AutoModelForImageTextToText.from_config(
-            config, attn_implementation=attention, dtype=backbone.stock.dtype
+            config, attn_implementation=attention, dtype=backbone.stock.dtype, trust_remote_code=False
         )
     return Backbone(stock, backbone.text, backbone.grid).eval()

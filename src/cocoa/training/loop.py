@@ -29,9 +29,9 @@ from cocoa.training.log import RunLog
 from cocoa.training.memory import most_memory
 from cocoa.training.passes import prepare
 from cocoa.training.ranks import Ranks
-from cocoa.training.receipt import data_hashes, receipt, trained_lengths
+from cocoa.training.receipt import backbone_origin, data_hashes, receipt, trained_lengths
 from cocoa.training.run_folder import RunFolder, Say
-from cocoa.training.sanity import check_sane
+from cocoa.training.sanity import Effects, check_sane
 from cocoa.training.schedule import learning_rate
 from cocoa.training.setup import Setup, finished, fits, num_left_out, open_data, open_model, set_up, stage_seed
 from cocoa.training.step import backward_step
@@ -122,6 +122,7 @@ class _Run:
         data = [(mixture, len(bad.rows)) for mixture, bad in zip(opened, found, strict=True)]
         hashes = data_hashes(self.recipe) if self.ranks.is_first else {}
         model = open_model(self.recipe, self.ranks.device)
+        origin = backbone_origin(self.recipe, model.backbone) if self.ranks.is_first else {}
         self.num_bad = self.folder.begin(resume, found, checkpoint)
         first = 0
         if checkpoint is not None:
@@ -136,7 +137,7 @@ class _Run:
         if self.ranks.is_first:
             if on_trained is not None:
                 on_trained(self.folder.log)
-            model.save(model_folder, receipt=receipt(self.recipe, self.folder.log.records, hashes))
+            model.save(model_folder, receipt=receipt(self.recipe, self.folder.log.records, hashes, origin))
         self.ranks.wait()
         return model, self.folder.log
 
@@ -165,6 +166,7 @@ class _Run:
             load_optimiser(trainee, optimiser, checkpoint.optimiser())
             self.folder.restore_random(checkpoint)
         first_losses: dict[str, float] = checkpoint.state["first_losses"] if checkpoint is not None else {}
+        effects = Effects(stage.name, stage.steps - first_step)
         trainee.train()
         with closing(self._steps(trainee, mixture, range(first_step, stage.steps), seed)) as steps:
             began = time.perf_counter()
@@ -184,6 +186,7 @@ class _Run:
                 tally = backward_step(trainee, pairs, ranks, recipe.machine, seed, passes)
                 norm = _norm(nn.utils.clip_grad_norm_(trainee.trained.values(), stage.max_grad_norm))
                 first_losses = first_losses or tally.losses
+                effects.check(tally)
                 check_sane(tally, norm, first_losses, f"step {step} of stage {stage.name}", pairs)
                 optimiser.step()
                 self.num_steps += 1

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cocoa.backbones import NANO, NANO_UNTRAINED, Backbone
 from cocoa.data.tables import find_tables
 from cocoa.files import sha256
 from cocoa.model import library_versions
@@ -16,9 +17,12 @@ from cocoa.training.setup import stage_seed
 
 
 def receipt(
-    recipe: Recipe, records: Sequence[dict[str, Any]], hashes: dict[str, dict[str, str]] | None = None
+    recipe: Recipe,
+    records: Sequence[dict[str, Any]],
+    hashes: dict[str, dict[str, str]] | None = None,
+    origin: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Returns what a model folder says of its making: recipe, seeds, data hashes, and each stage in numbers.
+    """Returns what a model folder says of its making: recipe, seeds, hashes of data and backbone, stages in numbers.
 
     A model folder may be published: paths below the working directory or the home folder are told from there.
     """
@@ -38,6 +42,7 @@ def receipt(
         "recipe": recipe.model_dump(mode="json"),
         "stages": stages,
         "data": hashes or {},
+        "backbone": origin or {},
         "versions": library_versions(),
     }
     told: dict[str, Any] = portable(made, own_places())
@@ -56,6 +61,20 @@ def data_hashes(recipe: Recipe) -> dict[str, dict[str, str]]:
         if isinstance(path := getattr(source, "path", None), Path)
     }
     return {str(path): _hashes(path) for path in sorted(paths)}
+
+
+def backbone_origin(recipe: Recipe, backbone: Backbone) -> dict[str, str]:
+    """Returns what a run began from: the `commit` of a hub id, or the sha256 of each of a folder's files by name.
+
+    Nothing is said of nano, which is that of the package's version.
+    """
+    if backbone.commit is not None:
+        return {"commit": backbone.commit}
+    name = recipe.backbone.name
+    folder = Path(name)
+    if name in (NANO, NANO_UNTRAINED) or not folder.is_dir():
+        return {}
+    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors")}
 
 
 def _hashes(path: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from cocoa.errors import TrainingError
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe
 from cocoa.training.checkpoints import Checkpoint, load_weights, newest_checkpoint, read_checkpoint
-from cocoa.training.receipt import data_hashes, receipt, trained_lengths
+from cocoa.training.receipt import backbone_origin, data_hashes, receipt, trained_lengths
 from cocoa.training.setup import finished, open_model, set_up
 from cocoa.training.trainee import Trainee
 
@@ -36,7 +36,7 @@ def restored_model(folder: Path) -> tuple[EmbeddingModel, dict[str, Any]]:
         raise TrainingError("E_TRAINING_CHECKPOINT", message, where=str(found.folder)) from error
     model = _model_of(found, recipe)
     model.matryoshka = trained_lengths(recipe)
-    return model, receipt(recipe, _records(found), data_hashes(recipe))
+    return model, receipt(recipe, _records(found), data_hashes(recipe), backbone_origin(recipe, model.backbone))
 
 
 def _model_of(checkpoint: Checkpoint, recipe: Recipe) -> EmbeddingModel:

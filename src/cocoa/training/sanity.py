@@ -1,6 +1,8 @@
-"""Whether a step may be taken: its losses and its gradient are numbers, and not absurdly large ones."""
+"""Whether a step may be taken, and a stage go on: losses and gradients are numbers, and every objective teaches."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from cocoa.errors import TrainingError
 from cocoa.training.batches import EncodedPairs
@@ -20,6 +22,31 @@ def check_sane(tally: Tally, norm: float, first: dict[str, float], place: str, p
             raise TrainingError("E_TRAINING_DIVERGED", f"{name} loss is {loss} at {place}; rows: {_rows(pairs)}")
     if not norm < float("inf"):
         raise TrainingError("E_TRAINING_DIVERGED", f"gradient norm is {norm} at {place}; rows: {_rows(pairs)}")
+
+
+MOST_IDLE_STEPS = 100
+"""An objective that has had nothing to predict in so many steps ends the run."""
+
+
+class Effects:
+    """What each objective of a stage has had to predict since the stage, or the run, went on."""
+
+    def __init__(self, stage: str, steps: int) -> None:
+        self.stage = stage
+        self.left = min(MOST_IDLE_STEPS, steps)
+        self.counts: Counter[str] = Counter()
+
+    def check(self, tally: Tally) -> None:
+        """Counts a step. Raises `E_TRAINING_NO_EFFECT` where an objective has been idle all along."""
+        if self.left == 0:
+            return
+        self.counts.update(tally.counts)
+        self.left -= 1
+        idle = sorted(name for name in tally.counts if not self.counts[name])
+        if self.left == 0 and idle:
+            named = ", ".join(idle)
+            message = f"{named} has had nothing to predict in any row: the data has none of what it hides; leave it out"
+            raise TrainingError("E_TRAINING_NO_EFFECT", message, where=f"stage {self.stage}")
 
 
 def _rows(pairs: EncodedPairs) -> str:

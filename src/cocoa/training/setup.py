@@ -83,13 +83,35 @@ def open_model(recipe: Recipe, device: torch.device | None = None) -> EmbeddingM
     # Random weights (`nano-untrained`, a new mask token's row) come from this seed.
     torch.manual_seed(recipe.seed)
     options = recipe.backbone
-    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    backbone = open_backbone(options.name, attention=options.attention, dtype=dtype)
-    model = model_of(recipe, recipe.stages[-1], backbone)
+    model = model_of(recipe, recipe.stages[-1], backbone_of(recipe))
     set_pixel_limits(model, options.min_pixels, options.max_pixels, "recipe: backbone")
     for weight in model.parameters():
-        weight.data = weight.data.to(dtype)
+        weight.data = weight.data.to(_dtype(recipe))
     return model.to(device or best_device())
+
+
+def backbone_of(recipe: Recipe, *, weights: bool = True) -> Backbone:
+    """Returns the backbone that a recipe begins from; without `weights` its shape only, see `load_backbone`.
+
+    Raises `ModelError`, of the recipe's option where the option is to blame (`E_MODEL_REVISION`).
+    """
+    options = recipe.backbone
+    try:
+        return open_backbone(
+            options.name,
+            revision=options.revision,
+            attention=options.attention,
+            dtype=_dtype(recipe),
+            weights=weights,
+        )
+    except ModelError as error:
+        if error.code == "E_MODEL_REVISION":
+            raise error.at("recipe: backbone.revision") from error
+        raise
+
+
+def _dtype(recipe: Recipe) -> torch.dtype:
+    return torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
 
 
 def model_of(recipe: Recipe, stage: Stage, backbone: Backbone) -> EmbeddingModel:

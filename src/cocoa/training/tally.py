@@ -68,6 +68,11 @@ class Tally:
         """The loss of each objective a prediction; 0 where there was nothing to predict."""
         return {name: loss / max(1, self._counts[name]) for name, loss in self._read_sums().items()}
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How much each objective had to predict."""
+        return dict(self._counts)
+
     def _read_sums(self) -> dict[str, float]:
         """The sums as numbers: the one place where a step waits for its device, once for all of them."""
         waiting = {name: loss for name, loss in self._sums.items() if isinstance(loss, Tensor)}
