@@ -53,6 +53,8 @@ class MachineOptions(Options):
     """Compute each layer again in the backward pass instead of keeping its inside: a third slower, far less memory."""
     sharding: bool = False
     """Split the weights over the ranks (FSDP2) instead of keeping all on each."""
+    rank_timeout: Count = 600
+    """Seconds that a rank waits for another before the run ends: more than the slowest step or checkpoint takes."""
     workers: Annotated[int, Field(ge=0, le=256)] = 2
     """Threads of each rank that read pictures ahead of the step (and one that prepares the next step); 0: nothing is
     read or prepared ahead."""

@@ -23,6 +23,7 @@ from cocoa.recipe import Recipe, parse_recipe
 from cocoa.training import run_folder
 from cocoa.training.checkpoints import load_weights, newest_checkpoint
 from cocoa.training.loop import train
+from cocoa.training.restoring import restored_model
 from cocoa.training.setup import open_model
 from cocoa.training.trainee import Trainee
 
@@ -332,6 +333,33 @@ def test_another_recipe_is_refused_and_the_options_are_named(home: Path, tmp_pat
     assert caught.value.code == "E_USAGE_RESUME"
     assert "seed: 5, not 6" in str(caught.value)
     assert "stages.1.learning_rate: 0.0003, not 0.0001" in str(caught.value)
+
+
+def test_a_run_whose_data_has_changed_is_not_resumed(home: Path, short_run: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(home, own)
+    recipe = recipe_of(own, steps=4, checkpoint_every=3)
+    stopped = recipe.model_copy(update={"stages": recipe.stages[2:]})
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, tmp_path / "run", on_step=interrupt)
+    table = own / "train.jsonl"
+    told = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert told == {str(table): {"train.jsonl": sha256(table)}}
+    rows = table.read_text()
+    table.write_text(rows + rows.splitlines()[0] + "\n")
+    with pytest.raises(UsageError, match=r"data has changed since the run was begun: \S+train\.jsonl") as caught:
+        train(stopped, tmp_path / "run", resume=True)
+    assert caught.value.code == "E_USAGE_RESUME"
+    _, told = restored_model(tmp_path / "run")
+    assert told["data"] != {}
+    assert next(iter(told["data"].values())) != {"train.jsonl": sha256(table)}, "the run's data, not today's"
+    table.write_text(rows)
+    assert "resuming after step 3" in resumed(stopped, tmp_path / "run")
+
+
+def interrupt(stage: object, record: dict[str, object]) -> None:
+    if record["step"] == 3:
+        raise KeyboardInterrupt
 
 
 def test_how_a_run_is_computed_may_change_when_it_is_resumed(home: Path, short_run: Path, tmp_path: Path) -> None:

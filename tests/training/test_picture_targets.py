@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from make_golden_losses import save_backbone
 
+from cocoa.data.sources import MmebTrainSource
 from cocoa.errors import RecipeError
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.training.loop import train
@@ -84,3 +85,19 @@ def test_a_table_of_nothing_else_is_refused_before_training(home: Path, tmp_path
         train(recipe_of(home, table="pictures.jsonl"), tmp_path / "run")
     assert caught.value.code == "E_RECIPE_OPTION"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("rate", "num_good", "num_pictures", "num_bad"), [(0.03, 3, 36, 1), (0.29, 71, 0, 29)])
+def test_the_share_of_bad_rows_is_the_same_at_opening_and_in_training(
+    home: Path, tmp_path: Path, rate: float, num_good: int, num_pictures: int, num_bad: int
+) -> None:
+    row = {"qry": "q", "qry_image_path": "", "pos_text": "p", "pos_image_path": ""}
+    picture = row | {"pos_text": "<|image_1|>", "pos_image_path": "a.png"}
+    make_picture(56, 56).save(tmp_path / "a.png")
+    rows = [row] * num_good + [picture] * num_pictures + [row | {"qry": 7}] * num_bad
+    table = tmp_path / "rows.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = recipe_of(home, table="rows.jsonl").model_copy(update={"max_bad_rate": rate})
+    stage = recipe.stages[0].model_copy(update={"data": (MmebTrainSource(path=table),)})
+    _, log = train(recipe.model_copy(update={"stages": (stage,)}), tmp_path / "run")
+    assert len(log.records) == 2

@@ -16,6 +16,7 @@ from rank_runner import run_ranks, start_ranks
 from stages import (
     LARGE,
     SMALL,
+    STAGES,
     assert_equal_gradients,
     calm_backbone,
     gradients,
@@ -43,13 +44,13 @@ def step_of_a_rank(name: str, extra: str, top: str, machine: MachineOptions, sha
     return tally.losses, tally.num_tokens, found
 
 
-def steps_of_a_rank(cases, sharded: bool):
-    """All cases in one process, because a process takes seconds to start."""
+def steps_of_a_rank(cases, sharded: bool, most: int | None = None):
+    """All cases in one process, because a process takes seconds to start; the first `most` pairs of each."""
     ranks = Ranks.join()
     answers = []
     for name, extra, top, machine in cases:
         setup = ready(calm_backbone(), make_recipe(name, extra, top), sharded=sharded)
-        tally, found = gradients(setup, make_pairs(plain_sample), machine, ranks)
+        tally, found = gradients(setup, make_pairs(plain_sample)[:most], machine, ranks)
         answers.append((tally.losses, tally.num_tokens, found))
     ranks.leave()
     return answers
@@ -81,6 +82,21 @@ def test_two_ranks_give_the_loss_and_gradients_of_one(sharded: bool) -> None:
             assert losses == pytest.approx(tally.losses, rel=2e-2 if rough else 1e-6), CASES[number]
             assert num_tokens == tally.num_tokens
             assert_equal_gradients(expected, found, 5e-2 if rough else 1e-6)
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["whole", "sharded"])
+def test_a_rank_without_pairs_takes_part_and_adds_nothing(sharded: bool) -> None:
+    cases = [(name, "", "", machine) for name in sorted(STAGES) for machine in (LARGE, SMALL)]
+    all_three = run_ranks(3, steps_of_a_rank, cases, sharded, 2)
+    for number, (name, extra, top, machine) in enumerate(cases):
+        setup = ready(calm_backbone(), make_recipe(name, extra, top))
+        tally, expected = gradients(setup, make_pairs(plain_sample)[:2], machine)
+        for losses, num_tokens, found in (answers[number] for answers in all_three):
+            assert losses == pytest.approx(tally.losses, rel=1e-6), cases[number]
+            assert num_tokens == tally.num_tokens
+            # Sharded weights that nothing needs have a gradient of 0 where whole ones have none.
+            assert not any(found[weight].any() for weight in found.keys() - expected.keys())
+            assert_equal_gradients(expected, {weight: found[weight] for weight in expected}, 1e-6)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -177,16 +193,19 @@ def test_a_bad_row_on_one_rank_ends_all_and_is_named(backbone_folder: Path, tmp_
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_a_rank_that_dies_ends_the_others(backbone_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "standing still"])
+def test_a_rank_that_dies_or_stands_still_ends_the_others(backbone_folder: Path, tmp_path: Path, sent: int) -> None:
     recipe = three_stages(backbone_folder)
     long = recipe.stages[0].model_copy(update={"steps": 5000})
-    processes, _ = start_ranks(2, train_a_rank, recipe.model_copy(update={"stages": (long,)}), tmp_path / "run")
+    recipe = recipe.model_copy(update={"stages": (long,), "machine": MachineOptions(rank_timeout=5)})
+    processes, _ = start_ranks(2, train_a_rank, recipe, tmp_path / "run")
     log = tmp_path / "run" / "metrics.jsonl"
     end = time.monotonic() + 60
     while time.monotonic() < end and not (log.exists() and log.stat().st_size):
         time.sleep(0.05)
-    os.kill(processes[1].pid, signal.SIGKILL)
+    os.kill(processes[1].pid, sent)
     began = time.monotonic()
     processes[0].join(60)
     assert time.monotonic() - began < 60
     assert processes[0].exitcode == 1
+    processes[1].kill()

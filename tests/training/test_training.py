@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cocoa.backbones import Backbone
 from cocoa.backbones.nano import new_nano, train_tokenizer
-from cocoa.errors import TrainingError, UsageError
+from cocoa.errors import CocoaError, TrainingError, UsageError
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.sample import Sample
@@ -180,6 +180,31 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_rows(tmp_path: Pat
     assert caught.value.code == "E_TRAINING_DIVERGED"
     assert not (tmp_path / "run" / "model").exists()
     assert (tmp_path / "run" / "recipe.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        ("objectives=[{kind: contrastive, dimensions: [8, 32]}]", "E_RECIPE_OPTION", "dimension 32 is not below"),
+        ("max_pixels=100", "E_MODEL_PIXELS", "is above max_pixels 100"),
+        ("sub_batch=4", "E_DATA_SUB_BATCH", "fewer than one sub-batch"),
+    ],
+)
+def test_what_a_later_stage_cannot_do_is_refused_before_the_first_is_trained(
+    backbone_folder: Path, tmp_path: Path, change: str, code: str, message: str
+) -> None:
+    recipe = make_recipe(backbone_folder)
+    text = recipe.to_yaml()
+    name = recipe.stages[2].name
+    changes = [f"stages.{name}.{change}"]
+    if code == "E_DATA_SUB_BATCH":
+        few = "{kind: scene_pairs, num_pairs: 1}"
+        changes += [f"stages.{name}.data=[{few}, {few}]", f"stages.{name}.batch_size=4"]
+    with pytest.raises(CocoaError, match=message) as caught:
+        train(parse_recipe(text, changes=changes), tmp_path / "run")
+    assert caught.value.code == code
+    assert f"stage {name}" in caught.value.where
+    assert not (tmp_path / "run").exists()
 
 
 TEXTS_ALONE = """

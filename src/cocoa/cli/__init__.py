@@ -80,7 +80,7 @@ def main() -> None:
         if _is_out_of_memory(error):
             complain(f"{_MEMORY_IS_FULL} ({str(error).splitlines()[0]}) [E_SYSTEM_MEMORY]")
         else:
-            complain("another rank is gone; its own message says why")
+            complain("another rank is gone or stands still; its own message says why")
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("interrupted")
@@ -100,4 +100,5 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def _lost_a_rank(error: RuntimeError) -> bool:
     """Whether this rank failed only because another did: gloo says so in words, nccl by its own type."""
-    return rank() is not None and (type(error).__name__ == "DistBackendError" or "by peer" in str(error))
+    told = "by peer" in str(error) or "Timed out waiting" in str(error)
+    return rank() is not None and (told or type(error).__name__ == "DistBackendError")

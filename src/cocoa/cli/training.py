@@ -43,7 +43,7 @@ def train(
     out = out or Path("runs") / loaded.name
     # Made before anybody waits for anybody: it fails on all ranks or on none.
     board = Board(out) if tensorboard else None
-    ranks = Ranks.join()
+    ranks = Ranks.join(loaded.machine.rank_timeout)
     screen = console if ranks.is_first else Console(quiet=True)
     with (
         TrainingProgress(screen, loaded.stages) as progress,

@@ -30,12 +30,16 @@ class ContrastiveOptions(Options):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
     def build(self, backbone: Backbone) -> Contrastive:
-        """Returns the objective. Raises `E_RECIPE_OPTION` for a dimension that is not below the backbone's."""
-        if wrong := [size for size in self.dimensions if size >= backbone.hidden_size]:
-            raise RecipeError(
-                "E_RECIPE_OPTION", f"contrastive dimension {wrong[0]} is not below the model's {backbone.hidden_size}"
-            )
+        """Returns the objective; raises what `check` raises."""
+        self.check(backbone.hidden_size)
         return Contrastive(self)
+
+    def check(self, hidden_size: int) -> None:
+        """Raises `E_RECIPE_OPTION` for a dimension that is not below the model's."""
+        if wrong := [size for size in self.dimensions if size >= hidden_size]:
+            raise RecipeError(
+                "E_RECIPE_OPTION", f"contrastive dimension {wrong[0]} is not below the model's {hidden_size}"
+            )
 
 
 class Contrastive(torch.nn.Module):

@@ -17,7 +17,7 @@ from cocoa.data.bad_rows import BadRow
 from cocoa.data.mixing import Mixture
 from cocoa.errors import CocoaError
 from cocoa.recipe import MachineOptions
-from cocoa.sample import Pair
+from cocoa.sample import Pair, Sample
 from cocoa.training.ranks import Ranks
 
 STEPS_AHEAD = 2
@@ -91,6 +91,11 @@ def join(pairs: list[EncodedPair], numbers: list[int]) -> EncodedPairs:
 def encode_pairs(backbone: Backbone, pairs: list[Pair]) -> EncodedPairs:
     """Returns pairs, numbered from 0, as one step's."""
     return join([encode_pair(backbone, pair) for pair in pairs], list(range(len(pairs))))
+
+
+def idle_pairs(backbone: Backbone) -> EncodedPairs:
+    """Returns a pair that nobody learns from: what a rank without pairs computes while others need it to take part."""
+    return encode_pairs(backbone, [Pair(Sample("-"), Sample("-"))])
 
 
 def cut(lengths: Sequence[int], machine: MachineOptions, device: torch.device | None = None) -> list[Chunk]:

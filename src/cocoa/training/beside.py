@@ -44,7 +44,8 @@ def beside_backward(
         # A list as an index would be a copy that is waited for.
         return view_of_vectors(model, chunk.batch, leaf[sent(tensor(chunk.places), leaf.device)])
 
-    tally = predict_backward(trainee, objectives, chunks, view, ranks)
+    # A rank without pairs needs none of the layers here: the decoders' weights are gathered with the whole.
+    tally = predict_backward(trainee, objectives, chunks, view, ranks, chunks[0] if chunks else None)
     return leaf.grad / trainee.gradient_scale(ranks), tally
 
 

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from cocoa.errors import CocoaError, TrainingError
 from cocoa.failpoints import failpoint
 from cocoa.files import check_folder, remove_folder, sweep, write_folder
-from cocoa.training.trainee import Trainee, put, whole
+from cocoa.training.trainee import Trainee, kept_whole, put
 
 FORMAT = 1
 _WEIGHTS, _OPTIMISER, _STATE = "weights.safetensors", "optimiser.safetensors", "state.json"
@@ -140,13 +140,17 @@ def load_weights(trainee: Trainee, checkpoint: Checkpoint) -> None:
         put(weight.data, found[name])
 
 
-def optimiser_tensors(trainee: Trainee, optimiser: Optimizer) -> dict[str, Tensor]:
-    """Returns what the optimiser remembers of each weight, whole, on the CPU; every rank must call this."""
-    return {
-        f"{name}/{quantity}": whole(value)
+def optimiser_tensors(trainee: Trainee, optimiser: Optimizer, *, keep: bool = True) -> dict[str, Tensor]:
+    """Returns what the optimiser remembers of each weight, whole, on the CPU.
+
+    Every rank must call this; those that `keep` get it.
+    """
+    named = (
+        (f"{name}/{quantity}", value)
         for name, weight in trainee.trained.items()
         for quantity, value in optimiser.state.get(weight, {}).items()
-    }
+    )
+    return kept_whole(named, keep=keep)
 
 
 def load_optimiser(trainee: Trainee, optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ from cocoa.batch import Batch, collate, row_length
 from cocoa.chunks import flattened
 from cocoa.objectives import Contrastive
 from cocoa.recipe import MachineOptions
-from cocoa.training.batches import EncodedPairs, cut
+from cocoa.training.batches import EncodedPairs, cut, idle_pairs
 from cocoa.training.random_state import RandomState
 from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
@@ -48,20 +48,22 @@ def contrast_backward(
     random state is replayed in the second pass. `beside` gets the queries' vectors, and its sums are in the result.
     `chunks` are the batches of the rows, if they were made before.
     """
+    backbone = trainee.model.backbone
     if chunks is None:
         chunks = single_chunks(trainee, pairs, machine)
     fits = sum(chunk.num_places for chunk in chunks) <= machine.chunk_tokens
     # All ranks must agree, because sharded weights are gathered by all in every pass.
     fits = ranks.most(int(not fits)) == 0
     num_passes = ranks.most(len(chunks)) if trainee.is_sharded else len(chunks)
+    spare = chunks[-1:] if chunks or not num_passes else single_chunks(trainee, idle_pairs(backbone), machine)
     parts = [_Part(chunk.batch, sent(chunk.places, ranks.device)) for chunk in chunks]
-    passes = [parts[min(number, len(parts) - 1)] for number in range(num_passes)]
+    parts += [_Part(spare[0].batch, sent(spare[0].places, ranks.device)) for _ in range(num_passes - len(chunks))]
     num_rows = len(pairs.queries) + len(pairs.targets) + len(pairs.negatives)
-    vectors = torch.zeros(num_rows, trainee.model.backbone.hidden_size, device=ranks.device)
+    vectors = torch.zeros(num_rows, backbone.hidden_size, device=ranks.device)
 
     graphs: list[Tensor] = []
     states = []
-    for number, part in enumerate(passes):
+    for number, part in enumerate(parts):
         states.append(RandomState.now(ranks.device))
         with torch.set_grad_enabled(fits):
             out = trainee(_pool(trainee, part, keep_seen=not fits))
@@ -78,12 +80,12 @@ def contrast_backward(
         tally.join(sums)
     after = RandomState.now(ranks.device)
     scale = trainee.gradient_scale(ranks)
-    for number, part in enumerate(passes):
+    for number, part in enumerate(parts):
         at_stake = number < len(chunks)
         if not fits:
             states[number].restore()
             graphs[number] = trainee(_pool(trainee, part))
-        share = gradient[part.places] * (scale if at_stake else 0)
+        share = gradient[part.places] * scale if at_stake else torch.zeros_like(graphs[number])
         torch.autograd.backward(graphs[number], share)
         graphs[number] = graphs[number].detach()
         if at_stake:

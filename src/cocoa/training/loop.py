@@ -33,10 +33,20 @@ from cocoa.training.receipt import backbone_origin, data_hashes, receipt, traine
 from cocoa.training.run_folder import RunFolder, Say
 from cocoa.training.sanity import Effects, check_sane
 from cocoa.training.schedule import learning_rate
-from cocoa.training.setup import Setup, finished, fits, num_left_out, open_data, open_model, set_up, stage_seed
+from cocoa.training.setup import (
+    Setup,
+    check_stages,
+    finished,
+    fits,
+    num_left_out,
+    open_data,
+    open_model,
+    set_up,
+    stage_seed,
+)
 from cocoa.training.step import backward_step
 from cocoa.training.tally import Tally
-from cocoa.training.trainee import Trainee, put
+from cocoa.training.trainee import Trainee, put, whole
 
 StepHook = Callable[[Stage, dict[str, Any]], None]
 StageHook = Callable[[Stage, EmbeddingModel, list[Objective]], None]
@@ -65,7 +75,7 @@ def train(
 
     Raises `CocoaError`; then `out` has no `model/`. On SIGTERM leaves a checkpoint and raises `TrainingStoppedError`.
     """
-    with _leaving(ranks or Ranks.join()) as present:
+    with _leaving(ranks or Ranks.join(recipe.machine.rank_timeout)) as present:
         run = _Run(recipe, out, present, on_step, on_stage_end, say or _quiet)
         return run.go(resume, model_folder or out / "model", on_trained)
 
@@ -121,9 +131,12 @@ class _Run:
                 self.folder.say(f"stage {stage.name}: {left_out:,} {what}")
         data = [(mixture, len(bad.rows)) for mixture, bad in zip(opened, found, strict=True)]
         hashes = data_hashes(self.recipe) if self.ranks.is_first else {}
+        if resume and self.ranks.is_first:
+            self.folder.check_data(hashes)
         model = open_model(self.recipe, self.ranks.device)
+        check_stages(model, self.recipe)
         origin = backbone_origin(self.recipe, model.backbone) if self.ranks.is_first else {}
-        self.num_bad = self.folder.begin(resume, found, checkpoint)
+        self.num_bad = self.folder.begin(resume, found, checkpoint, hashes)
         first = 0
         if checkpoint is not None:
             first = checkpoint.stage
@@ -228,11 +241,11 @@ class _Run:
         """The model of a stage's end, whole on every rank and without adapters, and the stage's objectives."""
         trainee = setup.trainee
         if trainee.is_sharded:
-            weights = trainee.whole_weights()
+            split = dict(trainee.named_parameters())
             setup = set_up(open_model(self.recipe, self.ranks.device), self.recipe, stage, sharded=False)
             trainee = setup.trainee
             for name, weight in trainee.named_parameters():
-                put(weight.data, weights[name])
+                put(weight.data, whole(split[name]))
         return finished(setup, limits), list(trainee.objectives)  # type: ignore[arg-type]
 
     def _notice(self, stage: Stage, pairs: EncodedPairs, stop: threading.Event) -> _Notice:
@@ -246,8 +259,9 @@ class _Run:
     def _check_bad_rows(self, stage: Stage, step: int, data: tuple[Mixture, int]) -> None:
         rate = self.recipe.max_bad_rate
         mixture, refused = data
-        read = max((step + 1) * stage.batch_size, len(mixture)) + refused
-        if rate is not None and self.num_bad + refused > rate * read:
+        # Rows that are left out for their target were read too, when the data was opened.
+        read = max((step + 1) * stage.batch_size, len(mixture) + num_left_out(mixture)) + refused
+        if rate is not None and (self.num_bad + refused) / read > rate:
             raise TrainingError(
                 "E_DATA_BAD_ROWS",
                 f"{self.num_bad + refused} rows of about {read} could not be read, more than {rate:.2%}",

@@ -7,7 +7,7 @@ CPUs and by nccl on GPUs.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import Parameter
 
-TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for another: longer than the slowest honest step, or the writing of a checkpoint."""
+LARGEST_MESSAGE = 2**26
+"""Numbers of gradients that are copied and sent at once; a larger weight goes alone."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,11 @@ class Ranks:
     device: torch.device
 
     @classmethod
-    def join(cls) -> Ranks:
-        """Returns this process among those that `torchrun` started, or as the only one; uses a GPU if there is one."""
+    def join(cls, timeout: float = 600) -> Ranks:
+        """Returns this process among those that `torchrun` started, or as the only one; uses a GPU if there is one.
+
+        One that waits for another for more than `timeout` seconds ends with an error.
+        """
         has_gpu = torch.cuda.is_available()
         if "RANK" not in os.environ:
             return cls(0, 1, torch.device("cuda" if has_gpu else "cpu"))
@@ -37,7 +40,9 @@ class Ranks:
         if has_gpu:
             torch.cuda.set_device(device)
         if not distributed.is_initialized():
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=TIMEOUT)
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=timedelta(seconds=timeout)
+            )
         return cls(distributed.get_rank(), distributed.get_world_size(), device)
 
     @property
@@ -93,7 +98,7 @@ class Ranks:
             distributed.barrier()
 
     def add_gradients(self, parameters: Iterable[Parameter]) -> None:
-        """Replaces every gradient by its sum over all processes, in one message for each type of number.
+        """Replaces every gradient by its sum over all processes, in messages of up to `LARGEST_MESSAGE` numbers.
 
         A parameter without a gradient anywhere stays without; one that has it somewhere counts as 0 elsewhere.
         """
@@ -104,9 +109,21 @@ class Ranks:
         distributed.all_reduce(has, distributed.ReduceOp.MAX)
         used = [parameter for parameter, anywhere in zip(trained, has.tolist(), strict=True) if anywhere]
         for dtype in sorted({parameter.dtype for parameter in used}, key=str):
-            group = [parameter for parameter in used if parameter.dtype == dtype]
-            flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in group])
-            distributed.all_reduce(flat)
-            parts = torch.split(flat, [parameter.numel() for parameter in group])
-            for parameter, part in zip(group, parts, strict=True):
-                parameter.grad = part.view_as(parameter)
+            for group in _messages([parameter for parameter in used if parameter.dtype == dtype]):
+                flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in group])
+                distributed.all_reduce(flat)
+                parts = torch.split(flat, [parameter.numel() for parameter in group])
+                for parameter, part in zip(group, parts, strict=True):
+                    parameter.grad = part.view_as(parameter)
+
+
+def _messages(parameters: Sequence[Parameter]) -> Iterator[list[Parameter]]:
+    """Neighbours that are sent together: a copy of all gradients at once would be as large as the weights."""
+    group: list[Parameter] = []
+    for parameter in parameters:
+        if group and sum(other.numel() for other in group) + parameter.numel() > LARGEST_MESSAGE:
+            yield group
+            group = []
+        group.append(parameter)
+    if group:
+        yield group

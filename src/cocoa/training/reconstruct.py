@@ -20,7 +20,7 @@ from cocoa.looks import placed
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, Loss, Reconstruction, View
 from cocoa.recipe import MachineOptions, Stage
-from cocoa.training.batches import EncodedPairs, cut
+from cocoa.training.batches import EncodedPairs, cut, idle_pairs
 from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
@@ -59,7 +59,10 @@ def reconstruct_backward(
     def view_of(chunk: HiddenChunk) -> View:
         return look(model, stage.layout, chunk.batch, chunk.reads)
 
-    tally = predict_backward(trainee, objectives, chunks, view_of, ranks)
+    spare = chunks[0] if chunks else None
+    if spare is None and trainee.is_sharded:
+        spare = hidden_chunks(model, stage, objectives, idle_pairs(model.backbone), machine, seed)[0]
+    tally = predict_backward(trainee, objectives, chunks, view_of, ranks, spare)
     for chunk in chunks:
         tally.read(chunk.batch, model.num_looks(chunk.batch, stage.layout))
     return tally
@@ -71,10 +74,12 @@ def predict_backward(
     chunks: Sequence[HiddenChunk],
     view_of: Callable[[HiddenChunk], View],
     ranks: Ranks,
+    spare: HiddenChunk | None,
 ) -> Tally:
     """Adds the gradients of predicting what is hidden in this rank's chunks; returns the sums.
 
-    `view_of` runs the forward pass of a chunk. Each objective is divided by its count over all ranks.
+    `view_of` runs the forward pass of a chunk. Each objective is divided by its count over all ranks. `spare` is what a
+    rank computes, with nothing at stake, while others have more chunks than it; None where it needs no weights for it.
     """
     tally = Tally()
     for objective in objectives:
@@ -87,10 +92,12 @@ def predict_backward(
     num_passes = ranks.most(len(chunks)) if trainee.is_sharded else len(chunks)
     for number in range(num_passes):
         at_stake = number < len(chunks)
-        chunk = chunks[number if at_stake else 0]
+        chunk = chunks[number] if at_stake else spare
         losses: list[Loss] = []
 
-        def work(chunk: HiddenChunk = chunk, losses: list[Loss] = losses) -> Tensor:
+        def work(chunk: HiddenChunk | None = chunk, losses: list[Loss] = losses) -> Tensor:
+            if chunk is None:
+                return torch.zeros((), device=ranks.device)
             view = view_of(chunk)
             losses.extend(
                 objective.loss(view, moved(hidden, view.states.device))

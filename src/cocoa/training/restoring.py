@@ -13,6 +13,7 @@ from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe
 from cocoa.training.checkpoints import Checkpoint, load_weights, newest_checkpoint, read_checkpoint
 from cocoa.training.receipt import backbone_origin, data_hashes, receipt, trained_lengths
+from cocoa.training.run_folder import DATA
 from cocoa.training.setup import finished, open_model, set_up
 from cocoa.training.trainee import Trainee
 
@@ -36,7 +37,7 @@ def restored_model(folder: Path) -> tuple[EmbeddingModel, dict[str, Any]]:
         raise TrainingError("E_TRAINING_CHECKPOINT", message, where=str(found.folder)) from error
     model = _model_of(found, recipe)
     model.matryoshka = trained_lengths(recipe)
-    return model, receipt(recipe, _records(found), data_hashes(recipe), backbone_origin(recipe, model.backbone))
+    return model, receipt(recipe, _records(found), _data(found, recipe), backbone_origin(recipe, model.backbone))
 
 
 def _model_of(checkpoint: Checkpoint, recipe: Recipe) -> EmbeddingModel:
@@ -51,6 +52,12 @@ def _model_of(checkpoint: Checkpoint, recipe: Recipe) -> EmbeddingModel:
     setup = set_up(model, recipe, recipe.stages[checkpoint.stage], sharded=False)
     load_weights(setup.trainee, checkpoint)
     return finished(setup, limits)
+
+
+def _data(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, dict[str, str]]:
+    """What the data was when the run was begun, where the run still says so."""
+    path = checkpoint.folder.parent.parent / DATA
+    return json.loads(path.read_text()) if path.is_file() else data_hashes(recipe)
 
 
 def _records(checkpoint: Checkpoint) -> list[dict[str, Any]]:

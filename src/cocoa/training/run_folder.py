@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,10 +27,13 @@ from cocoa.training.ranks import Ranks
 from cocoa.training.trainee import Trainee
 
 Say = Callable[[str], None]
+Hashes = dict[str, dict[str, str]]
+"""The sha256 of each table, by the path that a recipe reads and the table's name there."""
+DATA = "data.json"
 
 
 class RunFolder:
-    """`recipe.yaml`, `metrics.jsonl`, `bad_rows.jsonl` and `checkpoints/` of one run, as one rank sees them.
+    """`recipe.yaml`, `data.json`, `metrics.jsonl`, `bad_rows.jsonl` and `checkpoints/` of a run, as one rank sees them.
 
     The first rank writes; each rank appends the rows that it left out. `say` is told what a person should know.
     """
@@ -69,11 +73,29 @@ class RunFolder:
         self.say(f"resuming after step {checkpoint.num_steps}" if checkpoint else "no checkpoint yet: starting again")
         return checkpoint
 
-    def begin(self, resume: bool, found: list[BadRows], checkpoint: Checkpoint | None) -> int:
+    def check_data(self, hashes: Hashes) -> None:
+        """Raises `E_USAGE_RESUME` if a table is not what it was when the run was begun."""
+        path = self.path / DATA
+        if not path.is_file():
+            self.say("the run does not say what its data was: it is taken to be the same")
+            return
+        before = json.loads(path.read_text())
+        names = {(source, name) for tables in (before, hashes) for source in tables for name in tables[source]}
+        changed = [
+            str(Path(source) / name) if Path(source).name != name else source
+            for source, name in sorted(names)
+            if before.get(source, {}).get(name) != hashes.get(source, {}).get(name)
+        ]
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            message = f"the data has changed since the run was begun: {', '.join(changed[:3])}{more}"
+            raise UsageError("E_USAGE_RESUME", message, where=str(self.path))
+
+    def begin(self, resume: bool, found: list[BadRows], checkpoint: Checkpoint | None, hashes: Hashes) -> int:
         """Makes the folder hold a run up to the checkpoint; damaged checkpoints of later steps are set aside.
 
-        `found` are the rows of each stage that were refused when its data was opened. Returns how many rows the stage
-        under way has left out before the checkpoint, over all ranks.
+        `found` are the rows of each stage that were refused when its data was opened, `hashes` what the data is.
+        Returns how many rows the stage under way has left out before the checkpoint, over all ranks.
         """
         num_bad = 0
         # Nobody may write before everybody has read.
@@ -90,6 +112,8 @@ class RunFolder:
             else:
                 self.path.mkdir(parents=True, exist_ok=True)
                 write_file(self.path / "recipe.yaml", self.recipe.to_yaml())
+            if not (self.path / DATA).is_file():
+                write_file(self.path / DATA, json.dumps(hashes, indent=1) + "\n")
             for stage, bad in zip(self.recipe.stages, found, strict=True):
                 self.bad_rows.add(bad.rows, stage=stage.name, step=None)
         return self.ranks.most(num_bad)
@@ -106,8 +130,10 @@ class RunFolder:
         """Writes a checkpoint of the state before `step` of a stage (0: the model between two stages)."""
         self.log.sync()
         self.bad_rows.sync()
-        weights = trainee.whole_weights()
-        memory = optimiser_tensors(trainee, optimiser) if optimiser else {}
+        # One rank writes, and the ranks of a machine share its memory.
+        writes = self.ranks.is_first
+        weights = trainee.whole_weights(keep=writes)
+        memory = optimiser_tensors(trainee, optimiser, keep=writes) if optimiser else {}
         state = {
             "stage": stage,
             "step": step,
@@ -118,7 +144,7 @@ class RunFolder:
             "recipe": self.recipe.model_dump(mode="json"),
             "versions": library_versions(),
         }
-        if self.ranks.is_first:
+        if writes:
             keep = self.recipe.machine.keep_checkpoints
             save_checkpoint(self.path / "checkpoints", state, weights, memory, keep=keep)
         self.ranks.wait()

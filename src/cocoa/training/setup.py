@@ -17,9 +17,10 @@ from cocoa.data.mixing import Mixture
 from cocoa.data.mmeb_train import MmebTrain
 from cocoa.data.sources import Grouped, Pairs
 from cocoa.data.text_targets import TextTargets
-from cocoa.errors import ModelError, RecipeError
+from cocoa.errors import CocoaError, ModelError, RecipeError
 from cocoa.layouts import Role
 from cocoa.model import EmbeddingModel, best_device
+from cocoa.objectives.contrastive import ContrastiveOptions
 from cocoa.recipe import Recipe, Stage
 from cocoa.training.batches import EncodedPair, Fit
 from cocoa.training.reconstruct import stage_row
@@ -72,6 +73,9 @@ def finished(setup: Setup, limits: PatchGrid) -> EmbeddingModel:
     if setup.adapter is not None:
         setup.adapter.merge()
     trainee.model.backbone.grid = limits
+    for weight in trainee.parameters():
+        # Else those of weights that the next stage does not train would be held through all of it.
+        weight.grad = None
     if trainee.mixed:
         for weight in trainee.model.parameters():
             weight.data = weight.data.to(torch.bfloat16)
@@ -114,6 +118,22 @@ def _dtype(recipe: Recipe) -> torch.dtype:
     return torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
 
 
+def check_stages(model: EmbeddingModel, recipe: Recipe) -> None:
+    """Raises what a stage would refuse of the model when it begins, so that no stage before it is trained in vain."""
+    backbone = model.backbone
+    own = backbone.grid
+    for stage in recipe.stages:
+        where = f"recipe: stage {stage.name}"
+        set_pixel_limits(model, stage.min_pixels, stage.max_pixels, where)
+        backbone.grid = own
+        for options in stage.objectives:
+            if isinstance(options, ContrastiveOptions):
+                try:
+                    options.check(backbone.hidden_size)
+                except RecipeError as error:
+                    raise error.at(where) from error
+
+
 def model_of(recipe: Recipe, stage: Stage, backbone: Backbone) -> EmbeddingModel:
     """Returns a backbone as an embedding model that reads and pools as a recipe's stage says."""
     return EmbeddingModel(backbone, layout=stage.layout, max_tokens=recipe.max_tokens, pooling=recipe.pooling)
@@ -145,7 +165,10 @@ def open_data(recipe: Recipe, stage: Stage, bad: BadRows | None = None) -> Mixtu
     if stage.sub_batch is not None and num_tables == 1:
         raise RecipeError("E_RECIPE_OPTION", f"stage {stage.name}: sub_batch has no effect, all pairs are of one table")
     weights = [source.weight for source in stage.data]
-    return Mixture(sources, stage_seed(recipe.seed, stage.name), stage.sub_batch, weights)
+    try:
+        return Mixture(sources, stage_seed(recipe.seed, stage.name), stage.sub_batch, weights)
+    except CocoaError as error:
+        raise error.at(f"stage {stage.name}") from error
 
 
 def num_left_out(mixture: Mixture) -> int:

@@ -5,7 +5,7 @@ Every forward pass goes through `Trainee.forward`, because sharded weights are o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -71,9 +71,9 @@ class Trainee(nn.Module):
         fully_shard(self)
         self.is_sharded = True
 
-    def whole_weights(self) -> dict[str, Tensor]:
-        """Returns all weights, each once and whole, on the CPU; every rank must call this."""
-        return {name: whole(weight) for name, weight in self.named_parameters()}
+    def whole_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """Returns all weights, each once and whole, on the CPU, where they are to `keep`; every rank must call this."""
+        return kept_whole(self.named_parameters(), keep=keep)
 
     def precision(self) -> AbstractContextManager[object]:
         """Returns what a pass computes within: bfloat16 where that is safe, if the trainee is `mixed`."""
@@ -84,6 +84,17 @@ class Trainee(nn.Module):
     def _shared_weights(self) -> list[nn.Parameter]:
         in_layers = {id(weight) for layer in self.model.backbone.layers for weight in layer.parameters()}
         return [weight for weight in self.parameters() if weight.requires_grad and id(weight) not in in_layers]
+
+
+def kept_whole(tensors: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str, Tensor]:
+    """Returns tensors by name, whole, on the CPU; without `keep` none, but each is gathered for the ranks that do."""
+    kept = {}
+    for name, tensor in tensors:
+        if keep:
+            kept[name] = whole(tensor)
+        elif isinstance(tensor, DTensor):
+            tensor.detach().full_tensor()
+    return kept
 
 
 def whole(tensor: Tensor) -> Tensor:
