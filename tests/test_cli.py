@@ -107,7 +107,7 @@ def test_train_writes_what_the_design_promises(cocoa, recipe, tmp_path):
     out = tmp_path / "run"
     code, said = cocoa("train", recipe, "--out", out, "--set", "stages.warm-up.steps=4")
     assert code == 0, said
-    promised = {"model", "checkpoints", "recipe.yaml", "metrics.jsonl", "report.html"}
+    promised = {"model", "checkpoints", "recipe.yaml", "data.json", "metrics.jsonl", "report.html"}
     assert {path.name for path in out.iterdir()} == promised
     assert "warm-up 4/4 in " in said
     assert "tokens/s" in said
@@ -362,6 +362,8 @@ class OutOfMemoryError(RuntimeError):
         (OSError(28, "No space left on device", "run/metrics.jsonl"), "run/metrics.jsonl: No space left on device"),
         (PermissionError(13, "Permission denied"), "Permission denied [E_SYSTEM]"),
         (OutOfMemoryError("CUDA out of memory. Tried\nmore"), "lower machine.chunk_tokens"),
+        (MemoryError(), "the memory is full"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "the memory is full"),
     ],
 )
 def test_what_the_system_refuses_is_told_without_a_traceback(cocoa, monkeypatch, tmp_path, failure, told):
@@ -373,6 +375,36 @@ def test_what_the_system_refuses_is_told_without_a_traceback(cocoa, monkeypatch,
     assert code == 1 and told in said and "Traceback" not in said
     with pytest.raises(type(failure)):
         cocoa("--debug", "train", tmp_path / "recipe.yaml")
+
+
+WITH_SMALL_FILES = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+sys.argv[0] = "cocoa"
+from cocoa.cli import main
+main()
+"""
+
+
+def test_a_disk_that_is_full_is_told_without_a_traceback(cocoa, model, tmp_path):
+    """A limit on the size of files fails in the same calls as a full disk."""
+    tasks, vectors = tmp_path / "tasks", tmp_path / "vectors"
+    write_scene_tasks(tasks, seed=0, num_train=12, num_test=12, num_things=32)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"id": "{number}", "text": "an owl"}}\n' for number in range(20)))
+    assert cocoa("embed", model, rows, "--out", vectors)[0] == 0
+    for words in (
+        ("export", model),
+        ("evaluate", model, "--tasks", tasks, "--only", "scene_t2i_seen"),
+        ("index", vectors),
+    ):
+        out = tmp_path / words[0]
+        given = [sys.executable, "-c", WITH_SMALL_FILES, *map(str, words), "--out", str(out)]
+        run = subprocess.run(given, capture_output=True, text=True, timeout=120, env=CALM)
+        assert run.returncode == 1, run.stdout
+        assert "Traceback" not in run.stderr, run.stderr
+        assert re.search(r"\[E_\w+\]", run.stderr), run.stderr
+        assert not [path for path in out.rglob("*") if path.name in ("cocoa.json", "results.json", "index.json")]
 
 
 def test_a_run_into_a_file_is_told_without_a_traceback(cocoa, recipe, tmp_path):

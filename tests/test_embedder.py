@@ -237,10 +237,13 @@ def test_one_text_instead_of_a_list_is_refused(folder):
     assert caught.value.code == "E_USAGE_ITEM"
 
 
-def test_a_vector_that_is_not_finite_is_never_returned(folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("scale", "what"), [(float("nan"), "finite"), (0.0, "of unit length"), (1.01, "of unit length")]
+)
+def test_a_vector_that_is_not_finite_or_not_of_unit_length_is_never_returned(folder, monkeypatch, scale, what):
     embedder = Embedder.load(folder)
     real = EmbeddingModel.embed
-    monkeypatch.setattr(EmbeddingModel, "embed", lambda self, *given: real(self, *given) * float("nan"))
-    with pytest.raises(CocoaError) as caught:
+    monkeypatch.setattr(EmbeddingModel, "embed", lambda self, *given: real(self, *given) * scale)
+    with pytest.raises(CocoaError, match=f"vector 0 is not {what}") as caught:
         embedder.encode(["an owl"])
     assert caught.value.code == "E_MODEL_OUTPUT"

@@ -64,6 +64,14 @@ def pickle_beside(folder: Path, canary: Path) -> None:
     (folder / "1_Pooling" / "pytorch_model.BIN").write_bytes(pickle.dumps(_Canary(canary)))
 
 
+def pickle_of_a_sharded_checkpoint(folder: Path, canary: Path) -> None:
+    (folder / ".metadata").write_bytes(pickle.dumps(_Canary(canary)))
+
+
+def script_beside(folder: Path, canary: Path) -> None:
+    (folder / "run.sh").write_text(f"touch {canary}\n")
+
+
 def weights_swapped(folder: Path, canary: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in weights if name.endswith("layers.0.mlp.up_proj.weight"))
@@ -158,6 +166,8 @@ HIDDEN = [
     (other_quantisation, "E_MODEL_UNSAFE"),
     (pickle_alone, "E_MODEL_UNSAFE"),
     (pickle_beside, "E_MODEL_UNSAFE"),
+    (pickle_of_a_sharded_checkpoint, "E_MODEL_UNSAFE"),
+    (script_beside, "E_MODEL_UNSAFE"),
     (weights_swapped, "E_MODEL_GOLDEN"),
     (weight_missing, "E_MODEL_WEIGHTS"),
     (pixel_limits_of_the_processor, "E_MODEL_FORMAT"),

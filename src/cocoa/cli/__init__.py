@@ -74,31 +74,36 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         complain(f"{place}{error.strerror or error} [E_SYSTEM]")
         sys.exit(1)
-    except RuntimeError as error:
-        if _State.debug or not (_lost_a_rank(error) or _is_out_of_memory(error)):
+    except Exception as error:
+        told = None if _State.debug else _what_the_system_refused(error)
+        if told is None:
             raise
-        if _is_out_of_memory(error):
-            complain(f"{_MEMORY_IS_FULL} ({str(error).splitlines()[0]}) [E_SYSTEM_MEMORY]")
-        else:
-            complain("another rank is gone or stands still; its own message says why")
+        complain(told)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("interrupted")
         sys.exit(130)
 
 
-_MEMORY_IS_FULL = (
-    "the GPU's memory is full; in training lower machine.chunk_tokens or set machine.activation_checkpointing "
-    "(`cocoa plan` says what fits), elsewhere lower the tokens of a pass"
+_LESS = (
+    "in training lower machine.chunk_tokens or set machine.activation_checkpointing (`cocoa plan` says what fits), "
+    "elsewhere lower the tokens of a pass"
 )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's memory was full; by name, since torch is not imported for commands that do without."""
-    return type(error).__name__ == "OutOfMemoryError"
+def _what_the_system_refused(error: Exception) -> str | None:
+    """Returns what to say where memory, disk or another rank failed, not this program; None for all else.
 
-
-def _lost_a_rank(error: RuntimeError) -> bool:
-    """Whether this rank failed only because another did: gloo says so in words, nccl by its own type."""
-    told = "by peer" in str(error) or "Timed out waiting" in str(error)
-    return rank() is not None and (told or type(error).__name__ == "DistBackendError")
+    Libraries have errors of their own for it. They are known by name and words, since not every command imports them.
+    """
+    kind, text = type(error).__name__, str(error).strip()
+    line = text.splitlines()[0] if text else kind
+    if kind == "OutOfMemoryError":
+        return f"the GPU's memory is full; {_LESS} ({line}) [E_SYSTEM_MEMORY]"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
+        return f"the memory is full; {_LESS} ({line}) [E_SYSTEM_MEMORY]"
+    if kind == "SafetensorError" or "LanceError(IO)" in text:
+        return f"a file could not be read or written: {line} [E_SYSTEM]"
+    if rank() is not None and (kind == "DistBackendError" or "by peer" in text or "Timed out waiting" in text):
+        return "another rank is gone or stands still; its own message says why"
+    return None

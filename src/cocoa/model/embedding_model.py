@@ -30,6 +30,8 @@ from cocoa.sample import Sample
 
 _WINDOW = 512
 """Samples that are sorted together: enough for even passes."""
+LENGTH_ERROR = 1e-3
+"""How far from 1 a vector's length may be by rounding."""
 MAX_BATCH_TOKENS = 16_384
 """The most padded tokens of a pass, on any device."""
 
@@ -162,7 +164,7 @@ class EmbeddingModel(nn.Module):
 
         `on_progress` is told how many samples are done. A picture that several of 512 neighbours show is seen once if
         they name the same place of it (or hold the same object). Raises `DataError` or `ImageError` naming the sample
-        at fault, and `E_MODEL_OUTPUT` rather than return a vector that is not finite.
+        at fault, and `E_MODEL_OUTPUT` rather than return a vector that is not finite or not of unit length.
         """
         was_training = self.training
         self.eval()
@@ -170,10 +172,13 @@ class EmbeddingModel(nn.Module):
         done = 0
         for outlines in self._windows(samples):
             window = self._embed_window(samples[done : done + len(outlines)], outlines)
-            if not np.isfinite(window).all():
-                number = done + int(np.flatnonzero(~np.isfinite(window).all(1))[0])
+            # Not a number is also not near 1.
+            wrong = np.flatnonzero(~(np.abs(np.linalg.norm(window, axis=1) - 1) < LENGTH_ERROR))
+            if len(wrong):
+                number = done + int(wrong[0])
+                what = "of unit length" if np.isfinite(window[wrong[0]]).all() else "finite"
                 raise ModelError(
-                    "E_MODEL_OUTPUT", f"vector {number} is not finite", where=samples[number].where or "encode"
+                    "E_MODEL_OUTPUT", f"vector {number} is not {what}", where=samples[number].where or "encode"
                 )
             vectors[done : done + len(window)] = window
             done += len(window)

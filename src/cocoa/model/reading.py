@@ -18,8 +18,12 @@ from cocoa.model.golden import GOLDEN, Golden
 from cocoa.model.readme import README
 from cocoa.model.self_test import self_test as run_self_test
 
-_CODE = frozenset({".py", ".pyc", ".so", ".dll", ".pyd"})
-_PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".h5", ".joblib", ".msgpack"})
+_CODE = frozenset({".py", ".pyc", ".so", ".dll", ".pyd", ".dylib", ".sh", ".bat", ".ps1", ".exe"})
+_PICKLES = frozenset(
+    {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".h5", ".joblib", ".msgpack", ".distcp"}
+)
+_PICKLED_NAMES = frozenset({".metadata"})
+"""What torch calls the pickle beside a sharded checkpoint."""
 _KEYS = frozenset(
     {
         "auto_map",  # a class of the folder's own code
@@ -98,7 +102,7 @@ def refuse_what_could_run(folder: Path) -> None:
     """Raises `E_MODEL_UNSAFE` for code, pickles, and settings that make a library fetch or run something."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.suffix.lower() in _CODE | _PICKLES:
+        if path.suffix.lower() in _CODE | _PICKLES or path.name in _PICKLED_NAMES:
             what = "code" if path.suffix.lower() in _CODE else "a file that may hold code (weights are safetensors)"
             raise ModelError("E_MODEL_UNSAFE", f"{name} is {what}; a model folder has none", where=str(folder))
         if path.suffix == ".json" and path.is_file() and path.name not in _DATA:
