@@ -377,6 +377,25 @@ def test_what_the_system_refuses_is_told_without_a_traceback(cocoa, monkeypatch,
         cocoa("--debug", "train", tmp_path / "recipe.yaml")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("embed M IN --out OUT --strict --max-bad-rate 0.1", "--max-bad-rate has no effect with --strict"),
+        ("search IN --text owl --weight 0.7", "--weight has no effect without --unlike"),
+        ("search IN --like a --model M", "--model has no effect without --text or --image"),
+        ("evaluate M --tasks IN --held-out-seed 3", "--held-out-seed has no effect without --held-out"),
+        ("synthesize IN --out OUT --kind captions --model M --engine local --retries 3", "--retries has no effect"),
+        ("synthesize IN --out OUT --kind captions --model M --device cpu", "--device has no effect with --engine end"),
+    ],
+)
+def test_an_option_without_effect_is_refused(cocoa, tmp_path, words, told):
+    given = [str(tmp_path / word) if word in ("M", "IN", "OUT") else word for word in words.split()]
+    code, said = cocoa(*given)
+    assert code == 2
+    assert f"{told}" in said and "[E_USAGE_IDLE]" in said
+    assert not (tmp_path / "OUT").exists()
+
+
 WITH_SMALL_FILES = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))

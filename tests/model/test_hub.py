@@ -11,7 +11,7 @@ from cocoa import CocoaError, Embedder
 from cocoa.cli import app
 from cocoa.corpus.job import Work, embed_corpus, take_part
 from cocoa.data.scene_tasks import write_scene_tasks
-from cocoa.model import push
+from cocoa.model import local_folder, push
 from cocoa.serving.keys import ApiKeys
 from cocoa.serving.server import open_app
 from cocoa.serving.settings import ServeSettings
@@ -32,6 +32,32 @@ def test_a_model_of_the_hub_is_fetched_without_code_and_pickles_and_then_a_folde
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in patterns)
     assert embedder.folder == saved
     np.testing.assert_array_equal(embedder.encode(["an owl"]), Embedder.load(saved).encode(["an owl"]))
+
+
+def test_a_name_may_say_which_revision(saved, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda name, *, revision, **_: asked.append((name, revision)) or str(saved),
+    )
+    assert local_folder("somebody/owls@v2") == saved
+    assert local_folder("somebody/owls") == saved
+    assert asked == [("somebody/owls", "v2"), ("somebody/owls", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "revision"), [("somebody/owls@", None), ("owls@v2", None), ("somebody/owls@v2", "v3")]
+)
+def test_a_name_that_says_no_revision_or_two_is_refused(name, revision):
+    with pytest.raises(CocoaError) as caught:
+        local_folder(name, revision=revision)
+    assert caught.value.code == "E_MODEL_MISSING"
+
+
+def test_a_folder_with_an_at_in_its_name_is_a_folder(saved, tmp_path):
+    (tmp_path / "a@b").symlink_to(saved)
+    assert local_folder(tmp_path / "a@b") == tmp_path / "a@b"
 
 
 @pytest.fixture(scope="module")

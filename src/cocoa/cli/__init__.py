@@ -1,6 +1,6 @@
 """The command line: parsing, progress and exit codes; what is done stands elsewhere.
 
-Exit codes: 0 done (or stopped as asked), 1 a failure that the message explains, 2 wrong use.
+Exit codes: 0 done (or stopped as asked), 1 a failure that the message explains, 2 wrong use, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def ablate(
 
 
 def probe(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
     tasks: Annotated[Path, typer.Option(help="Folder of tasks in MMEB's format, or a folder of such folders.")],
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write them there.")] = None,
 ) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cocoa.errors import UsageError
 from cocoa.sample import META_TASKS
 
 console = Console()
@@ -30,6 +32,14 @@ def summary_table(summaries: dict[str, Any], costs: dict[str, dict[str, str]] | 
 def rank() -> int | None:
     """The number of this process among several that `torchrun` started; None if it is alone."""
     return int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+
+
+def refuse_idle(context: typer.Context, when: str, *names: str) -> None:
+    """Raises `E_USAGE_IDLE` if one of these options was given to a command, where it has no effect."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError("E_USAGE_IDLE", f"--{name.replace('_', '-')} has no effect {when}")
 
 
 def complain(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cocoa.cli.console import console
+from cocoa.cli.console import console, refuse_idle
 
 
 class Engine(StrEnum):
@@ -20,7 +20,8 @@ class Engine(StrEnum):
 
 
 def embed(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help=".jsonl, .parquet or .tar, a folder of such, or of pictures.")
     ],
@@ -33,6 +34,8 @@ def embed(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
 ) -> None:
     """Embed rows or pictures, ready to be searched. Killed and started again, it goes on."""
+    if strict:
+        refuse_idle(context, "with --strict, which allows no bad row", "max_bad_rate")
     from cocoa.corpus.embeddings import BAD_ROWS
     from cocoa.corpus.job import embed_corpus
     from cocoa.corpus.progress import EmbeddingProgress

@@ -9,11 +9,12 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cocoa.cli.console import console
+from cocoa.cli.console import console, refuse_idle
 from cocoa.errors import UsageError
 
 
 def synthesize(
+    context: typer.Context,
     images: Annotated[Path, typer.Argument(help="Folder of pictures, or a .zip archive of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the table; a job that was killed goes on there.")],
     kind: Annotated[str, typer.Option(help="captions (warm-up) or questions, with answers (bridge).")],
@@ -54,10 +55,13 @@ def synthesize(
         raise UsageError("E_USAGE_SYNTHESIS", "--extra must be a JSON object")
     opened: Any
     if engine == "local":
+        elsewhere = ("endpoint", "api_key_env", "concurrency", "timeout", "retries")
+        refuse_idle(context, "with --engine local", *elsewhere)
         from cocoa.synthesis.local import LocalEngine
 
         opened = nullcontext(LocalEngine.open(model, device=device))
     elif engine == "endpoint":
+        refuse_idle(context, "with --engine endpoint", "device")
         opened = Endpoint(
             endpoint, model, api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
         )
@@ -135,7 +139,7 @@ def check_data(
 
 
 def mine(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
     train: Annotated[Path, typer.Argument(help="Training table, or a folder of them, in MMEB's columns.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables with negatives.")],
     negatives: Annotated[int, typer.Option(help="Negatives of each row.")] = 7,

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cocoa.cli.console import console, rank, summary_table
+from cocoa.cli.console import console, rank, refuse_idle, summary_table
 
 _RATES = {"official_hit_at_1": "official", "chance": "chance", "blind": "blind"}
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
     tasks: Annotated[str, typer.Option(help="Folder in MMEB's format, folder of such folders, mmeb-v1, or hub id.")],
     out: Annotated[Path | None, typer.Option(help="Folder for results.json and report.html.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Score this task only (may be repeated).")] = None,
@@ -34,6 +35,8 @@ def evaluate(
 
     On several GPUs: --workers 8, or torchrun --nproc-per-node 8 -m cocoa evaluate MODEL --tasks DIR --out DIR
     """
+    if held_out is None:
+        refuse_idle(context, "without --held-out", "held_out_seed")
     from cocoa.data.held_out import HeldOut
     from cocoa.evaluation.job import run_job
     from cocoa.evaluation.progress import EvaluationProgress

@@ -14,7 +14,7 @@ from cocoa.cli.console import console
 
 
 def verify(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
     against: Annotated[
         str | None,
         typer.Option(help="Who is asked for vectors: sentence-transformers or a server's URL; default this package."),

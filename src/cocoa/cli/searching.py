@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cocoa.cli.console import complain, console, errors
+from cocoa.cli.console import complain, console, errors, refuse_idle
 from cocoa.errors import IndexingError, UsageError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def index(
 
 
 def search(
+    context: typer.Context,
     uri: Annotated[str, typer.Argument(metavar="URI", help="Index, or folder of embeddings.")],
     text: Annotated[str | None, typer.Option(help="Words to search for.")] = None,
     image: Annotated[Path | None, typer.Option(help="Picture to search for.")] = None,
@@ -94,6 +95,10 @@ def search(
 
     if not text and image is None and not like:
         raise UsageError("E_USAGE_SEARCH", "give --text, --image, --like, or several of them")
+    if not unlike:
+        refuse_idle(context, "without --unlike", "weight")
+    if not text and image is None:
+        refuse_idle(context, "without --text or --image: nothing is embedded", "model")
     condition = read_where(where) if where else None
     opened = Index.open(uri)
     _tell(opened)

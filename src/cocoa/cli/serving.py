@@ -11,7 +11,7 @@ from cocoa.errors import UsageError
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME on the hub.")],
+    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
     index: Annotated[str | None, typer.Option(help="What to search: folder or URI.")] = None,
     compare: Annotated[
         list[str] | None,

@@ -25,17 +25,20 @@ def is_hub_id(name: str) -> bool:
 def local_folder(name: str | Path, *, revision: str | None = None) -> Path:
     """Returns the folder of a model: a path that is one, that of `nano-embedder` (ships here), or a copy of the hub's.
 
-    Raises `E_MODEL_MISSING` for what is none of these and not `OWNER/NAME`, or is not on the hub or cannot be reached.
+    `OWNER/NAME@REVISION` is the same as `revision` (a commit, tag or branch of the hub). Raises `E_MODEL_MISSING` for
+    what is none of these and not `OWNER/NAME`, or is not on the hub or cannot be reached.
     """
     path = Path(name)
     if path.is_dir():
         return path
     if name == NANO_EMBEDDER and revision is None:
         return Path(str(files("cocoa") / "assets" / NANO_EMBEDDER))
-    if not isinstance(name, str) or not is_hub_id(name):
+    wanted, at, pinned = str(name).partition("@")
+    if not isinstance(name, str) or not is_hub_id(wanted) or (at and (not pinned or revision is not None)):
         raise ModelError("E_MODEL_MISSING", "no such model folder", where=str(name))
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
+        found = huggingface_hub.snapshot_download(wanted, revision=pinned or revision, allow_patterns=_PATTERNS)
+        return Path(found)
     except Exception as error:  # The hub's client raises its own, its HTTP library's and the system's.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
