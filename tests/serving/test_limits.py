@@ -186,6 +186,21 @@ def test_an_odd_input_gets_its_own_answer_and_the_next_request_is_served(server,
     np.testing.assert_array_equal(server.embed("canary"), canary)
 
 
+@pytest.mark.parametrize("kind", ["image_url", "image_base64", "image"])
+def test_an_empty_picture_is_refused_by_name_and_not_left_out(stub, kind):
+    parts = [{"type": "text", "text": "a cat"}, {"type": kind, kind: ""}]
+    answers = {
+        f"messages[0].content[1].{kind}": stub.post(
+            "/v1/embeddings", {"model": "cocoa", "messages": [{"content": parts}]}
+        ),
+        f"inputs[0].content[1].{kind}": stub.post("/v2/embed", {"model": "cocoa", "inputs": [{"content": parts}]}),
+        "input[0]": stub.post("/v1/embeddings", {"model": "cocoa", "input": [{"text": "a cat", "image": ""}]}),
+        "image": stub.post("/v1/search", {"text": "a cat", "image": ""}),
+    }
+    for place, answer in answers.items():
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, place)
+
+
 def test_no_text_can_forge_a_control_token(server, embedder, canary, picture):
     tokens = sorted({*CONTROL_TOKENS, *embedder.model.backbone.text.stock.all_special_tokens})
     texts = [*tokens, *(one + two for one in tokens for two in tokens[:8])]

@@ -28,7 +28,7 @@ class SearchBody(Options):
     """What is looked for, and how much of it."""
 
     text: str | None = None
-    image: str | None = Field(None, description="Data URL or base64.")
+    image: str | None = Field(None, min_length=1, description="Data URL or base64.")
     like: list[str] = Field([], description="Ids of documents to be near to.")
     unlike: list[str] = Field([], description="Ids of documents to be far from.")
     k: int = Field(10, ge=1)
