@@ -117,6 +117,11 @@ class DecodePool:
             failure = worker.failure(error, len(data))
             worker = self._replacement(worker)
             return failure
+        except BaseException:
+            # Part of its answer may be unread: whoever came next would be given another's pixels.
+            worker.kill()
+            worker = self._replacement(worker)
+            raise
         finally:
             self._idle.put(worker)
 
