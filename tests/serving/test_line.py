@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from running import StubForward, data_url, of_text, running, stub_app, until
+from running import DecodeHere, StubForward, data_url, of_text, running, stub_app, until
 
 from cocoa.sample import Sample
+from cocoa.serving.app import create_app
+from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
-from cocoa.serving.settings import QueueBounds, RequestLimits
+from cocoa.serving.metrics import Metrics
+from cocoa.serving.settings import QueueBounds, RequestLimits, ServeSettings
 
 
 @pytest.fixture
@@ -216,6 +219,18 @@ def test_vectors_are_kept_where_that_is_asked_for(picture):
         here.embed({"image": one}), here.embed({"image": other}), here.embed({"image": one})
         assert len(forward.passes) == 5
         assert here.metric('cocoa_cache_total{model="cocoa",result="hit"}') == 2
+
+
+def test_a_vector_of_a_text_cut_short_is_no_answer_to_who_wants_the_whole(embedder):
+    settings = ServeSettings(port=0, cache_items=4)
+    engine = Engine(Forward(embedder, max_batch_tokens=2048), settings, Metrics(), DecodeHere())
+    with running(create_app(settings, engine)) as here:
+        body = {"model": "cocoa", "input": "a long text " * 1000}
+        for _ in range(2):
+            assert here.post("/v1/embeddings", body | {"truncate": True}).status_code == 200
+            refused = here.post("/v1/embeddings", body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (422, "E_DATA_TOO_LONG")
+        assert here.metric('cocoa_cache_total{model="cocoa",result="hit"}') == 1
 
 
 def test_readiness_is_a_real_pass(held):

@@ -106,7 +106,7 @@ class Engine:
         `E_SERVER_DEADLINE` when `deadline`, a time of `time.monotonic`, has come. What is `admitted` already goes
         through whatever is under way.
         """
-        found = [self.cache.find(sample, side) for sample in samples]
+        found = [self.cache.find(sample, side, cut) for sample in samples]
         missing = [sample for sample, known in zip(samples, found, strict=True) if known is None]
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
@@ -149,7 +149,7 @@ class Engine:
             self.line.release(cost)
         made = [Embedded(vector, *item.size) for vector, item in zip(vectors, ready, strict=True)]
         for sample, embedded in zip(samples, made, strict=True):
-            self.cache.keep(sample, side, embedded)
+            self.cache.keep(sample, side, cut, embedded)
         return made
 
     async def _cost(self, samples: Sequence[Sample]) -> Cost:
