@@ -34,7 +34,7 @@ class RequestLimits(Options):
     """Pictures, of all items together."""
     max_image_bytes: int = Field(20_000_000, ge=1)
     """Bytes of one picture's file."""
-    max_image_pixels: int = Field(50_000_000, ge=1)
+    max_image_pixels: int = Field(50_000_000, ge=1, le=178_956_970)  # Pillow opens none that has more.
     """Pixels of one picture before resizing."""
     max_request_pixels: int = Field(100_000_000, ge=1)
     """Pixels of all pictures together before resizing."""
