@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cocoa.serving.line import Job, Line
+from cocoa.serving.logs import log
 from cocoa.serving.metrics import ModelMetrics
 from cocoa.serving.problems import RequestError, failed
 from cocoa.serving.vectors import checked
@@ -22,7 +22,6 @@ Item = TypeVar("Item", contravariant=True)
 R = TypeVar("R")
 Result = NDArray[np.float32] | RequestError
 
-log = logging.getLogger("cocoa.serving")
 
 
 class Embeds(Protocol[Item]):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 import time
 from collections.abc import Sequence
 
 from cocoa.sample import Sample
+from cocoa.serving.logs import log
 from cocoa.serving.served import Served
 
 _DOT = base64.b64decode(
@@ -17,7 +17,6 @@ _DOT = base64.b64decode(
 """A red PNG of 8 x 8 pixels."""
 _FRESH_SECONDS = 1.0
 
-log = logging.getLogger("cocoa.serving")
 
 
 class Readiness:

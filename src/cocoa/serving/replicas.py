@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from ray import serve
 
 from cocoa.serving.keys import ApiKeys
+from cocoa.serving.logs import show_log
 from cocoa.serving.server import Place, check_reach, open_app
 from cocoa.serving.settings import ServeSettings
 
@@ -74,6 +75,7 @@ class _Replica:
     """One process with the models: what `cocoa serve` is without Ray, but for the socket."""
 
     def __init__(self, models: Sequence[Place], told: str, keys: ApiKeys) -> None:
+        show_log()
         self._app = open_app(models, ServeSettings.model_validate_json(told), keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
