@@ -100,6 +100,27 @@ def test_the_line_is_bounded_in_tokens_and_pixels_too(bound, fits, more, picture
         assert here.post("/v1/embeddings", {"model": "cocoa", "input": [item, item, item]}).status_code == 200
 
 
+def test_bodies_under_way_have_no_more_bytes_than_they_may():
+    def body(num_bytes: int) -> bytes:
+        asked = b'{"model": "cocoa", "input": "a"}'
+        return asked + b" " * (num_bytes - len(asked))
+
+    forward = StubForward()
+    forward.go.clear()
+    with running(stub_app(forward, queue=QueueBounds(max_body_bytes=1000))) as here, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(here.post, "/v1/embeddings", body(600))
+        until(lambda: waiting(here) == 1)
+        refused = here.post("/v1/embeddings", body(401))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "E_SERVER_BUSY")
+        second = pool.submit(here.post, "/v1/embeddings", body(400))
+        until(lambda: waiting(here) == 2)
+        assert here.post("/v1/embeddings", body(50)).status_code == 429
+        forward.go.set()
+        assert (first.result().status_code, second.result().status_code) == (200, 200)
+        # All is given back, that of the refused ones too.
+        assert [here.post("/v1/embeddings", body(n)).status_code for n in (999, 1000, 1001)] == [200, 200, 429]
+
+
 def test_a_long_request_does_not_hold_up_a_short_one():
     forward = StubForward()
     forward.go.clear()

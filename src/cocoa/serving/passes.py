@@ -23,7 +23,6 @@ R = TypeVar("R")
 Result = NDArray[np.float32] | RequestError
 
 
-
 class Embeds(Protocol[Item]):
     """What can embed items that are ready."""
 

@@ -18,7 +18,6 @@ _DOT = base64.b64decode(
 _FRESH_SECONDS = 1.0
 
 
-
 class Readiness:
     """Embeds a text with a picture and searches for it, by each model; many who ask at once share one answer."""
 

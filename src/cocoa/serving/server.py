@@ -104,7 +104,7 @@ class DrainingServer(uvicorn.Server):
                 # The one parser that bounds what it keeps of an unfinished head; our own answer comes first.
                 http=protocol(settings.header_seconds),
                 h11_max_incomplete_event_size=4 * settings.limits.max_header_bytes,
-                limit_concurrency=settings.max_connections,
+                limit_concurrency=settings.max_connections + 1,  # Uvicorn refuses the one that reaches its number.
                 # Longer than clients and proxies keep an idle connection, so that no request meets one that is closing.
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_LAST_WRITES_SECONDS,
