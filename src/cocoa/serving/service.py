@@ -17,6 +17,7 @@ from cocoa.sample import Sample
 from cocoa.serving.engine import Engine
 from cocoa.serving.problems import RequestError, late
 from cocoa.serving.readiness import Readiness
+from cocoa.serving.room import Room
 from cocoa.serving.served import Served
 from cocoa.serving.settings import ServeSettings
 from cocoa.serving.sources import Sources
@@ -38,7 +39,7 @@ class Service:
         self.is_draining = False
         self.has_ended = False
         self.num_under_way = 0
-        self.body_bytes = 0
+        self.room = Room(settings.queue.max_body_bytes)
 
     @property
     def engine(self) -> Engine:
@@ -79,18 +80,38 @@ class Service:
         dimensions: int | None = None,
         cut: bool = False,
     ) -> list[Embedded]:
+        """Returns what `vectors` returns, if that is in time and the client does not go away first."""
+        return await self.in_time(request, self.vectors(samples, side, model=model, dimensions=dimensions, cut=cut))
+
+    async def in_time(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """Returns what `work` returns.
+
+        Raises `E_SERVER_DEADLINE` when the time of a request is over, `E_REQUEST_GONE` when the client goes away.
+        """
+        try:
+            async with asyncio.timeout(self.settings.deadline_seconds):
+                return await unless_gone(request, work)
+        except TimeoutError:
+            raise late() from None
+
+    async def vectors(
+        self,
+        samples: Sequence[Sample],
+        side: Side | None = None,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        cut: bool = False,
+    ) -> list[Embedded]:
         """Returns the vectors of samples whose pictures are references; raises what the client did wrong."""
         deadline = time.monotonic() + self.settings.deadline_seconds
         served = self.served(model)
         served.check_dimensions(dimensions)
         self._check_limits(samples)
-        if any(sample.images for sample in samples):
-            try:
-                async with asyncio.timeout(self.settings.deadline_seconds):
-                    samples = await asyncio.gather(*(self.sources.resolve(sample) for sample in samples))
-            except TimeoutError:
-                raise late() from None
-        embedded = await unless_gone(request, served.engine.embed(samples, side, deadline=deadline, cut=cut))
+        with self.room.share() as take:
+            if any(sample.images for sample in samples):
+                samples = await self.sources.resolve(samples, take)
+            embedded = await served.engine.embed(samples, side, deadline=deadline, cut=cut)
         return embedded if dimensions is None else [first_of(item, dimensions) for item in embedded]
 
     def _check_limits(self, samples: Sequence[Sample]) -> None:
