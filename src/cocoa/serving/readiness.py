@@ -19,7 +19,10 @@ _FRESH_SECONDS = 1.0
 
 
 class Readiness:
-    """Embeds a text with a picture and searches for it, by each model; many who ask at once share one answer."""
+    """Embeds a text with a picture and searches for it, by each model; many who ask at once share one answer.
+
+    That goes ahead of all that waits: to have much to do is not to be broken.
+    """
 
     def __init__(self, models: Sequence[Served], seconds: float) -> None:
         self.models = models
@@ -49,6 +52,6 @@ class Readiness:
 
 
 async def _probe(served: Served, deadline: float) -> None:
-    [found] = await served.engine.embed([Sample("ready?", (_DOT,))], deadline=deadline, admitted=True)
+    [found] = await served.engine.embed([Sample("ready?", (_DOT,))], deadline=deadline, ahead=True)
     if (index := served.index) is not None:
-        await served.engine.read(lambda: index.search_vectors(found.vector[None], 1))
+        await served.engine.read(lambda: index.search_vectors(found.vector[None], 1), ahead=True)
