@@ -43,7 +43,7 @@ def create_app(
         for served in models:
             await served.engine.start()
         yield
-        service.sources.close()
+        service.close()
         service.has_ended = all([await served.engine.stop() for served in models])
 
     app = FastAPI(

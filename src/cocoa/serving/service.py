@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -21,9 +21,13 @@ from cocoa.serving.room import Room
 from cocoa.serving.served import Served
 from cocoa.serving.settings import ServeSettings
 from cocoa.serving.sources import Sources
+from cocoa.serving.threads import Threads
+from cocoa.serving.turns import Turns
 from cocoa.serving.vectors import Embedded, first_of
 
 T = TypeVar("T")
+_SHOWN_AT_ONCE = 4
+"""Pictures of documents that are in memory at once to be drawn."""
 
 
 class Service:
@@ -35,7 +39,10 @@ class Service:
         self.first = models[0]
         self.metrics = self.first.engine.metrics
         self.sources = Sources(settings)
-        self.readiness = Readiness(models, settings.ready_seconds)
+        self.searches = Turns(settings.queue.max_searches, "searches")
+        self.showing = asyncio.Semaphore(_SHOWN_AT_ONCE)
+        self._looking = Threads(2, "cocoa-look")
+        self.readiness = Readiness(models, settings.ready_seconds, self._looking)
         self.is_draining = False
         self.has_ended = False
         self.num_under_way = 0
@@ -60,6 +67,15 @@ class Service:
             what = "the model here is" if len(self.models) == 1 else "the models here are"
             raise RequestError("E_REQUEST_MODEL", f"{what} {known}", where="model", status=404)
         return self.models[name]
+
+    async def look(self, work: Callable[[], T]) -> T:
+        """Returns what `work` returns, which looks into an index or draws a document: in threads of its own."""
+        return await self._looking.run(work)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.sources.close()
+        self._looking.stop()
 
     @contextmanager
     def under_way(self) -> Iterator[None]:

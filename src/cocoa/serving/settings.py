@@ -64,6 +64,8 @@ class QueueBounds(Options):
     """Pixels of pictures before resizing."""
     max_body_bytes: int = Field(512_000_000, ge=1)
     """Bytes of bodies, and of files that they name."""
+    max_searches: int = Field(256, ge=1)
+    """Searches, documents' pictures and explanations."""
     max_batch_tokens: int = Field(16_384, ge=1)
     """Tokens of one forward pass, padding included."""
     max_batch_items: int = Field(256, ge=1)
