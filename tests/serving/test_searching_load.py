@@ -126,3 +126,36 @@ def test_readiness_goes_ahead_of_searches_that_wait(index):
         assert probe.result().status_code == 200
         assert [search.result().status_code for search in searches] == [200] * 8
     assert "search" in index.asked[2:4]
+
+
+def test_all_who_ask_for_the_index_at_once_share_one_look(index):
+    with running(stub_app(index=index)) as here, ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(here.client.get, "/v1/index") for _ in range(6)]
+        until(lambda: here.service.num_under_way == 6)
+        index.go.set()
+        assert [answer.result().json()["count"] for answer in answers] == [1] * 6
+        assert index.asked.count("count") == 1
+
+
+def test_while_the_index_is_looked_at_anew_the_old_look_is_told(index):
+    index.go.set()
+    with running(stub_app(index=index)) as here:
+        assert here.client.get("/v1/index").json()["count"] == 1
+        [catalogue] = here.server.config.app.state.catalogues.values()
+        index.go.clear()
+        catalogue._until = 0.0
+        assert [here.client.get("/v1/index").json()["count"] for _ in range(3)] == [1] * 3
+        asked = len(index.asked)
+        index.go.set()
+        until(lambda: here.client.get("/v1/index").json()["count"] == asked)
+
+
+def test_an_index_that_cannot_be_looked_at_any_more_is_told(index):
+    index.go.set()
+    with running(stub_app(index=index)) as here:
+        assert here.client.get("/v1/index").status_code == 200
+        [catalogue] = here.server.config.app.state.catalogues.values()
+        catalogue._until, index.error = 0.0, OSError("block 7")
+        until(lambda: here.client.get("/v1/index").status_code == 500)
+        index.error = None
+        assert here.client.get("/v1/index").status_code == 200
