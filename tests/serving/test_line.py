@@ -180,9 +180,10 @@ def test_with_a_real_model_mates_of_a_bad_item_are_bit_equal_to_a_clean_run(serv
         return real(self, items)
 
     monkeypatch.setattr(Forward, "embed", fragile)
-    gate = threading.Event()
+    gate, begun = threading.Event(), threading.Event()
     loop = engine.passes._running.get_loop()
-    blocker = asyncio.run_coroutine_threadsafe(engine.compute(lambda: gate.wait(30)), loop)
+    blocker = asyncio.run_coroutine_threadsafe(engine.compute(lambda: (begun.set(), gate.wait(30))), loop)
+    assert begun.wait(30)
     with ThreadPoolExecutor(3) as pool:
         # The model is busy until both stand in line, so that they share a pass.
         opener = later(server, pool, "opener")
