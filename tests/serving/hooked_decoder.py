@@ -35,6 +35,8 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
         case _ if data.startswith(b"hang "):
             Path(data[5:].decode()).touch()
             time.sleep(600)
+        case _ if data.endswith(b"slow"):
+            time.sleep(0.5)
         case _ if data.startswith(b"write "):
             Path(data[6:].decode()).write_bytes(b"x")
     return open_rgb(data, limits)

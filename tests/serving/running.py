@@ -95,7 +95,7 @@ def of_text(text: str, side: str | None = None, dimensions: int = 8) -> np.ndarr
 class DecodeHere:
     """Decodes in this process, so that a server is there at once."""
 
-    async def adecode(self, sources: Sequence[bytes]) -> list[Any]:
+    async def adecode(self, sources: Sequence[bytes], *, ahead: bool = False) -> list[Any]:
         found = []
         for source in sources:
             try:

@@ -20,6 +20,7 @@ import bombs
 from bad_inputs import of_kind
 from cocoa.errors import ImageError, UsageError
 from cocoa.images import ImageLimits, open_rgb
+from cocoa.serving import decoding
 from cocoa.serving.decoding import DecodePool
 from making import make_picture
 from picture_files import NOISE, encode
@@ -157,6 +158,26 @@ def test_the_event_loop_goes_on_meanwhile(pool: DecodePool) -> None:
     results, beats = asyncio.run(main())
     assert [code(result) for result in results] == [None, "E_IMAGE_TIMEOUT", None]
     assert beats > 10
+
+
+def test_a_picture_whose_answer_was_not_read_to_its_end_leaves_nothing_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large, real = encode(make_picture(300, 200), "PNG"), decoding._Worker._receive
+
+    def scarce(worker: decoding._Worker, size: int, deadline: float) -> bytearray:
+        if size == 300 * 200 * 3:
+            raise MemoryError
+        return real(worker, size, deadline)
+
+    with DecodePool(1, program=HOOKED) as pool:
+        with monkeypatch.context() as broken:
+            broken.setattr(decoding._Worker, "_receive", scarce)
+            with pytest.raises(MemoryError):
+                pool.decode([large])
+        [result] = pool.decode([GOOD])
+        assert np.array_equal(np.asarray(result), np.asarray(open_rgb(GOOD)))
+        assert pool.num_replaced == 1
 
 
 def test_a_pool_that_can_start_no_process_says_so_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,11 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from running import running, stub_app
 
-from cocoa.errors import UsageError
+from cocoa.errors import IndexingError, UsageError
+from cocoa.serving import server
 from cocoa.serving.door import PROBES
 from cocoa.serving.keys import ENVIRONMENT, ApiKey, ApiKeys
+from cocoa.serving.logs import log
 from cocoa.serving.server import check_reach, serve
 from cocoa.serving.settings import ServeSettings
 
@@ -179,6 +181,49 @@ def test_a_failure_inside_is_told_by_a_number_alone_and_the_log_has_the_rest(stu
         assert [line for line in caplog.messages if request_id in line and error["message"] in line]
     assert "0x7f00deadbeef" in caplog.text
     assert stub.metric('cocoa_requests_total{code="E_SERVER_FAILED",route="/v1/embeddings",status="500"}') == 2
+
+
+def test_the_cause_of_a_failure_is_logged_as_an_error_with_where_it_came_from(caplog):
+    class Damaged:
+        def get(self, ids):
+            try:
+                raise OSError("block 7 cannot be read")
+            except OSError as error:
+                raise IndexingError("E_INDEX_DAMAGED", "the table has a hole") from error
+
+    with running(stub_app(index=Damaged())) as here:
+        answer = here.post("/v1/search", {"like": ["a"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "E_SERVER_FAILED")
+    [cause] = [record for record in caplog.records if record.exc_info]
+    assert cause.levelno == logging.ERROR
+    assert answer.headers["x-request-id"] in cause.getMessage()
+    assert "the table has a hole" in caplog.text
+    assert "block 7 cannot be read" in caplog.text
+
+
+def test_no_client_can_write_a_line_of_the_log(stub, caplog):
+    caplog.set_level(logging.INFO)
+    answer = stub.post("/v1/embeddings", {"model": "cocoa", "input": "a", "x\nrequest 7: 200": 1})
+    assert answer.json()["error"]["param"] == "x\nrequest 7: 200"
+    assert [line for line in caplog.messages if "request 7" in line]
+    assert not [line for line in caplog.messages if "\n" in line]
+
+
+def test_a_server_that_is_started_shows_its_log_and_leaves_one_that_is_configured(monkeypatch, capsys):
+    monkeypatch.setattr(server, "open_app", lambda *_: stub_app())
+    monkeypatch.setattr(server, "run", lambda _: log.info("request 1: 422"))
+    monkeypatch.setattr(log, "handlers", [])
+    serve([("model", None)], ServeSettings())
+    assert log.handlers == [], "it goes where the tests' own goes"
+    monkeypatch.setattr(logging.root, "handlers", [])
+    try:
+        serve([("model", None)], ServeSettings())
+        serve([("model", None)], ServeSettings())
+    finally:
+        log.setLevel(logging.NOTSET)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "request 1" in line]
+    assert len(lines) == 2
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d [\d:,]+ INFO request 1: 422", line) for line in lines)
 
 
 def test_every_answer_has_a_request_id_of_its_own(stub):

@@ -10,11 +10,16 @@ import re
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from running import StubForward, data_url, running, stub_app
 
 from bad_inputs import BAD_INPUTS
 from bad_requests import CONTROL_TOKENS
-from cocoa.serving.settings import RequestLimits
+from cocoa.serving.app import create_app
+from cocoa.serving.engine import Engine
+from cocoa.serving.forward import Forward
+from cocoa.serving.metrics import Metrics
+from cocoa.serving.settings import RequestLimits, ServeSettings
 
 SMALL = RequestLimits(
     max_body_bytes=20_000,
@@ -85,6 +90,16 @@ def test_a_limit_holds_exactly(small, picture, name):
     assert answer.status_code in (413, 422)
     assert answer.json()["error"]["code"] == code
     assert code.startswith("E_IMAGE") or name in answer.text + "dimensions"
+
+
+def test_a_limit_of_pixels_above_the_usual_one_has_its_effect(embedder):
+    large = io.BytesIO()
+    Image.new("1", (7100, 7100)).save(large, "PNG")
+    settings = ServeSettings(port=0, limits=RequestLimits(max_image_pixels=51_000_000))
+    with running(create_app(settings, Engine(Forward(embedder, max_batch_tokens=2048), settings, Metrics()))) as here:
+        body = asks([{"image": base64.b64encode(large.getvalue()).decode()}])
+        answer = here.post("/v1/embeddings", body)
+        assert answer.status_code == 200, answer.text
 
 
 def test_values_and_depth_of_a_body_hold_exactly(small):
@@ -184,6 +199,21 @@ def test_an_odd_input_gets_its_own_answer_and_the_next_request_is_served(server,
         assert not INSIDE.search(answer.text), answer.text
         assert re.match(r"E_[A-Z_]+$", answer.json()["error"]["code"])
     np.testing.assert_array_equal(server.embed("canary"), canary)
+
+
+@pytest.mark.parametrize("kind", ["image_url", "image_base64", "image"])
+def test_an_empty_picture_is_refused_by_name_and_not_left_out(stub, kind):
+    parts = [{"type": "text", "text": "a cat"}, {"type": kind, kind: ""}]
+    answers = {
+        f"messages[0].content[1].{kind}": stub.post(
+            "/v1/embeddings", {"model": "cocoa", "messages": [{"content": parts}]}
+        ),
+        f"inputs[0].content[1].{kind}": stub.post("/v2/embed", {"model": "cocoa", "inputs": [{"content": parts}]}),
+        "input[0]": stub.post("/v1/embeddings", {"model": "cocoa", "input": [{"text": "a cat", "image": ""}]}),
+        "image": stub.post("/v1/search", {"text": "a cat", "image": ""}),
+    }
+    for place, answer in answers.items():
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, place)
 
 
 def test_no_text_can_forge_a_control_token(server, embedder, canary, picture):

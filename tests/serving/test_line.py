@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from running import StubForward, data_url, of_text, running, stub_app, until
+from running import DecodeHere, StubForward, data_url, of_text, running, stub_app, until
 
 from cocoa.sample import Sample
+from cocoa.serving.app import create_app
+from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
-from cocoa.serving.settings import QueueBounds, RequestLimits
+from cocoa.serving.metrics import Metrics
+from cocoa.serving.settings import QueueBounds, RequestLimits, ServeSettings
 
 
 @pytest.fixture
@@ -97,6 +100,27 @@ def test_the_line_is_bounded_in_tokens_and_pixels_too(bound, fits, more, picture
         assert here.post("/v1/embeddings", {"model": "cocoa", "input": [item, item, item]}).status_code == 200
 
 
+def test_bodies_under_way_have_no_more_bytes_than_they_may():
+    def body(num_bytes: int) -> bytes:
+        asked = b'{"model": "cocoa", "input": "a"}'
+        return asked + b" " * (num_bytes - len(asked))
+
+    forward = StubForward()
+    forward.go.clear()
+    with running(stub_app(forward, queue=QueueBounds(max_body_bytes=1000))) as here, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(here.post, "/v1/embeddings", body(600))
+        until(lambda: waiting(here) == 1)
+        refused = here.post("/v1/embeddings", body(401))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "E_SERVER_BUSY")
+        second = pool.submit(here.post, "/v1/embeddings", body(400))
+        until(lambda: waiting(here) == 2)
+        assert here.post("/v1/embeddings", body(50)).status_code == 429
+        forward.go.set()
+        assert (first.result().status_code, second.result().status_code) == (200, 200)
+        # All is given back, that of the refused ones too.
+        assert [here.post("/v1/embeddings", body(n)).status_code for n in (999, 1000, 1001)] == [200, 200, 429]
+
+
 def test_a_long_request_does_not_hold_up_a_short_one():
     forward = StubForward()
     forward.go.clear()
@@ -156,9 +180,10 @@ def test_with_a_real_model_mates_of_a_bad_item_are_bit_equal_to_a_clean_run(serv
         return real(self, items)
 
     monkeypatch.setattr(Forward, "embed", fragile)
-    gate = threading.Event()
+    gate, begun = threading.Event(), threading.Event()
     loop = engine.passes._running.get_loop()
-    blocker = asyncio.run_coroutine_threadsafe(engine.compute(lambda: gate.wait(30)), loop)
+    blocker = asyncio.run_coroutine_threadsafe(engine.compute(lambda: (begun.set(), gate.wait(30))), loop)
+    assert begun.wait(30)
     with ThreadPoolExecutor(3) as pool:
         # The model is busy until both stand in line, so that they share a pass.
         opener = later(server, pool, "opener")
@@ -216,6 +241,18 @@ def test_vectors_are_kept_where_that_is_asked_for(picture):
         here.embed({"image": one}), here.embed({"image": other}), here.embed({"image": one})
         assert len(forward.passes) == 5
         assert here.metric('cocoa_cache_total{model="cocoa",result="hit"}') == 2
+
+
+def test_a_vector_of_a_text_cut_short_is_no_answer_to_who_wants_the_whole(embedder):
+    settings = ServeSettings(port=0, cache_items=4)
+    engine = Engine(Forward(embedder, max_batch_tokens=2048), settings, Metrics(), DecodeHere())
+    with running(create_app(settings, engine)) as here:
+        body = {"model": "cocoa", "input": "a long text " * 1000}
+        for _ in range(2):
+            assert here.post("/v1/embeddings", body | {"truncate": True}).status_code == 200
+            refused = here.post("/v1/embeddings", body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (422, "E_DATA_TOO_LONG")
+        assert here.metric('cocoa_cache_total{model="cocoa",result="hit"}') == 1
 
 
 def test_readiness_is_a_real_pass(held):

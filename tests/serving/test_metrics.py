@@ -47,7 +47,7 @@ def test_pictures_are_counted_by_result_and_by_what_was_passed_over():
 
 def test_a_decoder_cannot_make_labels_without_end():
     class Talks:
-        async def adecode(self, sources):
+        async def adecode(self, sources, *, ahead=False):
             picture = make_picture(8, 8)
             picture.info["notes"] = tuple(f"{n} {{}}" for n in range(100))
             return [picture for _ in sources]

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import resource
 import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
 from apart import CLIENT, ask, starts
 from gallery import index_of, scenes
-from running import StubForward, running, until
+from running import StubForward, data_url, running, until
 
 from cocoa import Index
 from cocoa.corpus.embeddings import Embeddings
 from cocoa.serving.app import create_app
+from cocoa.serving.decoding import DecodePool
 from cocoa.serving.engine import Engine
 from cocoa.serving.metrics import Metrics
-from cocoa.serving.settings import ServeSettings
+from cocoa.serving.settings import QueueBounds, ServeSettings
 
+HOOKED = (sys.executable, "-P", str(Path(__file__).with_name("hooked_decoder.py")))
 start = pytest.fixture(name="start")(starts)
 
 
@@ -36,6 +43,35 @@ def test_with_a_decoder_that_stands_still_it_is_not_ready_until_it_goes_on():
         os.kill(decoder.pid, signal.SIGCONT)
         until(lambda: here.client.get("/readyz").status_code == 200)
         assert here.metric("cocoa_ready") == 1
+
+
+@pytest.mark.parametrize("slow", ["decoding", "reading", "the model"])
+def test_load_alone_does_not_make_it_unready(slow, picture):
+    """Twelve requests wait for what takes half a second each; the probe goes ahead of them."""
+    settings = ServeSettings(port=0, ready_seconds=3.0, queue=QueueBounds(max_batch_items=1))
+    forward, seconds = StubForward(), {slow: 0.5}
+    forward.seconds = seconds.get("the model", 0)
+    ready = forward.ready
+
+    def read(sample, side, *, cut=False):
+        time.sleep(seconds.get("reading", 0) * 2 * (sample.text != "ready?"))  # Two threads read.
+        return ready(sample, side, cut=cut)
+
+    forward.ready = read
+    body = data_url(picture(20, 20)).partition(",")[2]
+    if slow == "decoding":
+        body = base64.b64encode(base64.b64decode(body) + b"slow").decode()
+    engine = Engine(forward, settings, Metrics(), DecodePool(1, program=HOOKED))
+    with running(create_app(settings, engine)) as here, ThreadPoolExecutor(12) as pool:
+        assert here.client.get("/readyz").status_code == 200
+        answers = [
+            pool.submit(here.post, "/v1/embeddings", {"model": "cocoa", "input": [{"image": body}]}) for _ in range(12)
+        ]
+        until(lambda: engine.line.held.items == 12)
+        time.sleep(1.1)  # The last answer is not fresh any more.
+        assert here.client.get("/readyz").status_code == 200
+        assert engine.line.held.items > 2, "there was load all the time"
+        assert {answer.result().status_code for answer in answers} == {200}
 
 
 def test_a_decoder_that_is_killed_is_replaced_and_readiness_comes_back():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from listener import listeners, reply, says
-from running import running, stub_app
+from running import StubForward, data_url, running, stub_app, until
 
 from cocoa.serving.fetching import Fetcher, FetchSettings
+from cocoa.serving.settings import QueueBounds, RequestLimits
 from picture_files import NOISE, encode
 
 listen = pytest.fixture(name="listen")(listeners)
@@ -76,6 +79,53 @@ def test_no_other_file_is(root, name, code):
     with running(stub_app(roots=(root,))) as here:
         answer = here.post("/v1/embeddings", {"model": "cocoa", "input": ["a", {"image": f"file:{name}"}]})
         assert told(answer) == (422, code, "input[1]")
+
+
+def test_files_that_a_request_names_are_held_to_a_limit_together(root):
+    limits = RequestLimits(max_request_bytes=3 * len(PICTURE))
+    with running(stub_app(roots=(root,), limits=limits)) as here:
+        for number, status in ((2, 200), (3, 200), (4, 413)):
+            body = {"model": "cocoa", "input": [{"images": ["file:a b.png"] * number}]}
+            answer = here.post("/v1/embeddings", body)
+            assert answer.status_code == status, answer.text
+        assert told(answer)[1:] == ("E_LIMIT_BYTES", "input[0]")
+        brought = {"images": [data_url(NOISE)] * 4}
+        assert here.post("/v1/embeddings", {"model": "cocoa", "input": [brought]}).status_code == 200
+        assert here.service.room.held == 0
+
+
+def test_files_that_requests_name_take_the_room_of_bodies_until_they_are_embedded(root):
+    forward = StubForward()
+    forward.go.clear()
+    body = {"model": "cocoa", "input": [{"image": "file:a b.png"}]}
+    bounds = QueueBounds(max_body_bytes=2 * len(PICTURE))
+    with running(stub_app(forward, roots=(root,), queue=bounds)) as here, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(here.post, "/v1/embeddings", body)
+        until(lambda: len(here.service.engine.passes._inside) == 1)
+        assert here.service.room.held == len(PICTURE) + len(json.dumps(body))
+        refused = here.post("/v1/embeddings", body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["error"]["code"] == "E_SERVER_BUSY"
+        forward.go.set()
+        assert first.result().status_code == 200
+        assert here.post("/v1/embeddings", body).status_code == 200
+        assert here.service.room.held == 0
+
+
+def test_after_one_that_cannot_be_had_no_other_is_read(root, monkeypatch):
+    with running(stub_app(roots=(root,))) as here:
+        real, read = here.service.sources.roots.read, []
+
+        def slow(reference, *rest):
+            read.append(reference)
+            time.sleep(0.05)
+            return real(reference, *rest)
+
+        monkeypatch.setattr(here.service.sources.roots, "read", slow)
+        body = {"model": "cocoa", "input": [{"images": ["file:gone.png", *["file:a b.png"] * 40]}]}
+        assert here.post("/v1/embeddings", body).status_code == 422
+        here.post("/v1/embeddings", {"model": "cocoa", "input": [{"image": "file:a b.png"}]})
+        assert len(read) < 10
 
 
 def test_without_roots_and_hosts_nothing_is_read_and_nobody_is_asked(listen, root):

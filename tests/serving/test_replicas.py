@@ -16,7 +16,21 @@ import psutil
 import pytest
 from running import until
 
-pytest.importorskip("ray")
+from cocoa.errors import UsageError
+from cocoa.serving.settings import settings_from
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, as it is imported.
+@pytest.mark.parametrize("change", ["header_seconds=5", "max_connections=100"])
+def test_a_setting_that_has_no_effect_behind_ray_is_refused(change):
+    from cocoa.serving.replicas import start_replicas
+
+    with pytest.raises(UsageError) as caught:
+        start_replicas([("model", None)], settings_from({}, [change]), 2)
+    assert (caught.value.code, caught.value.where) == ("E_USAGE_SETTING", change.partition("=")[0])
+    assert not ray.is_initialized()
 
 
 @pytest.mark.slow

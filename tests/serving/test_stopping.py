@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx2
 import psutil
@@ -96,6 +97,21 @@ def test_hundreds_of_slow_clients_do_not_keep_out_an_honest_one():
         for connection in slow:
             connection.close()
         until(lambda: len(connections) <= 2)
+
+
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_one_connection_more_than_there_may_be_is_closed_with_503(others):
+    with running(stub_app(max_connections=3)) as here, ExitStack() as idle:
+        connections = here.server.server_state.connections
+        for _ in range(others):
+            idle.enter_context(socket.create_connection(("127.0.0.1", here.port), timeout=20))
+        until(lambda: len(connections) == others)
+        with socket.create_connection(("127.0.0.1", here.port), timeout=20) as last:
+            last.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert last.recv(4096)[9:12] == (b"200" if others < 3 else b"503")
+            if others == 3:
+                while last.recv(4096):
+                    pass
 
 
 def test_an_idle_connection_is_kept_longer_than_clients_and_proxies_keep_it():

@@ -35,7 +35,7 @@ from cocoa.backbones.seen import Seen
 from cocoa.backbones.stand_ins import put_stand_ins
 from cocoa.backbones.tokens import TextTokens
 from cocoa.errors import CocoaError, DataError, ModelError
-from cocoa.images import open_rgb, picture_size
+from cocoa.images import limits_of, open_rgb, picture_size
 from cocoa.looks import Looks
 from cocoa.sample import Sample
 from cocoa.transfer import sent
@@ -128,7 +128,10 @@ class Backbone(nn.Module):
                 continue
             try:
                 image = sample.images[piece]
-                cut, grid = self.grid.cut(open_rgb(image)) if pixels else self.grid.blank(*picture_size(image))
+                limits = limits_of(image)
+                cut, grid = (
+                    self.grid.cut(open_rgb(image, limits)) if pixels else self.grid.blank(*picture_size(image, limits))
+                )
             except CocoaError as error:
                 raise error.at(sample.where) if sample.where else error from None
             num_tokens = len(cut) // self.grid.patches_per_token

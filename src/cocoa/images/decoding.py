@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
+from dataclasses import replace
 
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from cocoa.errors import ImageError
 from cocoa.images.colours import to_rgb
@@ -78,6 +81,12 @@ def open_rgb(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS, where: s
     if notes or passed_over:
         shown.info["notes"] = (*notes, *passed_over)
     return shown
+
+
+def limits_of(source: ImageSource) -> ImageLimits:
+    """Returns the usual limits of a source; pixels that are in memory already have cost what they cost."""
+    is_decoded = isinstance(source, Image.Image) and not isinstance(source, ImageFile)
+    return replace(DEFAULT_LIMITS, max_pixels=sys.maxsize) if is_decoded else DEFAULT_LIMITS
 
 
 def picture_size(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:

@@ -17,7 +17,8 @@ from cocoa.serving import embedding, manual, page, probes, searching
 from cocoa.serving.door import Door
 from cocoa.serving.engine import Engine
 from cocoa.serving.keys import ApiKeys
-from cocoa.serving.problems import RequestError, log, public, reply
+from cocoa.serving.logs import log
+from cocoa.serving.problems import RequestError, public, reply
 from cocoa.serving.served import Served
 from cocoa.serving.service import Service
 from cocoa.serving.settings import ServeSettings
@@ -42,7 +43,7 @@ def create_app(
         for served in models:
             await served.engine.start()
         yield
-        service.sources.close()
+        service.close()
         service.has_ended = all([await served.engine.stop() for served in models])
 
     app = FastAPI(
@@ -67,8 +68,10 @@ async def _told(request: Request, error: Exception) -> Response:
     match error:
         case CocoaError():
             told = public(error)
-            if told is not error:
-                log.info("request %s: %s", request.state.request_id, error)
+            if told.status >= 500 and told is not error:
+                log.error("request %s failed", request.state.request_id, exc_info=error)
+            elif told is not error:
+                log.info("request %s: %r", request.state.request_id, str(error))
         case RequestValidationError():
             told = _field_at_fault(error)
         case HTTPException(status_code=404):

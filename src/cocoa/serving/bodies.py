@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from cocoa.serving.problems import RequestError, busy
-from cocoa.serving.service import Needs, Service
+from cocoa.serving.problems import RequestError
+from cocoa.serving.room import Take
+from cocoa.serving.service import Needs, service_of
 from cocoa.serving.settings import RequestLimits
 
 _LARGE = 65_536
@@ -23,8 +24,8 @@ _LARGE = 65_536
 class StrictRequest(Request):
     """A request whose body is read within `RequestLimits`."""
 
-    held_bytes = 0
-    """What the body takes of the room for all bodies; to be given back when the request is answered."""
+    take: Take
+    """Takes up room for bytes of the body until the request is answered."""
 
     async def body(self) -> bytes:
         """Returns the body. Raises `E_LIMIT_BODY`, `E_REQUEST_SLOW`, or `ClientDisconnect`."""
@@ -44,15 +45,11 @@ class StrictRequest(Request):
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > most:
             raise too_large
-        service: Service = self.app.state.service
         parts = bytearray()
         async for part in self.stream():
             if len(parts) + len(part) > most:
                 raise too_large
-            if service.body_bytes + len(part) > service.settings.queue.max_body_bytes:
-                raise busy("bytes of bodies")
-            service.body_bytes += len(part)
-            self.held_bytes += len(part)
+            self.take(len(part))
             parts += part
         return bytes(parts)
 
@@ -83,14 +80,13 @@ class StrictRoute(APIRoute):
                 if kind != "application/json":
                     # A page of another site can send other types without being asked for leave.
                     raise RequestError("E_REQUEST_TYPE", "send content-type: application/json", status=415)
-            try:
-                if self.body_field is not None:
-                    await request.json()
-                return await handler(request)
-            except ClientDisconnect:
-                return Response(status_code=499)
-            finally:
-                request.app.state.service.body_bytes -= request.held_bytes
+            with service_of(request).room.share() as request.take:
+                try:
+                    if self.body_field is not None:
+                        await request.json()
+                    return await handler(request)
+                except ClientDisconnect:
+                    return Response(status_code=499)
 
         return strict
 

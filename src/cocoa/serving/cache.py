@@ -9,7 +9,7 @@ from cocoa.sample import Sample
 from cocoa.serving.metrics import ModelMetrics
 from cocoa.serving.vectors import Embedded
 
-Key = tuple[str, Side | None]
+Key = tuple[str, Side | None, bool]
 
 
 class VectorCache:
@@ -23,20 +23,23 @@ class VectorCache:
         self.metrics = metrics
         self._kept: OrderedDict[Key, Embedded] = OrderedDict()
 
-    def find(self, sample: Sample, side: Side | None) -> Embedded | None:
-        """Returns the vector of an item of equal text and equal bytes of pictures, None if there is none."""
+    def find(self, sample: Sample, side: Side | None, cut: bool) -> Embedded | None:
+        """Returns the vector of an item of equal text and equal bytes of pictures, None if there is none.
+
+        One that was allowed to be `cut` is no answer to who does not allow it.
+        """
         if not self.num_items:
             return None
-        key = (sample.key, side)
+        key = (sample.key, side, cut)
         found = self._kept.get(key)
         self.metrics.looked_up("hit" if found else "miss")
         if found:
             self._kept.move_to_end(key)
         return found
 
-    def keep(self, sample: Sample, side: Side | None, embedded: Embedded) -> None:
+    def keep(self, sample: Sample, side: Side | None, cut: bool, embedded: Embedded) -> None:
         """Remembers a vector."""
         if self.num_items:
-            self._kept[sample.key, side] = embedded
+            self._kept[sample.key, side, cut] = embedded
             while len(self._kept) > self.num_items:
                 self._kept.popitem(last=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from cocoa.corpus.index import Index
 from cocoa.serving.documents import shown
+from cocoa.serving.logs import log
 from cocoa.serving.served import Served
 from cocoa.serving.service import Service, json_reply, needs, service_of
 
@@ -30,23 +32,35 @@ async def describe(request: Request, model: str | None = None) -> Response:
     if not hasattr(request.app.state, "catalogues"):
         request.app.state.catalogues = {name: Catalogue(service, one) for name, one in service.models.items()}
     catalogues: dict[str, Catalogue] = request.app.state.catalogues
-    return json_reply(await catalogues[served.name].content())
+    return json_reply(await service.in_time(request, catalogues[served.name].content()))
 
 
 class Catalogue:
-    """The description of a model's index, made anew when it is older than a minute."""
+    """The description of a model's index, made anew when it is older than a minute; meanwhile the old one is told."""
 
     def __init__(self, service: Service, served: Served) -> None:
         self.service = service
         self.served = served
         self._content: dict[str, Any] = {}
         self._until = 0.0
+        self._making: asyncio.Task[dict[str, Any]] | None = None
 
     async def content(self) -> dict[str, Any]:
         """Returns the count, the columns and what can be chosen of each, the models, the dimensions, examples."""
-        if time.monotonic() >= self._until:
-            self._content = await self.served.engine.read(self._read)
+        if self._making is None or (self._making.done() and time.monotonic() >= self._until):
+            self._making = asyncio.create_task(self._make())
+        return self._content or await asyncio.shield(self._making)
+
+    async def _make(self) -> dict[str, Any]:
+        try:
+            self._content = await self.service.look(self._read)
             self._until = time.monotonic() + _KEPT_SECONDS
+        except Exception:
+            if not self._content:
+                raise
+            # Nobody waits for this one; whoever asks next does, and is told what is wrong.
+            log.exception("the index of %s cannot be described", self.served.name)
+            self._content = {}
         return self._content
 
     def _read(self) -> dict[str, Any]:

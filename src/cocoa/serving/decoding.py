@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from types import TracebackType
 
 from PIL import Image
@@ -23,6 +24,7 @@ from PIL import Image
 from cocoa.errors import ImageError, UsageError
 from cocoa.images import DEFAULT_LIMITS, ImageLimits
 from cocoa.serving.decode_worker import REPLY, REQUEST
+from cocoa.serving.threads import Threads
 
 _PROGRAM = (sys.executable, "-P", "-m", "cocoa.serving.decode_worker")
 # What a Python process needs; keys and tokens are nothing that a decoder should know.
@@ -61,7 +63,7 @@ class DecodePool:
         self._closed = False
         self._workers = {_Worker(self._command) for _ in range(num_workers)}
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
+        self._threads = Threads(num_workers, "decode")
         for worker in self._workers:
             self._idle.put(worker)
 
@@ -72,9 +74,12 @@ class DecodePool:
         """
         return [future.result() for future in self._submit(sources)]
 
-    async def adecode(self, sources: Sequence[bytes]) -> list[Image.Image | ImageError]:
-        """Returns what `decode` does, without holding up the event loop; cancelling drops what has not begun."""
-        return await asyncio.gather(*(asyncio.wrap_future(future) for future in self._submit(sources)))
+    async def adecode(self, sources: Sequence[bytes], *, ahead: bool = False) -> list[Image.Image | ImageError]:
+        """Returns what `decode` does, without holding up the event loop; cancelling drops what has not begun.
+
+        What goes `ahead` is begun before all that waits.
+        """
+        return await asyncio.gather(*(asyncio.wrap_future(future) for future in self._submit(sources, ahead=ahead)))
 
     def close(self) -> None:
         """Ends the processes; pictures on their way come back as E_IMAGE_DECODER."""
@@ -84,7 +89,7 @@ class DecodePool:
         for worker in workers:
             worker.kill()
         # Each thread that waits for a process sees now that there is none, and what is queued fails at once.
-        self._threads.shutdown()
+        self._threads.finish()
         for worker in workers:
             worker.end()
 
@@ -96,9 +101,9 @@ class DecodePool:
     ) -> None:
         self.close()
 
-    def _submit(self, sources: Sequence[bytes]) -> list[Future[Image.Image | ImageError]]:
+    def _submit(self, sources: Sequence[bytes], *, ahead: bool = False) -> list[Future[Image.Image | ImageError]]:
         try:
-            return [self._threads.submit(self._one, source) for source in sources]
+            return [self._threads.submit(partial(self._one, source), ahead=ahead) for source in sources]
         except RuntimeError as error:
             raise UsageError("E_USAGE_CLOSED", "the pool of decoders is closed") from error
 
@@ -117,6 +122,11 @@ class DecodePool:
             failure = worker.failure(error, len(data))
             worker = self._replacement(worker)
             return failure
+        except BaseException:
+            # Part of its answer may be unread: whoever came next would be given another's pixels.
+            worker.kill()
+            worker = self._replacement(worker)
+            raise
         finally:
             self._idle.put(worker)
 

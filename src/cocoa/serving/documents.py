@@ -65,9 +65,8 @@ async def document_image(
     """The picture of a document as WebP, shrunk to fit; key and model are in the `image` of a hit."""
     service = service_of(request)
     served = service.served(model)
-    document = await document_of(served, id_of(key))
-    picture = await picture_of(service, served, document)
-    content = await served.engine.read(lambda: _drawn(picture, _PIXELS[size]))
+    with service.searches:
+        content = await service.in_time(request, _shown_anew(service, served, id_of(key), _PIXELS[size]))
     tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
     headers = {**_HEADERS, "etag": tag}
     if request.headers.get("if-none-match") == tag:
@@ -75,12 +74,19 @@ async def document_image(
     return Response(content, media_type="image/webp", headers=headers)
 
 
-async def document_of(served: Served, name: str) -> Any:
+async def _shown_anew(service: Service, served: Served, name: str, pixels: int) -> bytes:
+    document = await document_of(service, served, name)
+    async with service.showing:
+        picture = await picture_of(service, served, document)
+        return await service.look(lambda: _drawn(picture, pixels))
+
+
+async def document_of(service: Service, served: Served, name: str) -> Any:
     """Returns the row of a document by its id. Raises `E_REQUEST_DOCUMENT` if there is none."""
     if (index := served.index) is None:
         raise missing()
     try:
-        [document] = await served.engine.read(lambda: index.get([name]))
+        [document] = await service.look(lambda: index.get([name]))
     except CocoaError as error:
         if error.code != "E_INDEX_ID":
             raise

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cocoa.serving.embedding import router
 from cocoa.serving.keys import ApiKey, ApiKeys
-from cocoa.serving.problems import RequestError, busy, failed, log, reply
+from cocoa.serving.logs import log
+from cocoa.serving.problems import RequestError, busy, failed, reply
 from cocoa.serving.service import Service
 from cocoa.serving.settings import LOOPBACK
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -23,6 +22,7 @@ from cocoa.serving.metrics import Metrics
 from cocoa.serving.passes import Passes
 from cocoa.serving.problems import RequestError, late
 from cocoa.serving.settings import ServeSettings
+from cocoa.serving.threads import Threads
 from cocoa.serving.vectors import Embedded
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ _SMALL_CHARACTERS = 1_000
 class Decoder(Protocol):
     """What turns the bytes of pictures into RGB, somewhere else than here."""
 
-    async def adecode(self, sources: Sequence[bytes]) -> list[Image.Image | ImageError]:
-        """Returns a picture or an error for each."""
+    async def adecode(self, sources: Sequence[bytes], *, ahead: bool = False) -> list[Image.Image | ImageError]:
+        """Returns a picture or an error for each; `ahead` of all that wait if need be."""
         ...
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class Engine:
         self.passes = Passes(forward, self.line, counted)
         self.cache = VectorCache(settings.cache_items, counted)
         self._decoder = decoder
-        self._reading = ThreadPoolExecutor(2, thread_name_prefix="cocoa-read")
+        self._reading = Threads(2, "cocoa-read")
         for what in ("items", "tokens", "pixels"):
             counted.hold(what, lambda what=what: getattr(self.line.held, what))  # type: ignore[misc]
 
@@ -85,7 +85,7 @@ class Engine:
 
     async def stop(self) -> bool:
         """Ends threads and processes; returns whether that was possible, which it is not if a pass hangs."""
-        self._reading.shutdown(wait=False, cancel_futures=True)
+        self._reading.stop()
         is_free = self.passes.stop()
         if self._decoder is not None:
             await asyncio.to_thread(self._decoder.close)
@@ -98,19 +98,19 @@ class Engine:
         *,
         deadline: float,
         cut: bool = False,
-        admitted: bool = False,
+        ahead: bool = False,
     ) -> list[Embedded]:
         """Returns the vectors of samples whose pictures are bytes, in the order given.
 
         Raises the first item's error (`where` names it), `E_SERVER_BUSY` at once where there is no room, and
-        `E_SERVER_DEADLINE` when `deadline`, a time of `time.monotonic`, has come. What is `admitted` already goes
-        through whatever is under way.
+        `E_SERVER_DEADLINE` when `deadline`, a time of `time.monotonic`, has come. What goes `ahead` is let in however
+        much is under way, and waits for what has begun alone.
         """
-        found = [self.cache.find(sample, side) for sample in samples]
+        found = [self.cache.find(sample, side, cut) for sample in samples]
         missing = [sample for sample, known in zip(samples, found, strict=True) if known is None]
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                made = iter(await self._embed(missing, side, deadline, cut, admitted) if missing else [])
+                made = iter(await self._embed(missing, side, deadline, cut, ahead) if missing else [])
         except TimeoutError:
             raise late() from None
         return [known or next(made) for known in found]
@@ -119,9 +119,9 @@ class Engine:
         """Returns what `work` returns; it has the model to itself while it runs."""
         return await self.passes.compute(work)
 
-    async def read(self, work: Callable[[], T]) -> T:
+    async def read(self, work: Callable[[], T], *, ahead: bool = False) -> T:
         """Returns what `work` returns; it runs beside the event loop and the model."""
-        return await asyncio.get_running_loop().run_in_executor(self._reading, work)
+        return await self._reading.run(work, ahead=ahead)
 
     async def decode(self, data: bytes) -> Image.Image:
         """Returns the picture of a file's bytes in RGB, decoded where that can do no harm; raises `ImageError`."""
@@ -131,15 +131,15 @@ class Engine:
         return picture
 
     async def _embed(
-        self, samples: Sequence[Sample], side: Side | None, deadline: float, cut: bool, admitted: bool
+        self, samples: Sequence[Sample], side: Side | None, deadline: float, cut: bool, ahead: bool
     ) -> list[Embedded]:
-        cost = Cost(0, 0) if admitted else await self._cost(samples)
+        cost = Cost(0, 0) if ahead else await self._cost(samples)
         self.line.admit(cost)
         try:
-            ready = await self._ready(samples, side, cut)
+            ready = await self._ready(samples, side, cut, ahead)
             loop = asyncio.get_running_loop()
             jobs = [Job(item, item.num_tokens, deadline, loop.create_future()) for item in ready]
-            self.passes.add(jobs)
+            self.passes.add(jobs, ahead=ahead)
             try:
                 vectors = await asyncio.gather(*(job.vector for job in jobs))
             finally:
@@ -149,7 +149,7 @@ class Engine:
             self.line.release(cost)
         made = [Embedded(vector, *item.size) for vector, item in zip(vectors, ready, strict=True)]
         for sample, embedded in zip(samples, made, strict=True):
-            self.cache.keep(sample, side, embedded)
+            self.cache.keep(sample, side, cut, embedded)
         return made
 
     async def _cost(self, samples: Sequence[Sample]) -> Cost:
@@ -176,20 +176,20 @@ class Engine:
             raise error.at(sample.where) from None
         return [width * height for width, height in sizes]
 
-    async def _ready(self, samples: Sequence[Sample], side: Side | None, cut: bool) -> list[Ready]:
+    async def _ready(self, samples: Sequence[Sample], side: Side | None, cut: bool, ahead: bool) -> list[Ready]:
         sources = [image for sample in samples for image in sample.images if isinstance(image, bytes)]
-        decoded = iter(await self._decode(sources) if sources else [])
+        decoded = iter(await self._decode(sources, ahead=ahead) if sources else [])
         with_pictures = [_decoded(sample, [next(decoded) for _ in sample.images]) for sample in samples]
 
         def all_ready() -> list[Ready]:
             return [self._one_ready(sample, side, cut) for sample in with_pictures]
 
         is_small = not sources and len(samples) == 1 and len(samples[0].text) <= _SMALL_CHARACTERS
-        return all_ready() if is_small else await self.read(all_ready)
+        return all_ready() if is_small else await self.read(all_ready, ahead=ahead)
 
-    async def _decode(self, sources: Sequence[bytes]) -> list[Image.Image | ImageError]:
+    async def _decode(self, sources: Sequence[bytes], *, ahead: bool = False) -> list[Image.Image | ImageError]:
         assert self._decoder is not None, "the engine has started"
-        results = await self._decoder.adecode(sources)
+        results = await self._decoder.adecode(sources, ahead=ahead)
         for result in results:
             if isinstance(result, ImageError):
                 self._counted.pictures.labels(result.code).inc()

@@ -13,7 +13,7 @@ from cocoa.backbones import Encoded
 from cocoa.batch import row_length
 from cocoa.embedder import Embedder
 from cocoa.errors import DataError
-from cocoa.images import picture_size
+from cocoa.images import limits_of, picture_size
 from cocoa.prompts import Side, prompted
 from cocoa.sample import Sample
 
@@ -58,9 +58,8 @@ class Forward:
         most = self.model.max_tokens - self.model.pooling.tokens
         if not cut and len(encoded) > most:
             raise DataError("E_DATA_TOO_LONG", f"{len(encoded)} tokens, {most} are read")
-        return Ready(
-            encoded, row_length(row), sum(width * height for width, height in map(picture_size, sample.images))
-        )
+        sizes = (picture_size(image, limits_of(image)) for image in sample.images)
+        return Ready(encoded, row_length(row), sum(width * height for width, height in sizes))
 
     def embed(self, items: Sequence[Ready]) -> NDArray[np.float32]:
         """Returns float32 [N, D] in the order given."""

@@ -65,10 +65,12 @@ class Line(Generic[T]):
         """Gives room back."""
         self._hold(cost, -1)
 
-    def put(self, jobs: Sequence[Job[T]]) -> None:
-        """Adds the jobs of one request."""
+    def put(self, jobs: Sequence[Job[T]], *, ahead: bool = False) -> None:
+        """Adds the jobs of one request, behind or `ahead` of all others."""
         if jobs:
             self._waiting[self._next] = deque(jobs)
+            if ahead:
+                self._waiting.move_to_end(self._next, last=False)
             self._next += 1
 
     def take(self) -> list[Job[T]]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cocoa.serving.line import Job, Line
+from cocoa.serving.logs import log
 from cocoa.serving.metrics import ModelMetrics
 from cocoa.serving.problems import RequestError, failed
+from cocoa.serving.threads import Threads
 from cocoa.serving.vectors import checked
 
 T = TypeVar("T")
 Item = TypeVar("Item", contravariant=True)
 R = TypeVar("R")
 Result = NDArray[np.float32] | RequestError
-
-log = logging.getLogger("cocoa.serving")
 
 
 class Embeds(Protocol[Item]):
@@ -47,7 +46,7 @@ class Passes(Generic[T]):
         self.line = line
         self.metrics = metrics
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cocoa-compute")
+        self._thread = Threads(1, "cocoa-compute")
         self._inside: list[Job[T]] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -55,14 +54,14 @@ class Passes(Generic[T]):
         """Begins to take jobs."""
         self._running = asyncio.create_task(self._run())
 
-    def add(self, jobs: Sequence[Job[T]]) -> None:
-        """Puts the jobs of one request into the line."""
-        self.line.put(jobs)
+    def add(self, jobs: Sequence[Job[T]], *, ahead: bool = False) -> None:
+        """Puts the jobs of one request into the line, `ahead` of all others if need be."""
+        self.line.put(jobs, ahead=ahead)
         self._arrived.set()
 
     async def compute(self, work: Callable[[], R]) -> R:
         """Returns what `work` returns; it has the model to itself while it runs."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._thread.run(work)
 
     def give_up(self, error: RequestError) -> None:
         """Answers everything that is in the line or in a pass with an error."""
@@ -74,7 +73,7 @@ class Passes(Generic[T]):
         """Takes no more jobs; returns whether the thread is free, which it is not inside a pass that hangs."""
         if self._running is not None:
             self._running.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.stop()
         return not self._inside
 
     async def _run(self) -> None:
@@ -86,7 +85,12 @@ class Passes(Generic[T]):
                 continue
             self._inside = jobs
             start = time.monotonic()
-            results = await self.compute(lambda jobs=jobs: self._vectors([job.content for job in jobs]))  # type: ignore[misc]
+            contents = [job.content for job in jobs]
+            # Between two passes there is time for one piece of other work, but not for all that waits.
+            results = await self._thread.run(
+                partial(self._vectors, contents),
+                ahead=True,
+            )
             self._inside = []
             self._count(jobs, start)
             for job, result in zip(jobs, results, strict=True):

@@ -8,8 +8,7 @@ from http import HTTPStatus
 from starlette.responses import JSONResponse, Response
 
 from cocoa.errors import CocoaError
-
-log = logging.getLogger("cocoa.serving")
+from cocoa.serving.logs import log
 
 
 class RequestError(CocoaError):
@@ -82,7 +81,7 @@ def reply(error: RequestError, request_id: str) -> Response:
     """Returns the answer to a failed request, after the same text went to the log."""
     log.log(
         logging.ERROR if error.status >= 500 else logging.INFO,
-        "request %s: %d %s %s %s",
+        "request %s: %d %s %r %r",  # A client may put line ends into a field's name, but none into the log.
         request_id,
         error.status,
         error.code,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 import time
 from collections.abc import Sequence
 
 from cocoa.sample import Sample
+from cocoa.serving.logs import log
 from cocoa.serving.served import Served
+from cocoa.serving.threads import Threads
 
 _DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR42mP4z8CAFTEMLQkAKP8/wc53yE8AAAAASUVORK5CYII="
@@ -17,15 +18,17 @@ _DOT = base64.b64decode(
 """A red PNG of 8 x 8 pixels."""
 _FRESH_SECONDS = 1.0
 
-log = logging.getLogger("cocoa.serving")
-
 
 class Readiness:
-    """Embeds a text with a picture and searches for it, by each model; many who ask at once share one answer."""
+    """Embeds a text with a picture and searches for it, by each model; many who ask at once share one answer.
 
-    def __init__(self, models: Sequence[Served], seconds: float) -> None:
+    That goes ahead of all that waits: to have much to do is not to be broken.
+    """
+
+    def __init__(self, models: Sequence[Served], seconds: float, looking: Threads) -> None:
         self.models = models
         self.seconds = seconds
+        self.looking = looking
         self._asking: asyncio.Task[bool] | None = None
         self._since = 0.0
 
@@ -39,7 +42,7 @@ class Readiness:
         deadline = time.monotonic() + self.seconds
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + self.seconds):
-                await asyncio.gather(*(_probe(served, deadline) for served in self.models))
+                await asyncio.gather(*(self._probe(served, deadline) for served in self.models))
             is_ready = True
         except Exception:
             # Whatever it is: it is logged, counted, and the answer says so.
@@ -49,8 +52,7 @@ class Readiness:
         self.models[0].engine.metrics.ready.set(is_ready)
         return is_ready
 
-
-async def _probe(served: Served, deadline: float) -> None:
-    [found] = await served.engine.embed([Sample("ready?", (_DOT,))], deadline=deadline, admitted=True)
-    if (index := served.index) is not None:
-        await served.engine.read(lambda: index.search_vectors(found.vector[None], 1))
+    async def _probe(self, served: Served, deadline: float) -> None:
+        [found] = await served.engine.embed([Sample("ready?", (_DOT,))], deadline=deadline, ahead=True)
+        if (index := served.index) is not None:
+            await self.looking.run(lambda: index.search_vectors(found.vector[None], 1), ahead=True)

@@ -13,12 +13,16 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 
+from cocoa.errors import UsageError
 from cocoa.serving.keys import ApiKeys
+from cocoa.serving.logs import show_log
 from cocoa.serving.server import Place, check_reach, open_app
 from cocoa.serving.settings import ServeSettings
 
 NAME = "cocoa"
 _CHECK_SECONDS = 5
+_OF_THE_SOCKET = ("header_seconds", "max_connections")
+"""Settings of whoever listens, which is Ray's proxy here."""
 
 
 def serve_replicas(models: Sequence[Place], settings: ServeSettings, num_replicas: int) -> None:
@@ -39,7 +43,13 @@ def serve_replicas(models: Sequence[Place], settings: ServeSettings, num_replica
 
 
 def start_replicas(models: Sequence[Place], settings: ServeSettings, num_replicas: int) -> None:
-    """Starts Ray, if it does not run yet, and returns when all replicas are ready."""
+    """Starts Ray, if it does not run yet, and returns when all replicas are ready.
+
+    Raises `E_USAGE_SETTING` for a setting that Ray's proxy has not.
+    """
+    for name in _OF_THE_SOCKET:
+        if name in settings.model_fields_set:
+            raise UsageError("E_USAGE_SETTING", "with --engine ray it has no effect: Ray's proxy listens", where=name)
     keys = ApiKeys.load(settings.key_file)
     check_reach(settings, keys)
     if not ray.is_initialized():
@@ -74,6 +84,7 @@ class _Replica:
     """One process with the models: what `cocoa serve` is without Ray, but for the socket."""
 
     def __init__(self, models: Sequence[Place], told: str, keys: ApiKeys) -> None:
+        show_log()
         self._app = open_app(models, ServeSettings.model_validate_json(told), keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -12,6 +12,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from cocoa.corpus.examples import combined
+from cocoa.corpus.hits import Hit
+from cocoa.corpus.index import Index
 from cocoa.errors import UsageError
 from cocoa.options import Options
 from cocoa.sample import Sample
@@ -28,7 +30,7 @@ class SearchBody(Options):
     """What is looked for, and how much of it."""
 
     text: str | None = None
-    image: str | None = Field(None, description="Data URL or base64.")
+    image: str | None = Field(None, min_length=1, description="Data URL or base64.")
     like: list[str] = Field([], description="Ids of documents to be near to.")
     unlike: list[str] = Field([], description="Ids of documents to be far from.")
     k: int = Field(10, ge=1)
@@ -46,9 +48,8 @@ async def search(body: SearchBody, request: Request) -> Response:
     index = served.searched()
     if body.k > service.settings.limits.max_k:
         raise RequestError("E_LIMIT_K", f"k is above {service.settings.limits.max_k} (max_k)", where="k")
-    vector = await query_vector(service, request, body)
-    condition = others(index, body.filter, [*body.like, *body.unlike])
-    hits = await served.engine.read(lambda: nearest(index, vector, body.k, condition, body.dimensions))
+    with service.searches:
+        hits = await service.in_time(request, _hits(service, index, body))
     return json_reply(
         {
             "hits": [shown(hit, service, served) for hit in hits],
@@ -58,7 +59,13 @@ async def search(body: SearchBody, request: Request) -> Response:
     )
 
 
-async def query_vector(service: Service, request: Request, body: SearchBody) -> NDArray[np.float32]:
+async def _hits(service: Service, index: Index, body: SearchBody) -> list[Hit]:
+    vector = await query_vector(service, body)
+    condition = others(index, body.filter, [*body.like, *body.unlike])
+    return await service.look(lambda: nearest(index, vector, body.k, condition, body.dimensions))
+
+
+async def query_vector(service: Service, body: SearchBody) -> NDArray[np.float32]:
     """Returns the unit vector float32 [D] of a query, by the model that it names."""
     served = service.served(body.model)
     index = served.searched()
@@ -70,12 +77,12 @@ async def query_vector(service: Service, request: Request, body: SearchBody) -> 
     served.check_dimensions(body.dimensions)
     if not (body.text or body.image or body.like):
         raise RequestError("E_REQUEST_QUERY", "give a text, an image, or documents in like")
-    rows = await served.engine.read(lambda: index.get([*body.like, *body.unlike]))
+    rows = await service.look(lambda: index.get([*body.like, *body.unlike]))
     wanted = [row.vector for row in rows[: len(body.like)]]
     unwanted = [row.vector for row in rows[len(body.like) :]]
     if body.text or body.image:
         images = (body.image,) if body.image else ()
-        [embedded] = await service.embed(request, [Sample(body.text or "", images, "query")], "query", model=body.model)
+        [embedded] = await service.vectors([Sample(body.text or "", images, "query")], "query", model=body.model)
         wanted.append(embedded.vector)
     try:
         return combined(np.stack(wanted), np.stack(unwanted) if unwanted else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from cocoa.serving.app import create_app
 from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
 from cocoa.serving.keys import ApiKeys
+from cocoa.serving.logs import log, show_log
 from cocoa.serving.metrics import Metrics
 from cocoa.serving.problems import RequestError
 from cocoa.serving.served import Served, named
@@ -30,7 +30,6 @@ from cocoa.serving.settings import LOOPBACK, ServeSettings
 
 _LAST_WRITES_SECONDS = 2
 _KEEP_ALIVE_SECONDS = 75
-log = logging.getLogger("cocoa.serving")
 
 
 Place = tuple[str | Path, str | None]
@@ -44,6 +43,7 @@ def serve(models: Sequence[Place], settings: ServeSettings) -> None:
     """
     keys = ApiKeys.load(settings.key_file)
     check_reach(settings, keys)
+    show_log()
     run(DrainingServer(open_app(models, settings, keys)))
 
 
@@ -104,7 +104,7 @@ class DrainingServer(uvicorn.Server):
                 # The one parser that bounds what it keeps of an unfinished head; our own answer comes first.
                 http=protocol(settings.header_seconds),
                 h11_max_incomplete_event_size=4 * settings.limits.max_header_bytes,
-                limit_concurrency=settings.max_connections,
+                limit_concurrency=settings.max_connections + 1,  # Uvicorn refuses the one that reaches its number.
                 # Longer than clients and proxies keep an idle connection, so that no request meets one that is closing.
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_LAST_WRITES_SECONDS,

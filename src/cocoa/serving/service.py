@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -17,12 +17,17 @@ from cocoa.sample import Sample
 from cocoa.serving.engine import Engine
 from cocoa.serving.problems import RequestError, late
 from cocoa.serving.readiness import Readiness
+from cocoa.serving.room import Room
 from cocoa.serving.served import Served
 from cocoa.serving.settings import ServeSettings
 from cocoa.serving.sources import Sources
+from cocoa.serving.threads import Threads
+from cocoa.serving.turns import Turns
 from cocoa.serving.vectors import Embedded, first_of
 
 T = TypeVar("T")
+_SHOWN_AT_ONCE = 4
+"""Pictures of documents that are in memory at once to be drawn."""
 
 
 class Service:
@@ -34,11 +39,14 @@ class Service:
         self.first = models[0]
         self.metrics = self.first.engine.metrics
         self.sources = Sources(settings)
-        self.readiness = Readiness(models, settings.ready_seconds)
+        self.searches = Turns(settings.queue.max_searches, "searches")
+        self.showing = asyncio.Semaphore(_SHOWN_AT_ONCE)
+        self._looking = Threads(2, "cocoa-look")
+        self.readiness = Readiness(models, settings.ready_seconds, self._looking)
         self.is_draining = False
         self.has_ended = False
         self.num_under_way = 0
-        self.body_bytes = 0
+        self.room = Room(settings.queue.max_body_bytes)
 
     @property
     def engine(self) -> Engine:
@@ -60,6 +68,15 @@ class Service:
             raise RequestError("E_REQUEST_MODEL", f"{what} {known}", where="model", status=404)
         return self.models[name]
 
+    async def look(self, work: Callable[[], T]) -> T:
+        """Returns what `work` returns, which looks into an index or draws a document: in threads of its own."""
+        return await self._looking.run(work)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.sources.close()
+        self._looking.stop()
+
     @contextmanager
     def under_way(self) -> Iterator[None]:
         """Counts a request until it is answered."""
@@ -79,18 +96,38 @@ class Service:
         dimensions: int | None = None,
         cut: bool = False,
     ) -> list[Embedded]:
+        """Returns what `vectors` returns, if that is in time and the client does not go away first."""
+        return await self.in_time(request, self.vectors(samples, side, model=model, dimensions=dimensions, cut=cut))
+
+    async def in_time(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """Returns what `work` returns.
+
+        Raises `E_SERVER_DEADLINE` when the time of a request is over, `E_REQUEST_GONE` when the client goes away.
+        """
+        try:
+            async with asyncio.timeout(self.settings.deadline_seconds):
+                return await unless_gone(request, work)
+        except TimeoutError:
+            raise late() from None
+
+    async def vectors(
+        self,
+        samples: Sequence[Sample],
+        side: Side | None = None,
+        *,
+        model: str | None = None,
+        dimensions: int | None = None,
+        cut: bool = False,
+    ) -> list[Embedded]:
         """Returns the vectors of samples whose pictures are references; raises what the client did wrong."""
         deadline = time.monotonic() + self.settings.deadline_seconds
         served = self.served(model)
         served.check_dimensions(dimensions)
         self._check_limits(samples)
-        if any(sample.images for sample in samples):
-            try:
-                async with asyncio.timeout(self.settings.deadline_seconds):
-                    samples = await asyncio.gather(*(self.sources.resolve(sample) for sample in samples))
-            except TimeoutError:
-                raise late() from None
-        embedded = await unless_gone(request, served.engine.embed(samples, side, deadline=deadline, cut=cut))
+        with self.room.share() as take:
+            if any(sample.images for sample in samples):
+                samples = await self.sources.resolve(samples, take)
+            embedded = await served.engine.embed(samples, side, deadline=deadline, cut=cut)
         return embedded if dimensions is None else [first_of(item, dimensions) for item in embedded]
 
     def _check_limits(self, samples: Sequence[Sample]) -> None:

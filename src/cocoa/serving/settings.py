@@ -34,8 +34,10 @@ class RequestLimits(Options):
     """Pictures, of all items together."""
     max_image_bytes: int = Field(20_000_000, ge=1)
     """Bytes of one picture's file."""
-    max_image_pixels: int = Field(50_000_000, ge=1)
+    max_image_pixels: int = Field(50_000_000, ge=1, le=178_956_970)  # Pillow opens none that has more.
     """Pixels of one picture before resizing."""
+    max_request_bytes: int = Field(100_000_000, ge=1)
+    """Bytes of all files together that a request names by `file:` or URL."""
     max_request_pixels: int = Field(100_000_000, ge=1)
     """Pixels of all pictures together before resizing."""
     max_k: int = Field(1000, ge=1)
@@ -61,7 +63,9 @@ class QueueBounds(Options):
     max_pixels: int = Field(400_000_000, ge=1)
     """Pixels of pictures before resizing."""
     max_body_bytes: int = Field(512_000_000, ge=1)
-    """Bytes of bodies."""
+    """Bytes of bodies, and of files that they name."""
+    max_searches: int = Field(256, ge=1)
+    """Searches, documents' pictures and explanations."""
     max_batch_tokens: int = Field(16_384, ge=1)
     """Tokens of one forward pass, padding included."""
     max_batch_items: int = Field(256, ge=1)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from urllib.parse import unquote
@@ -14,6 +15,7 @@ from cocoa.sample import Sample
 from cocoa.serving.archived import Archived
 from cocoa.serving.fetching import Fetcher, FetchSettings
 from cocoa.serving.problems import RequestError
+from cocoa.serving.room import Take
 from cocoa.serving.roots import Roots
 from cocoa.serving.settings import ServeSettings
 
@@ -30,6 +32,7 @@ class Sources:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.most = settings.limits.max_image_bytes
+        self.most_together = settings.limits.max_request_bytes
         self.roots = Roots(settings.roots)
         fetch = FetchSettings(hosts=settings.fetch_hosts, allow_http=True, limits=settings.limits.images)
         self.fetcher = Fetcher(fetch) if settings.fetch_hosts else None
@@ -38,14 +41,42 @@ class Sources:
         # Of their own: to find a member of a large archive for the first time takes long.
         self._showing = ThreadPoolExecutor(2, thread_name_prefix="cocoa-show")
         self._archived = Archived(self.roots)
+        # Whoever waits for a turn holds no picture yet; whoever has one has it counted before the next begins.
+        self._turns = {self._reading: asyncio.Semaphore(2), self._fetching: asyncio.Semaphore(_AT_ONCE)}
 
-    async def resolve(self, sample: Sample) -> Sample:
-        """Returns the sample with the bytes of its pictures.
+    async def resolve(self, samples: Sequence[Sample], take: Take) -> list[Sample]:
+        """Returns the samples of a request with the bytes of their pictures.
 
-        Raises `E_REQUEST_IMAGE`, `E_LIMIT_IMAGE`, or `ImageError` for a file or URL.
+        `take` is told of the bytes of each file that came from elsewhere than the request. Raises what it raises,
+        `E_REQUEST_IMAGE`, `E_LIMIT_IMAGE`, `E_LIMIT_BYTES`, or `ImageError` for a file or URL.
         """
-        images = await asyncio.gather(*(self._resolved(image, sample.where) for image in map(str, sample.images)))
-        return replace(sample, images=tuple(images))
+        named = 0
+
+        def count(num_bytes: int, where: str) -> None:
+            nonlocal named
+            named += num_bytes
+            if named > self.most_together:
+                raise RequestError(
+                    "E_LIMIT_BYTES",
+                    f"the files have more than {self.most_together} bytes (max_request_bytes)",
+                    where=where,
+                    status=413,
+                )
+            take(num_bytes)
+
+        try:
+            # With the first that fails the others are left alone.
+            async with asyncio.TaskGroup() as group:
+                found = [
+                    [group.create_task(self._resolved(str(image), sample.where, count)) for image in sample.images]
+                    for sample in samples
+                ]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [
+            replace(sample, images=tuple(one.result() for one in images))
+            for sample, images in zip(samples, found, strict=True)
+        ]
 
     async def document(self, place: str) -> bytes:
         """Returns the bytes of the picture that a document names: a file inside the roots, or `archive!member` there.
@@ -59,16 +90,20 @@ class Sources:
         for pool in (self._reading, self._fetching, self._showing):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _resolved(self, reference: str, where: str) -> bytes:
-        if len(reference) <= _SMALL and reference[:5].lower() == "data:":
+    async def _resolved(self, reference: str, where: str, count: Callable[[int, str], None]) -> bytes:
+        scheme = _scheme(reference)
+        if len(reference) <= _SMALL and scheme == "data":
             return self._bytes(reference, where)
-        pool = self._fetching if reference[:4].lower() == "http" else self._reading
-        return await asyncio.get_running_loop().run_in_executor(pool, self._bytes, reference, where)
+        pool = self._fetching if scheme in ("http", "https") else self._reading
+        async with self._turns[pool]:
+            data = await asyncio.get_running_loop().run_in_executor(pool, self._bytes, reference, where)
+            if scheme not in ("", "data"):
+                count(len(data), where)
+        return data
 
     def _bytes(self, reference: str, where: str) -> bytes:
-        scheme = _SCHEME.match(reference)
-        match scheme and scheme[1].lower():
-            case None:
+        match _scheme(reference):
+            case "":
                 return self._decoded(reference, where)
             case "data":
                 head, comma, content = reference.partition(",")
@@ -95,3 +130,8 @@ class Sources:
         raise RequestError(
             "E_LIMIT_IMAGE", f"a picture has more than {self.most} bytes (max_image_bytes)", where=where, status=413
         )
+
+
+def _scheme(reference: str) -> str:
+    found = _SCHEME.match(reference)
+    return found[1].lower() if found else ""

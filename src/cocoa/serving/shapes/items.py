@@ -21,9 +21,10 @@ class Part(Options):
 
     type: Literal["text", "image_url", "image_base64", "image"]
     text: str | None = None
-    image_url: str | None = Field(None, description="A URL, or an object with a `url`.")
-    image_base64: str | None = None
-    image: str | None = None
+    # Empty, a picture would be none, and the text would stand alone without a word about it.
+    image_url: str | None = Field(None, min_length=1, description="A URL, or an object with a `url`.")
+    image_base64: str | None = Field(None, min_length=1)
+    image: str | None = Field(None, min_length=1)
 
     @field_validator("image_url", mode="before")
     @classmethod
