@@ -15,6 +15,7 @@ from cocoa.planning.ledger import FUSED, LiveBytes
 from cocoa.planning.passes import step_of
 from cocoa.recipe import MachineOptions
 from cocoa.sample import Pair
+from cocoa.training import contrast
 from cocoa.training.batches import encode_pair
 from cocoa.training.step import backward_step
 
@@ -49,6 +50,32 @@ def test_a_step_does_and_holds_what_was_planned(
     assert costs.flops(planned, machine) == pytest.approx(counter.get_total_flops(), rel=0.03)
     if attention == "split":  # square masks are not planned for
         assert costs.beyond(planned, machine) - costs.gradients == pytest.approx(memory.peak, rel=0.25)
+
+
+def test_what_a_frozen_tower_saw_is_held_by_gradient_caching_and_planned(
+    sample: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe("contrastive", "freeze_vision: true")
+    machine = MachineOptions(chunk_tokens=128)
+    setup = ready(calm_backbone(), recipe)
+    backbone = setup.trainee.model.backbone
+    pairs = [Pair(sample("an owl", (84, 84)), sample("red"))] * 128
+    given = encoded(backbone, pairs)
+    step = step_of(setup.trainee.model, recipe.stages[0], [encode_pair(backbone, pair) for pair in pairs], machine)
+    few = step_of(setup.trainee.model, recipe.stages[0], [encode_pair(backbone, pair) for pair in pairs[:64]], machine)
+    costs = Costs(backbone, recipe, recipe.stages[0])
+    held = 128 * 9 * backbone.hidden_size * torch.float32.itemsize
+    assert costs.beyond(step, machine) - costs.beyond(few, machine) == held / 2
+    peaks = []
+    pool = contrast._pool
+    backward_step(setup.trainee, given, ALONE, machine, 0)
+    for keep in (True, False):
+        monkeypatch.setattr(contrast, "_pool", lambda *given, keep_seen=False, keep=keep: pool(*given, keep_seen=keep))
+        with LiveBytes() as memory:
+            backward_step(setup.trainee, given, ALONE, machine, 0)
+        peaks.append(memory.peak)
+    # Without it the tower is run once more, whose own bytes are a part of that peak.
+    assert 0.5 * held < peaks[0] - peaks[1] <= held
 
 
 @pytest.mark.parametrize("name", ["warm-up", "bridge", "contrastive"])

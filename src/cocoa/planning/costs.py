@@ -245,7 +245,17 @@ class Costs:
             groups.append([*decoders, *step.single])
         else:
             groups += [[part] for part in (*decoders, *_largest(step.single))]
-        return max(self._peak(group, accumulates and len(group) == 1) for group in groups)
+        kept = 0 if step.fits(machine) else self._kept_pictures(step.single)
+        return kept + max(self._peak(group, accumulates and len(group) == 1) for group in groups)
+
+    def _kept_pictures(self, passes: list[Pass]) -> int:
+        """The bytes of what a frozen tower saw, which gradient caching keeps from the first pass for the second."""
+        if self.trainee.trains_vision or not passes:
+            return 0
+        tokens = sum(part.patches for part in passes) // self._backbone.grid.patches_per_token
+        layers = 1 + len(getattr(self._backbone.stock.config.vision_config, "deepstack_visual_indexes", ()))
+        size = torch.bfloat16.itemsize if self.trainee.mixed else torch.float32.itemsize
+        return tokens * layers * self._backbone.hidden_size * size
 
     def _peak(self, group: list[Pass], accumulates: bool) -> int:
         key = (accumulates, *((part.kind, len(part.lines), part.length, part.patches) for part in group))
