@@ -93,7 +93,8 @@ def kept_whole(tensors: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str
         if keep:
             kept[name] = whole(tensor)
         elif isinstance(tensor, DTensor):
-            tensor.detach().full_tensor()
+            with torch.no_grad():
+                tensor.full_tensor()
     return kept
 
 
