@@ -126,9 +126,13 @@ def remove_folder(folder: Path) -> None:
     failpoint("folder-removed")
 
 
-def sweep(folder: Path) -> None:
-    """Removes what killed writers left in a folder; nobody else may be writing there."""
-    for path in folder.glob(f".*{_DRAFT}"):
+def sweep(folder: Path, names: Collection[str] | None = None) -> None:
+    """Removes what killed writers left in a folder, of files of these names (`*.npz`) or all; nobody may write them.
+
+    Without names the folder must be one's own: drafts of other people's things look no different.
+    """
+    drafts = [f".*{_DRAFT}"] if names is None else [f".{name}.*{_DRAFT}" for name in names]
+    for path in (found for draft in drafts for found in folder.glob(draft)):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -426,6 +426,13 @@ def test_another_model_or_other_pictures_are_another_job(model, tiny, scenes, tm
         mine(model, train, tmp_path / "out")
 
 
+def test_drafts_of_others_in_a_folder_of_vectors_are_left_alone(model, scenes, tmp_path):
+    (tmp_path / "runs" / ".index.a1b2.draft").mkdir(parents=True)
+    (tmp_path / "runs" / ".0123.npz.a1b2.draft").write_text("half")
+    mine(model, scenes(tmp_path / "set", 4), tmp_path / "out", vectors=tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").glob(".*")] == [".index.a1b2.draft"]
+
+
 def test_jobs_with_other_windows_may_share_vectors(model, tiny, scenes, tmp_path, calls):
     train, vectors = scenes(tmp_path / "set", 8), tmp_path / "vectors"
     for number in range(1, 4):
