@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cocoa.errors import DataError
+from cocoa.errors import DataError, UsageError
 from cocoa.failpoints import failpoint
 
 MANIFEST = "files.json"
@@ -52,8 +52,11 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     On an error nothing is left behind and what stood at `folder` before stays. A folder is replaced in one step where
     the system can exchange two names (Linux); elsewhere it is missing for a moment, and a writer killed in that moment
     leaves it as `.NAME.old-PID`. Without `manifest` it has none: for a folder that goes on changing and keeps a record
-    of its own.
+    of its own. Where `folder` is a link, what it leads to is replaced and the link stays.
+
+    Raises `E_USAGE_OUT`, before there is anything to fill, for a place that no new folder can take.
     """
+    folder = _place_of(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=_DRAFT))
     try:
@@ -76,6 +79,22 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _place_of(folder: Path) -> Path:
+    """Returns where a folder really is. Raises `E_USAGE_OUT` if nothing can change names with what is there."""
+    place = folder.resolve()
+    if not place.exists():
+        return place
+    if not place.is_dir():
+        what = "it is a file, not a folder"
+    elif os.path.ismount(place):
+        what = "a disk is mounted there, which cannot be replaced: give a folder in it"
+    elif Path.cwd().is_relative_to(place):
+        what = "the folder that one is in cannot be replaced: give another, or run this from elsewhere"
+    else:
+        return place
+    raise UsageError("E_USAGE_OUT", what, where=str(folder))
 
 
 def _put_in_place(draft: Path, folder: Path) -> Path | None:
