@@ -29,6 +29,9 @@ from cocoa.failpoints import INDEX_FAILPOINTS
 from forking import Processes
 
 LAST = 10
+CHANGING = [place for place in INDEX_FAILPOINTS if not place.startswith("folder-")]
+BUILDING = ["file-written", "file-synced", "index-synced", *sorted({*INDEX_FAILPOINTS} - {*CHANGING})]
+"""The places that changes, and that a build, come to."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def check_kept(folder: Path, log: Path, first: int) -> int:
     return told + 1
 
 
-@pytest.mark.parametrize("place", [*(place for place in INDEX_FAILPOINTS if "index" in place), "file-renamed"])
+@pytest.mark.parametrize("place", CHANGING)
 def test_killed_before_or_after_any_write_nothing_told_is_lost(processes, empty, tmp_path, place):
     folder, log = tmp_path / "index", tmp_path / "log"
     shutil.copytree(empty, folder)
@@ -87,7 +90,7 @@ def test_killed_before_or_after_any_write_nothing_told_is_lost(processes, empty,
     assert not [path for path in folder.rglob("*") if path.name.endswith(".draft")]
 
 
-@pytest.mark.parametrize("place", ["index-synced", "folder-filled", "folder-ready", "folder-renamed"])
+@pytest.mark.parametrize("place", BUILDING)
 def test_a_build_that_is_killed_leaves_a_whole_index_or_none(processes, written, tmp_path, place):
     job = {"work": "build", "source": written / "embeddings", "uri": tmp_path / "index"}
     processes.start(**job, env={"COCOA_FAILPOINT": f"{place}:1"})
@@ -99,7 +102,7 @@ def test_a_build_that_is_killed_leaves_a_whole_index_or_none(processes, written,
     assert Index.open(tmp_path / "index").verify(Embeddings.open(written / "embeddings")).ok
 
 
-@pytest.mark.parametrize("place", ["index-synced", "folder-filled", "folder-ready", "folder-renamed"])
+@pytest.mark.parametrize("place", BUILDING)
 def test_a_rebuild_that_is_killed_leaves_the_old_index_or_the_new(processes, written, tmp_path, place):
     made = Embeddings.open(written / "embeddings")
     Index.build(made, tmp_path / "index").delete(["r1"])
