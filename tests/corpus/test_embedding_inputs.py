@@ -23,6 +23,9 @@ from cocoa.corpus.sources.source import LONGEST_ROW
 from cocoa.corpus.tally import RowTally
 from cocoa.embedder import Embedder
 from cocoa.errors import CocoaError
+from cocoa.model import EmbeddingModel
+from cocoa.pooling import Pooling
+from cocoa.sample import Sample
 from making import make_picture
 
 
@@ -264,6 +267,18 @@ def test_a_row_of_too_much_text_is_a_bad_one(embedder, tmp_path):
     embeddings = embed_corpus(embedder, write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "out")
     assert ids(embeddings) == ["1"]
     assert bad(tmp_path / "out") == {("2", "E_DATA_TOO_LONG"), ("3", "E_DATA_TOO_LONG")}
+
+
+def test_a_picture_that_leaves_no_room_for_all_bridge_tokens_is_a_bad_row(tiny, tmp_path):
+    picture = tmp_path / "0.png"
+    make_picture(200, 200).save(picture)
+    backbone = tiny()
+    size = len(backbone.encode(Sample("", (picture,))))
+    EmbeddingModel(backbone, max_tokens=size + 1, pooling=Pooling(tokens=2)).save(tmp_path / "model")
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"image": "0.png"}, {"text": "an owl"}])
+    embeddings = embed_corpus(Embedder.load(tmp_path / "model"), rows, tmp_path / "out")
+    assert ids(embeddings) == ["2"]
+    assert bad(tmp_path / "out") == {("1", "E_DATA_TOO_LONG")}
 
 
 def test_bad_rows_among_good_ones_change_no_bit_of_them(embedder, tmp_path):

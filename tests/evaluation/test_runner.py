@@ -16,6 +16,7 @@ from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.errors import CocoaError, ImageError, ModelError, UsageError
 from cocoa.evaluation.runner import evaluate
 from cocoa.model import EmbeddingModel
+from cocoa.pooling import Pooling
 from cocoa.sample import Question, Sample, Task
 
 NAMES = ["scene_t2i_seen", "scene_grounding_seen", "scene_vqa_unseen"]
@@ -230,6 +231,15 @@ def test_a_picture_with_more_tokens_than_fit_fails_with_its_row(tiny, picture):
     with pytest.raises(CocoaError, match="E_DATA_TOO_LONG") as caught:
         evaluate(model, [task], name="tiny")
     assert caught.value.where == "table.parquet:3"
+
+
+def test_pictures_that_leave_no_room_for_all_bridge_tokens_are_named_all_at_once(tiny, picture):
+    backbone, places = tiny(), ("table.parquet:3", "table.parquet:4")
+    first, second = (Sample("", (picture(80, 80, seed),), where) for seed, where in enumerate(places))
+    model = EmbeddingModel(backbone, max_tokens=len(backbone.encode(first)) + 1, pooling=Pooling(tokens=2))
+    with pytest.raises(CocoaError, match="E_DATA_TOO_LONG") as caught:
+        evaluate(model, [ask((Sample("q"), first, second))], name="tiny")
+    assert all(place in str(caught.value) for place in places)
 
 
 def test_a_sample_with_nothing_in_it_is_refused(model):
