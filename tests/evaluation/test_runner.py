@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
 from dataclasses import replace
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from bombs import many_strips
 from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.errors import CocoaError, ImageError, ModelError, UsageError
 from cocoa.evaluation.runner import evaluate
+from cocoa.images import DEFAULT_LIMITS, ArchivedImage
 from cocoa.model import EmbeddingModel
 from cocoa.pooling import Pooling
 from cocoa.sample import Question, Sample, Task
@@ -214,6 +217,24 @@ def test_pictures_that_cannot_be_read_are_named_all_at_once_before_anything_is_e
         assert f"table.parquet:{row}" in str(caught.value)
         assert name in str(caught.value)
     assert not embedded
+
+
+@pytest.mark.parametrize("kind", ["member", "strips"])
+def test_a_picture_that_would_fill_the_memory_is_refused_unread(model, tmp_path, monkeypatch, kind):
+    if kind == "member":
+        with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("0.png", bytes(DEFAULT_LIMITS.max_bytes + 1))
+        source = ArchivedImage(tmp_path / "images.zip", "0.png")
+    else:
+        source = tmp_path / "0.tif"
+        source.write_bytes(many_strips(30_000))
+    touched = []
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *given, **more: touched.append("read"))
+    monkeypatch.setattr(Image, "open", lambda *given, **more: touched.append("opened"))
+    task = ask((Sample("q"), Sample("", (source,), "table.parquet:3"), Sample("other")))
+    with pytest.raises(ImageError, match=r"image '.*0\..*\[E_IMAGE_TOO_LARGE\]") as caught:
+        evaluate(model, [task], name="tiny")
+    assert (caught.value.where, touched) == ("table.parquet:3", [])
 
 
 def test_a_picture_that_is_cut_short_fails_with_its_file_and_row(model, picture, tmp_path):
