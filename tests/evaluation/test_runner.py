@@ -343,6 +343,30 @@ def test_results_hold_every_figure_of_a_task(model, tasks):
     assert set(content["summary"]) == {"retrieval", "grounding", "vqa", "overall"}
 
 
+def test_the_receipt_tells_whether_two_results_are_of_the_same_questions(model, tiny, picture, tmp_path):
+    def asked(*questions, model=model):
+        return evaluate(model, [ask(*questions)], name="tiny").receipt["tasks"]["made"]
+
+    picture(60, 60, 1).save(tmp_path / "a.png")
+    query, seen, owl, dog = Sample("q"), Sample("", (tmp_path / "a.png",)), Sample("owl"), Sample("dog")
+    questions = ((query, seen, owl), (dog, owl, seen, dog, query))
+    first = asked(*questions)
+    assert first["candidates"] == {"min": 2, "median": 3.0, "max": 4}
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    copied = Sample("", (tmp_path / "b.png",), "elsewhere:1")
+    other = EmbeddingModel(tiny(), max_tokens=200, layout="causal")
+    assert asked((query, copied, owl), (dog, owl, copied, dog, query), model=other) == first
+    picture(60, 60, 2).save(tmp_path / "b.png")
+    for changed in (
+        ((query, copied, owl), questions[1]),
+        ((query, owl, seen), questions[1]),
+        ((query, seen, owl, dog), (owl, seen, dog, query)),
+        questions[::-1],
+        questions[:1],
+    ):
+        assert asked(*changed)["sha256"] != first["sha256"]
+
+
 def test_some_tasks_of_mmeb_are_no_complete_set(model, tasks):
     named = [
         replace(task, name=name, split="ood") for task, name in zip(tasks, ("EDIS", "RefCOCO", "GQA"), strict=True)
