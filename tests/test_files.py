@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cocoa import files
-from cocoa.errors import DataError
+from cocoa.errors import DataError, UsageError
 from cocoa.files import check_folder, sha256, write_file, write_folder
 
 
@@ -80,6 +80,35 @@ def test_a_folder_is_replaced_whole(written: Path, monkeypatch: pytest.MonkeyPat
         (draft / "card").write_text("new")
     assert tree(written.parent) == {"model/card": b"new"}
     assert [path.name for path in written.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("leads_to", ["model", "nothing"])
+def test_what_a_link_leads_to_is_replaced_and_the_link_stays(written: Path, tmp_path: Path, leads_to: str) -> None:
+    link = tmp_path / "elsewhere" / "link"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / leads_to)
+    with write_folder(link, manifest=False) as draft:
+        (draft / "card").write_text("new")
+    assert link.is_symlink()
+    assert tree(tmp_path / leads_to) == {"card": b"new"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "elsewhere", leads_to}
+    assert list(link.parent.iterdir()) == [link]
+
+
+@pytest.mark.parametrize("what", ["here", "above", "file", "mount"])
+def test_what_cannot_be_replaced_is_refused_before_any_work(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.chdir(written / "deep")
+    if what == "mount":
+        monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "mount")
+        (tmp_path / "mount").mkdir()
+    place = {"here": Path(), "above": written, "file": written / "card", "mount": tmp_path / "mount"}[what]
+    before, worked = tree(tmp_path), False
+    with pytest.raises(UsageError) as caught, write_folder(place):
+        worked = True
+    assert (caught.value.code, worked) == ("E_USAGE_OUT", False)
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two names")

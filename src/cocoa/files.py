@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cocoa.errors import DataError
+from cocoa.errors import DataError, UsageError
 from cocoa.failpoints import failpoint
 
 MANIFEST = "files.json"
@@ -52,8 +52,11 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     On an error nothing is left behind and what stood at `folder` before stays. A folder is replaced in one step where
     the system can exchange two names (Linux); elsewhere it is missing for a moment, and a writer killed in that moment
     leaves it as `.NAME.old-PID`. Without `manifest` it has none: for a folder that goes on changing and keeps a record
-    of its own.
+    of its own. Where `folder` is a link, what it leads to is replaced and the link stays.
+
+    Raises `E_USAGE_OUT`, before there is anything to fill, for a place that no new folder can take.
     """
+    folder = _place_of(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=_DRAFT))
     try:
@@ -76,6 +79,22 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _place_of(folder: Path) -> Path:
+    """Returns where a folder really is. Raises `E_USAGE_OUT` if nothing can change names with what is there."""
+    place = folder.resolve()
+    if not place.exists():
+        return place
+    if not place.is_dir():
+        what = "it is a file, not a folder"
+    elif os.path.ismount(place):
+        what = "a disk is mounted there, which cannot be replaced: give a folder in it"
+    elif Path.cwd().is_relative_to(place):
+        what = "the folder that one is in cannot be replaced: give another, or run this from elsewhere"
+    else:
+        return place
+    raise UsageError("E_USAGE_OUT", what, where=str(folder))
 
 
 def _put_in_place(draft: Path, folder: Path) -> Path | None:
@@ -126,9 +145,13 @@ def remove_folder(folder: Path) -> None:
     failpoint("folder-removed")
 
 
-def sweep(folder: Path) -> None:
-    """Removes what killed writers left in a folder; nobody else may be writing there."""
-    for path in folder.glob(f".*{_DRAFT}"):
+def sweep(folder: Path, names: Collection[str] | None = None) -> None:
+    """Removes what killed writers left in a folder, of files of these names (`*.npz`) or all; nobody may write them.
+
+    Without names the folder must be one's own: drafts of other people's things look no different.
+    """
+    drafts = [f".*{_DRAFT}"] if names is None else [f".{name}.*{_DRAFT}" for name in names]
+    for path in (found for draft in drafts for found in folder.glob(draft)):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

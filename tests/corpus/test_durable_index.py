@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 from indexing import COLUMNS, embeddings, identity, rows, unit
 from writing import KEYS, ZYGOTE, state_after, state_of
 
-from cocoa import CocoaError
+from cocoa import CocoaError, files
 from cocoa.corpus.embeddings import Embeddings
 from cocoa.corpus.index import Index
 from cocoa.corpus.stores import commits
@@ -27,6 +29,9 @@ from cocoa.failpoints import INDEX_FAILPOINTS
 from forking import Processes
 
 LAST = 10
+CHANGING = [place for place in INDEX_FAILPOINTS if not place.startswith("folder-")]
+BUILDING = ["file-written", "file-synced", "index-synced", *sorted({*INDEX_FAILPOINTS} - {*CHANGING})]
+"""The places that changes, and that a build, come to."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,7 @@ def check_kept(folder: Path, log: Path, first: int) -> int:
     return told + 1
 
 
-@pytest.mark.parametrize("place", [*(place for place in INDEX_FAILPOINTS if "index" in place), "file-renamed"])
+@pytest.mark.parametrize("place", CHANGING)
 def test_killed_before_or_after_any_write_nothing_told_is_lost(processes, empty, tmp_path, place):
     folder, log = tmp_path / "index", tmp_path / "log"
     shutil.copytree(empty, folder)
@@ -85,7 +90,7 @@ def test_killed_before_or_after_any_write_nothing_told_is_lost(processes, empty,
     assert not [path for path in folder.rglob("*") if path.name.endswith(".draft")]
 
 
-@pytest.mark.parametrize("place", ["index-synced", "folder-filled", "folder-ready", "folder-renamed"])
+@pytest.mark.parametrize("place", BUILDING)
 def test_a_build_that_is_killed_leaves_a_whole_index_or_none(processes, written, tmp_path, place):
     job = {"work": "build", "source": written / "embeddings", "uri": tmp_path / "index"}
     processes.start(**job, env={"COCOA_FAILPOINT": f"{place}:1"})
@@ -97,7 +102,7 @@ def test_a_build_that_is_killed_leaves_a_whole_index_or_none(processes, written,
     assert Index.open(tmp_path / "index").verify(Embeddings.open(written / "embeddings")).ok
 
 
-@pytest.mark.parametrize("place", ["index-synced", "folder-filled", "folder-ready", "folder-renamed"])
+@pytest.mark.parametrize("place", BUILDING)
 def test_a_rebuild_that_is_killed_leaves_the_old_index_or_the_new(processes, written, tmp_path, place):
     made = Embeddings.open(written / "embeddings")
     Index.build(made, tmp_path / "index").delete(["r1"])
@@ -370,6 +375,76 @@ def test_two_writers_at_once_never_double_an_id(empty, tmp_path):
 @pytest.mark.slow
 def test_eight_writers_at_once_never_double_an_id(empty, tmp_path):
     write_from_many(empty, tmp_path / "index", 8, 500)
+
+
+@pytest.fixture
+def replacing(folder, written, monkeypatch):
+    """A thread that replaces the index, waiting right before the old one and the new change names."""
+    real, ready, go = files._exchange, threading.Event(), threading.Event()
+
+    def exchange(one, other):
+        ready.set()
+        assert go.wait(60)
+        return real(one, other)
+
+    monkeypatch.setattr(files, "_exchange", exchange)
+    made = Embeddings.open(written / "embeddings")
+    thread = threading.Thread(target=Index.build, args=(made, folder), kwargs={"replace": True})
+    thread.start()
+    assert ready.wait(60)
+    yield go
+    go.set()
+    thread.join()
+
+
+def test_what_is_added_while_the_index_is_replaced_is_in_the_new_one(folder, replacing):
+    index = Index.open(folder)
+    writer = threading.Thread(target=index.add, args=(rows(["late"], 6),))
+    writer.start()
+    writer.join(0.5)
+    assert writer.is_alive(), "it waits, or it would write to an index that goes"
+    replacing.set()
+    writer.join()
+    assert (
+        set(state_of(index)) == set(state_of(Index.open(folder))) == {f"r{number}" for number in range(40)} | {"late"}
+    )
+    assert index.verify().ok
+
+
+def test_who_has_waited_for_the_lock_holds_that_of_the_index_that_is_there_now(folder, tmp_path):
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait_and_hold():
+        with Commits(folder).writing():
+            entered.set()
+            assert leave.wait(60)
+
+    waiter = threading.Thread(target=wait_and_hold)
+    with Commits(folder).writing():
+        waiter.start()
+        assert not entered.wait(0.3)
+        folder.rename(tmp_path / "old")
+        shutil.copytree(tmp_path / "old", folder)
+    assert entered.wait(60)
+    with (folder / ".writer").open("ab") as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    leave.set()
+    waiter.join()
+
+
+def test_an_open_index_goes_on_in_the_one_that_takes_its_place_or_says_that_it_is_of_another_model(
+    folder, written, tmp_path
+):
+    index, query = Index.open(folder), unit(1, 3)
+    assert len(index) == 41
+    Index.build(Embeddings.open(written / "embeddings"), folder, replace=True)
+    assert len(index) == len(index.search_vectors(query, 100)[0]) == 40
+    index.add(rows(["late"], 6))
+    Index.build(embeddings(tmp_path / "other", rows(["r1"], prompts="other")), folder, replace=True)
+    for act in (lambda: index.search_vectors(query), lambda: index.upsert(rows(["r1"], 1))):
+        with pytest.raises(CocoaError, match="prompts differs") as caught:
+            act()
+        assert caught.value.code == "E_INDEX_REPLACED"
 
 
 def test_a_reader_goes_on_while_tables_are_compacted_away_under_it(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
 import sys
 from pathlib import Path
@@ -23,6 +24,9 @@ from cocoa.corpus.sources.source import LONGEST_ROW
 from cocoa.corpus.tally import RowTally
 from cocoa.embedder import Embedder
 from cocoa.errors import CocoaError
+from cocoa.model import EmbeddingModel
+from cocoa.pooling import Pooling
+from cocoa.sample import Sample
 from making import make_picture
 
 
@@ -189,6 +193,41 @@ def test_what_is_no_input_is_refused(embedder, tmp_path, monkeypatch, name, code
     assert refused(embedder, name, tmp_path / "out").code == code
 
 
+@pytest.mark.parametrize("kind", ["pictures", "tar", "jsonl", "table in a folder"])
+def test_an_input_whose_own_path_is_not_utf8_is_refused_at_once(embedder, tmp_path, kind):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "0.png").write_bytes(encoded(0))
+    write_tar(folder / "rows.tar", [("0.png", encoded(0))])
+    write_jsonl(folder / "rows.jsonl", [{"image": "0.png"}])
+    source = {"tar": folder / "rows.tar", "jsonl": folder / "rows.jsonl"}.get(kind, folder)
+    if kind == "pictures":
+        (folder / "rows.tar").unlink()
+        (folder / "rows.jsonl").unlink()
+    if kind == "table in a folder":
+        source = tmp_path / "tables"
+        write_jsonl(source / os.fsdecode(b"caf\xe9.jsonl"), texts(1))
+    error = refused(embedder, source, tmp_path / "out")
+    assert error.code == "E_DATA_PATH"
+    assert str(error).encode().count(b"caf\\udce9") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_whose_path_is_not_utf8_is_a_bad_row(embedder, tmp_path):
+    pictures = tmp_path / os.fsdecode(b"caf\xe9")
+    pictures.mkdir()
+    (pictures / "0.png").write_bytes(encoded(0))
+    rows = write_jsonl(tmp_path / "in" / "rows.jsonl", [{"image": "0.png"}, {"text": "an owl"}])
+    (tmp_path / "in" / "images").symlink_to(pictures)
+    paths = pa.array([b"caf\xe9.png", b"1.png"]).view(pa.string())
+    structs = pa.StructArray.from_arrays([pa.array([encoded(0), encoded(1)]), paths], ["bytes", "path"])
+    pq.write_table(pa.table({"image": structs}), tmp_path / "rows.parquet")
+    for source in (rows, tmp_path / "rows.parquet"):
+        out = tmp_path / f"out-{source.name}"
+        assert ids(embed_corpus(embedder, source, out)) == ["2"]
+        assert bad(out) == {("1", "E_DATA_TEXT")}
+
+
 @pytest.mark.parametrize("case", of_kind("table"), ids=str)
 def test_an_odd_table_is_a_bad_row_or_an_error_that_names_the_file(embedder, tmp_path, case):
     path = case.make(tmp_path)
@@ -264,6 +303,18 @@ def test_a_row_of_too_much_text_is_a_bad_one(embedder, tmp_path):
     embeddings = embed_corpus(embedder, write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "out")
     assert ids(embeddings) == ["1"]
     assert bad(tmp_path / "out") == {("2", "E_DATA_TOO_LONG"), ("3", "E_DATA_TOO_LONG")}
+
+
+def test_a_picture_that_leaves_no_room_for_all_bridge_tokens_is_a_bad_row(tiny, tmp_path):
+    picture = tmp_path / "0.png"
+    make_picture(200, 200).save(picture)
+    backbone = tiny()
+    size = len(backbone.encode(Sample("", (picture,))))
+    EmbeddingModel(backbone, max_tokens=size + 1, pooling=Pooling(tokens=2)).save(tmp_path / "model")
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"image": "0.png"}, {"text": "an owl"}])
+    embeddings = embed_corpus(Embedder.load(tmp_path / "model"), rows, tmp_path / "out")
+    assert ids(embeddings) == ["2"]
+    assert bad(tmp_path / "out") == {("1", "E_DATA_TOO_LONG")}
 
 
 def test_bad_rows_among_good_ones_change_no_bit_of_them(embedder, tmp_path):

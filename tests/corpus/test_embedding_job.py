@@ -85,6 +85,21 @@ def test_another_model_other_settings_and_another_input_are_refused_by_name(embe
     assert code_of(embedder, rows, tmp_path / "thesis")[0] == "E_USAGE_OUT"
 
 
+def test_drafts_of_others_are_left_alone_and_those_of_the_job_removed(embedder, rows, tmp_path):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for folder in (runs, out):
+        (folder / ".index.a1b2.draft").mkdir(parents=True)
+        (folder / ".report.html.a1b2.draft").write_text("half")
+    (runs / "mine").mkdir()
+    assert code_of(embedder, rows, runs)[0] == "E_USAGE_OUT"
+    for name in ("plan.json", "listing.jsonl", "embeddings.json"):
+        (out / f".{name}.a1b2.draft").write_text("half")
+    embed_corpus(embedder, rows, out, shard_rows=10)
+    for folder in (runs, out):
+        kept = {path.name for path in folder.iterdir() if path.suffix == ".draft"}
+        assert kept == {".index.a1b2.draft", ".report.html.a1b2.draft"}
+
+
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_an_input_that_changes_is_noticed(embedder, rows, tmp_path, when):
     out = tmp_path / "out"

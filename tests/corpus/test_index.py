@@ -13,6 +13,7 @@ from cocoa import CocoaError
 from cocoa.corpus.embeddings import vectors_of
 from cocoa.corpus.examples import combined
 from cocoa.corpus.index import Index, Rows
+from cocoa.corpus.stores.rows import table_vectors
 
 NAMES = [f"r{number}" for number in range(120)]
 
@@ -48,6 +49,33 @@ def plain_loop(made, query, k, keep=lambda name: True):
     for batch in made.batches():
         pairs += zip(batch.column("id").to_pylist(), vectors_of(batch).astype(np.float64) @ query, strict=True)
     return sorted((pair for pair in pairs if keep(pair[0])), key=lambda pair: -pair[1])[:k]
+
+
+class Pieces:
+    """A table that stays in pieces, as one with more than 2 GiB of texts does, whoever combines it."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def __getattr__(self, name):
+        return getattr(self._table, name)
+
+    def combine_chunks(self):
+        return self
+
+
+def test_the_vectors_of_a_table_in_pieces_are_those_of_all_rows(made):
+    whole = made.table()
+    pieces = pa.concat_tables([whole.slice(0, 50), whole.slice(50, 0), whole.slice(50)])
+    assert pieces["text"].num_chunks > 1
+    np.testing.assert_array_equal(table_vectors(Pieces(pieces)), made.vectors())
+    assert table_vectors(whole.slice(0, 0)).shape == (0, D)
+
+
+def test_a_folder_is_held_with_room_for_more_texts_than_a_plain_column_takes(exact):
+    # Arrow takes no row out of plain strings of 2 GiB together, and no test can be that large.
+    held = exact._store._rows.schema
+    assert {str(held.field(name).type) for name in ("id", "text", "image", "column_0")} == {"large_string"}
 
 
 def test_search_is_the_plain_loop_over_all_rows(index, made):

@@ -13,6 +13,7 @@ from cocoa import CocoaError
 from cocoa.corpus.filters import matches, parse_filter
 from cocoa.corpus.index import Index
 from cocoa.corpus.stores.expressions import to_milvus, to_sql
+from cocoa.corpus.stores.rows import Card
 from cocoa.corpus.where import read_where
 
 NAMES = [f"r{number}" for number in range(60)]
@@ -154,6 +155,19 @@ def test_sql_and_milvus_say_names_of_ours_and_escaped_values_only():
         '((column_0_missing == false && column_0 == "x\'y\\"\\\\\\u00e9\\U0001f600")'
         " && (not (column_1_missing == false && column_1 < -2)))"
     )
+
+
+def test_milvus_asks_for_missing_values_also_of_a_column_that_is_named_as_its_field():
+    fields = Card({}, "", {"column_0": "int"}).fields
+    for op, more, said in (
+        ("=", {"value": 0}, "(column_0_missing == false && column_0 == 0)"),
+        ("is_null", {}, "(column_0_missing == true)"),
+    ):
+        condition = parse_filter({"column": "column_0", "op": op, **more}, {"column_0": "int"})
+        assert to_milvus(condition, fields, can_contain=True) == said
+    assert to_milvus(parse_filter({"column": "id", "op": "is_null"}, {}), fields, can_contain=True) == "(place < 0)"
+    built_in = parse_filter({"column": "id", "op": "=", "value": "a"}, {})
+    assert to_milvus(built_in, fields, can_contain=True) == '(id == "a")'
 
 
 def test_an_old_milvus_server_refuses_contains_rather_than_guess():

@@ -101,6 +101,20 @@ def test_a_part_of_a_set_has_no_row_and_writes_no_file(evaluation, tiny, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_an_earlier_evaluation_exported_does_not_stand_beside_one_that_cannot_export_it(
+    evaluation, tiny, tmp_path
+):
+    model = EmbeddingModel(tiny())
+    own = tuple(replace(task, name=f"own {task.name}") for task in evaluation.tasks)
+    for later, kept in (
+        (replace(evaluation, complete=False), set()),
+        (replace(evaluation, tasks=own), {"row.md", "row.tex"}),
+    ):
+        write_exports(evaluation, model, tmp_path)
+        write_exports(later, model, tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == kept
+
+
 def test_a_whole_set_writes_all_of_them(evaluation, tiny, tmp_path):
     write_exports(evaluation, EmbeddingModel(tiny(), max_tokens=128), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"row.md", "row.tex", "leaderboard.json"}

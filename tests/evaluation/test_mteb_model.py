@@ -13,7 +13,7 @@ from cocoa.errors import CocoaError, UsageError
 from cocoa.evaluation import mteb_model
 from cocoa.evaluation.mteb_model import MtebModel
 from cocoa.model import EmbeddingModel
-from cocoa.prompts import prompted
+from cocoa.prompts import PROMPTS, prompted
 from cocoa.sample import Sample
 
 
@@ -52,6 +52,15 @@ def test_vectors_are_those_of_the_model_in_the_words_of_the_side(model, loader, 
     expected = model.encode([prompted(sample, side) for sample in samples(loader)])
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert vectors.dtype == np.float32
+
+
+def test_a_model_that_was_trained_with_words_of_its_own_is_asked_in_them(tiny, loader):
+    words = PROMPTS | {"query/text": "Seek: {text}", "document/image": "<|image_1|>\nA picture."}
+    model = EmbeddingModel(tiny(), max_tokens=256, prompts=words)
+    for prompt_type in PromptType:
+        expected = model.encode([prompted(one, prompt_type.value, None, words) for one in samples(loader)])
+        vectors = MtebModel(model).encode(iter(loader), prompt_type=prompt_type)
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
 def test_what_repeats_is_embedded_once_and_pictures_are_not_all_held(model, loader, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
 from dataclasses import replace
 
@@ -11,11 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from bombs import many_strips
 from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.errors import CocoaError, ImageError, ModelError, UsageError
 from cocoa.evaluation.runner import evaluate
+from cocoa.images import DEFAULT_LIMITS, ArchivedImage
 from cocoa.model import EmbeddingModel
+from cocoa.pooling import Pooling
 from cocoa.sample import Question, Sample, Task
 
 NAMES = ["scene_t2i_seen", "scene_grounding_seen", "scene_vqa_unseen"]
@@ -215,6 +219,24 @@ def test_pictures_that_cannot_be_read_are_named_all_at_once_before_anything_is_e
     assert not embedded
 
 
+@pytest.mark.parametrize("kind", ["member", "strips"])
+def test_a_picture_that_would_fill_the_memory_is_refused_unread(model, tmp_path, monkeypatch, kind):
+    if kind == "member":
+        with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("0.png", bytes(DEFAULT_LIMITS.max_bytes + 1))
+        source = ArchivedImage(tmp_path / "images.zip", "0.png")
+    else:
+        source = tmp_path / "0.tif"
+        source.write_bytes(many_strips(30_000))
+    touched = []
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *given, **more: touched.append("read"))
+    monkeypatch.setattr(Image, "open", lambda *given, **more: touched.append("opened"))
+    task = ask((Sample("q"), Sample("", (source,), "table.parquet:3"), Sample("other")))
+    with pytest.raises(ImageError, match=r"image '.*0\..*\[E_IMAGE_TOO_LARGE\]") as caught:
+        evaluate(model, [task], name="tiny")
+    assert (caught.value.where, touched) == ("table.parquet:3", [])
+
+
 def test_a_picture_that_is_cut_short_fails_with_its_file_and_row(model, picture, tmp_path):
     picture(200, 200).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:20_000])
@@ -230,6 +252,15 @@ def test_a_picture_with_more_tokens_than_fit_fails_with_its_row(tiny, picture):
     with pytest.raises(CocoaError, match="E_DATA_TOO_LONG") as caught:
         evaluate(model, [task], name="tiny")
     assert caught.value.where == "table.parquet:3"
+
+
+def test_pictures_that_leave_no_room_for_all_bridge_tokens_are_named_all_at_once(tiny, picture):
+    backbone, places = tiny(), ("table.parquet:3", "table.parquet:4")
+    first, second = (Sample("", (picture(80, 80, seed),), where) for seed, where in enumerate(places))
+    model = EmbeddingModel(backbone, max_tokens=len(backbone.encode(first)) + 1, pooling=Pooling(tokens=2))
+    with pytest.raises(CocoaError, match="E_DATA_TOO_LONG") as caught:
+        evaluate(model, [ask((Sample("q"), first, second))], name="tiny")
+    assert all(place in str(caught.value) for place in places)
 
 
 def test_a_sample_with_nothing_in_it_is_refused(model):
@@ -310,6 +341,30 @@ def test_results_hold_every_figure_of_a_task(model, tasks):
         assert not {"ranks", "official_ranks"} & set(entry)
     assert content["complete"] is True
     assert set(content["summary"]) == {"retrieval", "grounding", "vqa", "overall"}
+
+
+def test_the_receipt_tells_whether_two_results_are_of_the_same_questions(model, tiny, picture, tmp_path):
+    def asked(*questions, model=model):
+        return evaluate(model, [ask(*questions)], name="tiny").receipt["tasks"]["made"]
+
+    picture(60, 60, 1).save(tmp_path / "a.png")
+    query, seen, owl, dog = Sample("q"), Sample("", (tmp_path / "a.png",)), Sample("owl"), Sample("dog")
+    questions = ((query, seen, owl), (dog, owl, seen, dog, query))
+    first = asked(*questions)
+    assert first["candidates"] == {"min": 2, "median": 3.0, "max": 4}
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    copied = Sample("", (tmp_path / "b.png",), "elsewhere:1")
+    other = EmbeddingModel(tiny(), max_tokens=200, layout="causal")
+    assert asked((query, copied, owl), (dog, owl, copied, dog, query), model=other) == first
+    picture(60, 60, 2).save(tmp_path / "b.png")
+    for changed in (
+        ((query, copied, owl), questions[1]),
+        ((query, owl, seen), questions[1]),
+        ((query, seen, owl, dog), (owl, seen, dog, query)),
+        questions[::-1],
+        questions[:1],
+    ):
+        assert asked(*changed)["sha256"] != first["sha256"]
 
 
 def test_some_tasks_of_mmeb_are_no_complete_set(model, tasks):

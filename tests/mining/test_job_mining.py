@@ -22,6 +22,8 @@ from cocoa.data.mmeb_train import MmebTrain
 from cocoa.images import open_rgb
 from cocoa.mining import Window, mine
 from cocoa.model import EmbeddingModel
+from cocoa.pooling import Pooling
+from cocoa.sample import Sample
 from cocoa.training.batches import content_key
 
 ALL = Window(max_ratio=None)
@@ -424,6 +426,24 @@ def test_another_model_or_other_pictures_are_another_job(model, tiny, scenes, tm
     shutil.copy(train / "images" / "001.png", train / "images" / "002.png")
     with pytest.raises(CocoaError, match=r"tables i2t, t2i are changed \(rows or pictures\)"):
         mine(model, train, tmp_path / "out")
+
+
+def test_a_picture_that_leaves_no_room_for_all_bridge_tokens_is_a_bad_row(tiny, scenes, tmp_path):
+    train = scenes(tmp_path / "set", 4)
+    Image.new("RGB", (200, 200)).save(train / "images" / "002.png")
+    backbone = tiny()
+    size = len(backbone.encode(Sample("", (train / "images" / "002.png",))))
+    EmbeddingModel(backbone, max_tokens=size + 1, pooling=Pooling(tokens=2)).save(tmp_path / "model")
+    mine(tmp_path / "model", train, tmp_path / "out", max_bad_rate=0.9)
+    bad = [json.loads(line) for line in (tmp_path / "out" / "job" / "bad_rows.jsonl").read_text().splitlines()]
+    assert {row["code"] for row in bad} == {"E_DATA_TOO_LONG"}
+
+
+def test_drafts_of_others_in_a_folder_of_vectors_are_left_alone(model, scenes, tmp_path):
+    (tmp_path / "runs" / ".index.a1b2.draft").mkdir(parents=True)
+    (tmp_path / "runs" / ".0123.npz.a1b2.draft").write_text("half")
+    mine(model, scenes(tmp_path / "set", 4), tmp_path / "out", vectors=tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").glob(".*")] == [".index.a1b2.draft"]
 
 
 def test_jobs_with_other_windows_may_share_vectors(model, tiny, scenes, tmp_path, calls):

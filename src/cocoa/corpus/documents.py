@@ -89,9 +89,9 @@ class Reading:
         if value is None or value == "":
             return None, ""
         if isinstance(value, bytes | Path):
-            return value, place
+            return value, _text(place, "picture's path")
         source = self.find(_text(value, "image"))
-        return source, str(source)
+        return source, _text(str(source), "picture's path")
 
 
 def row_id(value: Any) -> str:

@@ -35,20 +35,23 @@ class Input:
     def find(cls, path: str | Path) -> Input:
         """Returns the input at a path: a jsonl, parquet or tar file, a folder of them, or a folder of pictures.
 
-        Raises `E_USAGE_INPUT` for what is no path, `E_DATA_FILE` if nothing is there, `E_DATA_READ` for another kind
-        of file or a folder of several kinds.
+        Raises `E_USAGE_INPUT` for what is no path, `E_DATA_FILE` if nothing is there, `E_DATA_PATH` for a path that is
+        not UTF-8, `E_DATA_READ` for another kind of file or a folder of several kinds.
         """
         if re.match(r"[A-Za-z][\w+-]+:", str(path)):
             raise UsageError(
                 "E_USAGE_INPUT", "an input is a path on this machine, not a URL or a pipe", where=str(path)
             )
         root = Path(path).resolve()
+        _check_utf8(root)
         if root.is_file():
             return cls(root, _kind(root), (root,))
         if not root.is_dir():
             raise DataError("E_DATA_FILE", "no such file or folder", where=str(path))
         tables = sorted(file for file in root.iterdir() if file.suffix in KINDS and file.is_file())
         tables = [file for file in tables if not file.name.startswith(".")]
+        for file in tables:
+            _check_utf8(file)
         kinds = {KINDS[file.suffix] for file in tables}
         if len(kinds) > 1:
             what = f"folder holds {' and '.join(sorted(kinds))} files: give one kind of them a folder of its own"
@@ -112,6 +115,15 @@ class Input:
     def finder(self) -> Callable[[str], ImageSource]:
         """Returns what finds the pictures that a table names."""
         return find_images(self.files[0].parent)
+
+
+def _check_utf8(path: Path) -> None:
+    """Raises `E_DATA_PATH` for a path that no text can hold: it would be part of what a result shows of each row."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode("utf-8", "backslashreplace").decode()
+        raise DataError("E_DATA_PATH", "the path is not UTF-8: rename the folder or file", where=shown) from error
 
 
 def _kind(path: Path) -> str:

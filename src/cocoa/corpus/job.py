@@ -14,7 +14,7 @@ from cocoa.claims import Claims
 from cocoa.corpus.embeddings import BAD_ROWS, CARD, PLAN, SHARDS, Embeddings, ShardEntry, write_card
 from cocoa.corpus.filling import BadRowPolicy, Filling, Progress, too_many_bad
 from cocoa.corpus.inputs import Input
-from cocoa.corpus.plan import Plan, plan_job
+from cocoa.corpus.plan import LISTING, Plan, plan_job
 from cocoa.corpus.shards import read_entry
 from cocoa.corpus.sources.parquet import ParquetReader
 from cocoa.corpus.windows import Windows
@@ -24,6 +24,7 @@ from cocoa.errors import CocoaError, DataError, ModelError, UsageError
 from cocoa.files import sweep, write_file
 
 SHARD_ROWS = 1024
+_WRITTEN = (LISTING, PLAN, BAD_ROWS, CARD)
 Engine = Literal["local", "ray"]
 
 
@@ -81,7 +82,6 @@ def embed_corpus(
     with _writing(out), ExitStack() as stack:
         claims = stack.enter_context(Claims(out))
         with _alone(claims):
-            sweep(out)
             plan = plan_job(embedder, found, out, shard_rows)
         if not (out / CARD).is_file():
             if engine == "ray":
@@ -91,7 +91,8 @@ def embed_corpus(
             with crew(_help, work, processes=workers if engine == "local" else 1):
                 _fill(embedder, plan, work, claims, on_progress)
         with _alone(claims):
-            sweep(out)
+            # Not before the plan says that the folder is of this job, and nothing but what jobs write.
+            sweep(out, _WRITTEN)
             _finish(plan, work, embedder.dimensions)
     return Embeddings.open(out)
 

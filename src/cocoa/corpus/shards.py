@@ -78,13 +78,13 @@ def embed_documents(embedder: Embedder, documents: Iterable[Document], folder: P
 
     A document that cannot be used raises its error: `DataError`, `ImageError` or `ModelError`.
     """
-    shard = Shard()
-    with Windows(embedder, threads) as windows:
-        for window in windows.decoded(documents):
-            shard.add(*windows.embed(window))
-            if shard.bad:
-                raise shard.bad[0].error
     with write_folder(folder) as draft:
+        shard = Shard()
+        with Windows(embedder, threads) as windows:
+            for window in windows.decoded(documents):
+                shard.add(*windows.embed(window))
+                if shard.bad:
+                    raise shard.bad[0].error
         shard.commit(draft, "000000", embedder.dimensions, {})
         write_card(
             draft,

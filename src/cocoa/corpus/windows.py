@@ -93,9 +93,8 @@ class Windows:
             return row
         model = self.embedder.model
         try:
-            return row, fitted(
-                model.backbone.encode(prompted(row.sample, "document", None, model.prompts)), model.max_tokens - 1
-            )
+            encoded = model.backbone.encode(prompted(row.sample, "document", None, model.prompts))
+            return row, fitted(encoded, model.max_tokens - model.pooling.tokens)
         except CocoaError as error:
             return BadDocument(row.id, error if error.where else error.at(row.sample.where))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +12,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from cocoa.archives import open_archive
 from cocoa.data.mmeb_folders import raise_all
-from cocoa.errors import CocoaError, DataError
+from cocoa.errors import CocoaError, DataError, ImageError
 from cocoa.evaluation.store import Made, Store, Work
-from cocoa.images import DEFAULT_LIMITS, ArchivedImage, ImageSource, image_key, open_rgb
+from cocoa.images import DEFAULT_LIMITS, ArchivedImage, ImageSource, image_key, open_rgb, picture_size
+from cocoa.images.sources import name_of, read_bytes
 from cocoa.sample import Sample
 
 _PICTURES = 1024
@@ -145,30 +144,17 @@ def _stamped(name: str, stamp: str) -> str:
 
 
 def _read_picture(image: ImageSource, where: str) -> _Picture | CocoaError:
+    def fail(code: str, what: str) -> ImageError:
+        return ImageError(code, f"image {name_of(image)} {what}", where=where)
+
     try:
         if isinstance(image, Image.Image):
             return _Picture(image_key(image), open_rgb(image, where=where).size)
+        data = read_bytes(image, DEFAULT_LIMITS, fail)
         try:
-            data = _data(image)
-            with Image.open(io.BytesIO(data), formats=DEFAULT_LIMITS.formats) as opened:
-                size = opened.size
-            if len(data) > DEFAULT_LIMITS.max_bytes or size[0] * size[1] > DEFAULT_LIMITS.max_pixels:
-                size = open_rgb(image, where=where).size
-        except CocoaError:
-            raise
-        except Exception:  # What is wrong, if anything, is for the one decoder to say.
-            size, data = open_rgb(image, where=where).size, _data(image)
+            size = picture_size(data)
+        except ImageError:  # It speaks of bytes; said again with the picture's name.
+            size = open_rgb(image, where=where).size
     except CocoaError as error:
         return error
     return _Picture(hashlib.sha256(data).hexdigest(), size)
-
-
-def _data(image: str | Path | bytes | ArchivedImage) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, ArchivedImage):
-        return open_archive(image.archive).read(image.member)
-    # A pipe or a device could block for ever.
-    if not Path(image).is_file():
-        raise FileNotFoundError(image)
-    return Path(image).read_bytes()

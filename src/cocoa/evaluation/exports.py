@@ -23,14 +23,20 @@ _TITLES = {"classification": "Cls", "vqa": "VQA", "retrieval": "Ret", "grounding
 
 
 def write_exports(evaluation: Evaluation, model: EmbeddingModel, out: Path) -> None:
-    """Writes what can be written of an evaluation: rows of a whole set, the leaderboard's file of MMEB-V1."""
-    if not evaluation.complete:
-        return
-    write_file(out / "row.md", markdown_row(evaluation))
-    write_file(out / "row.tex", latex_row(evaluation))
-    if {task.name for task in evaluation.tasks} == set(TASKS):
-        content = leaderboard(evaluation, **model_facts(model))
-        write_file(out / "leaderboard.json", json.dumps(content, indent=4) + "\n")
+    """Writes what can be written of an evaluation: rows of a whole set, the leaderboard's file of MMEB-V1.
+
+    What cannot be written of this one is removed where another has left it: it would pass for this one's.
+    """
+    made: dict[str, str | None] = dict.fromkeys(("row.md", "row.tex", "leaderboard.json"))
+    if evaluation.complete:
+        made |= {"row.md": markdown_row(evaluation), "row.tex": latex_row(evaluation)}
+        if {task.name for task in evaluation.tasks} == set(TASKS):
+            made["leaderboard.json"] = json.dumps(leaderboard(evaluation, **model_facts(model)), indent=4) + "\n"
+    for name, content in made.items():
+        if content is None:
+            (out / name).unlink(missing_ok=True)
+        else:
+            write_file(out / name, content)
 
 
 def model_facts(model: EmbeddingModel) -> dict[str, Any]:

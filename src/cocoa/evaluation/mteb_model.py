@@ -72,7 +72,8 @@ class MtebModel:
         places: dict[str, int] = {}
         vectors: list[NDArray[np.float32]] = []
         waiting: list[Sample] = []
-        for sample in (prompted(sample, side) for batch in inputs for sample in _samples(batch)):
+        words = self.model.prompts
+        for sample in (prompted(one, side, None, words) for batch in inputs for one in _samples(batch)):
             key = sample.key
             if key not in places:
                 places[key] = len(places)

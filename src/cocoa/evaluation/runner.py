@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +29,9 @@ from cocoa.sample import Task
 class Evaluation:
     """The score of every task, in the order given; `complete` says that no task of the set was left out.
 
-    `examples` are some hits and misses of each task, if they were asked for. `receipt` says what made the scores: the
-    settings of the embedding and how many samples were asked for, distinct, and not computed again.
+    `examples` are some hits and misses of each task, if they were asked for. `receipt` says what made the scores: a
+    digest of what each task asked, the settings of the embedding and how many samples were asked for, distinct, and not
+    computed again.
     """
 
     model: str
@@ -126,6 +128,8 @@ def evaluate(
         )
     scores: list[TaskScore] = []
     shown: list[TaskExamples] = []
+    asked: dict[str, Any] = {}
+    keys = np.frombuffer(bytes.fromhex("".join(content.key for content in embedded.contents)), np.uint8).reshape(-1, 32)
     for task in tasks:
         queries, candidates, index = _rows(task, embedded)
         score = score_task(
@@ -136,13 +140,14 @@ def evaluate(
             candidate_place=lambda row, used=candidates: embedded.contents[used[row]].sample.where,  # type: ignore[misc]
         )
         scores.append(score)
+        asked[task.name] = _asked(keys, queries, candidates, index)
         if examples:
             found = find_examples(task, score, embedded.vectors[queries], embedded.vectors[candidates], index)
             shown.append(TaskExamples(task.name, *found))
         if on_task is not None:
             on_task(task, score)
     whole = complete and not missing_tasks(task.name for task in tasks)
-    return Evaluation(name, tuple(tasks), tuple(scores), whole, tuple(shown), _receipt(tasks, embedded))
+    return Evaluation(name, tuple(tasks), tuple(scores), whole, tuple(shown), _receipt(tasks, embedded, asked))
 
 
 @contextmanager
@@ -165,8 +170,26 @@ def _rows(task: Task, embedded: Embedded) -> tuple[Rows, Rows, list[Rows]]:
     return queries, used, np.split(places, np.cumsum([len(row) for row in rows])[:-1])
 
 
-def _receipt(tasks: Sequence[Task], embedded: Embedded) -> dict[str, Any]:
+def _asked(keys: NDArray[np.uint8], queries: Rows, candidates: Rows, index: Sequence[Rows]) -> dict[str, Any]:
+    """What a task asked: a digest of the contents of its queries and of their candidates, in order, and their numbers.
+
+    Two results with the same digest are of the same texts and bytes of pictures, with the same ones right.
+    """
+    digest = hashlib.sha256()
+    for query, places in zip(queries, index, strict=True):
+        digest.update(len(places).to_bytes(8, "big"))
+        digest.update(keys[query].tobytes())
+        digest.update(keys[candidates[places]].tobytes())
+    sizes = [len(places) for places in index]
     return {
+        "sha256": digest.hexdigest(),
+        "candidates": {"min": min(sizes), "median": float(np.median(sizes)), "max": max(sizes)},
+    }
+
+
+def _receipt(tasks: Sequence[Task], embedded: Embedded, asked: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "tasks": asked,
         "settings": embedded.settings,
         "samples_asked": sum(1 + len(question.candidates) for task in tasks for question in task.questions),
         "samples_distinct": len(embedded.contents),

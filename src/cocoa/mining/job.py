@@ -119,10 +119,11 @@ def mine(
     with ExitStack() as held:
         for folder in (out / "job", store):
             held.enter_context(only_writer(folder, where=out))
-        for folder in (out, out / "job", out / "job" / "tables", out / "train", store):
-            sweep(folder)
         job = _Job(out, window or Window(), pool, digest, settings, inputs)
         job.open()
+        for folder in (out, out / "job", out / "job" / "tables", out / "train"):
+            sweep(folder)
+        sweep(store, ["*.npz"])  # which may be a folder that holds other things as well
         place_images(pictures, out, copy=copy_images)
         if (summary := job.finished()) is not None:
             (say or _ignore)("finished before: nothing was computed")

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock, Thread
 from typing import TypeVar
 
 import torch
@@ -21,6 +22,8 @@ CPU_VALUES = 131_072
 _FEWEST_TOKENS, _MOST_TOKENS = 256, 2048
 _MOST_ABREAST = 4
 _MOST_READERS = 16
+_SHARING = Lock()
+"""Held while the number of threads that a new thread begins with is not what it should be."""
 
 Ready = TypeVar("Ready")
 Prepare = Callable[[Chunk], Ready]
@@ -52,19 +55,28 @@ def run_passes(
             only = embed(prepare(chunks[0]))
         yield only
         return
-    threads = torch.get_num_threads()
+    with _SHARING:
+        threads = torch.get_num_threads()
     abreast = min(threads, _MOST_ABREAST, len(chunks)) if device.type == "cpu" else 1
     # With two that prepare, passes wait for the interpreter more than for what is prepared.
     with ThreadPoolExecutor(1, thread_name_prefix="cocoa-prepare") as preparing:
         if abreast < 2:
             yield from _one_by_one(chunks, preparing, prepare, embed)
             return
-        try:
-            with ThreadPoolExecutor(abreast, "cocoa-pass", torch.set_num_threads, (threads // abreast,)) as computing:
-                yield from _side_by_side(chunks, preparing, computing, abreast, prepare, embed)
-        finally:
-            # What a thread sets for itself is, in part, set for all.
-            torch.set_num_threads(threads)
+        with ThreadPoolExecutor(abreast, "cocoa-pass", _take_share, (threads // abreast,)) as computing:
+            yield from _side_by_side(chunks, preparing, computing, abreast, prepare, embed)
+
+
+def _take_share(share: int) -> None:
+    """Lets this thread, a new one, compute with so many threads, and leaves all others what they have."""
+    with _SHARING:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(share)
+        # What a thread sets for itself is what all threads begin with that come after it. A thread that is set already
+        # keeps what it has, so it is another that sets back what new ones begin with.
+        restoring = Thread(target=torch.set_num_threads, args=(threads,))
+        restoring.start()
+        restoring.join()
 
 
 def _one_by_one(

@@ -18,12 +18,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cocoa.errors import IndexingError
 from cocoa.failpoints import failpoint
@@ -161,13 +162,18 @@ class Commits:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Holds the lock of the one writer, among threads and processes; waits for it."""
-        try:
-            lock = (self.root / _LOCK).open("ab")
-        except OSError as error:
-            raise IndexingError("E_INDEX_WRITE", "the folder cannot be written", where=str(self.root)) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        path = self.root / _LOCK
+        while True:
+            try:
+                lock = path.open("ab")
+            except OSError as error:
+                raise IndexingError("E_INDEX_WRITE", "the folder cannot be written", where=str(self.root)) from error
+            with lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                # While one waited the index may have been replaced, and its lock with it.
+                if _is_at(lock, path):
+                    yield
+                    return
 
     def _read(self, name: str) -> Commit | None:
         """Returns a record, or None if it is not as it was written; whoever asks says so."""
@@ -199,6 +205,13 @@ class Commits:
         if path.stat().st_size != size or ((thorough or name in (commit.manifest, CARD)) and sha256(path) != digest):
             return f"{name}: not what was written"
         return None
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _digest(body: dict[str, Any]) -> str:

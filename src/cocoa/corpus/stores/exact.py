@@ -33,9 +33,9 @@ class ExactStore:
         self.card = Card(embeddings.identity, embeddings.model, embeddings.columns)
         parts, place = [], 0
         for batch in embeddings.batches():
-            parts.append(laid_out(batch, self.card, np.arange(place, place + len(batch))))
+            parts.append(_roomy(laid_out(batch, self.card, np.arange(place, place + len(batch)))))
             place += len(batch)
-        self._rows = pa.concat_tables(parts).combine_chunks() if parts else row_schema(self.card).empty_table()
+        self._rows = pa.concat_tables(parts).combine_chunks() if parts else _roomy(row_schema(self.card).empty_table())
         self._vectors = table_vectors(self._rows)
 
     def count(self, condition: Filter | None) -> int:
@@ -94,3 +94,9 @@ class ExactStore:
     def _read_only(self) -> UsageError:
         what = "a folder of embeddings is only read; make an index of it: `cocoa index EMBEDDINGS --out URI`"
         return UsageError("E_USAGE_READ_ONLY", what, where=self.uri)
+
+
+def _roomy(rows: pa.Table) -> pa.Table:
+    """Returns rows whose texts may be of any size together: no row can be taken from 2 GiB of plain strings."""
+    types = [pa.large_string() if pa.types.is_string(field.type) else field.type for field in rows.schema]
+    return rows.cast(pa.schema([field.with_type(kind) for field, kind in zip(rows.schema, types, strict=True)]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cocoa.corpus.filters import Compare, Contains, Every, Filter, IsNull, Not, OneOf, Some, Value
+from cocoa.corpus.filters import BUILT_IN, Compare, Contains, Every, Filter, IsNull, Not, OneOf, Some, Value
 from cocoa.errors import IndexingError
 
 _SQL = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
@@ -60,7 +60,7 @@ def to_milvus(condition: Filter, fields: Mapping[str, str], *, can_contain: bool
             return f"(not {to_milvus(part, fields, can_contain=can_contain)})"
         case IsNull(column):
             # The built-in columns have a value in every row, and no flag.
-            return f"({missing(fields[column])} == true)" if column != fields[column] else "(place < 0)"
+            return f"({missing(fields[column])} == true)" if column not in BUILT_IN else "(place < 0)"
         case Compare(column, _, op, value):
             said = f"{fields[column]} {_MILVUS[op]} {_milvus_literal(value)}"
         case OneOf(column, _, values):
@@ -71,7 +71,7 @@ def to_milvus(condition: Filter, fields: Mapping[str, str], *, can_contain: bool
                 raise IndexingError("E_INDEX_FILTER", what)
             said = f"{fields[column]} like {_milvus_literal('%' + _like(part) + '%')}"
     field = fields[condition.column]
-    return f"({said})" if condition.column == field else f"({missing(field)} == false && {said})"
+    return f"({said})" if condition.column in BUILT_IN else f"({missing(field)} == false && {said})"
 
 
 def missing(field: str) -> str:

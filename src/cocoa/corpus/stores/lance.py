@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
@@ -24,6 +24,7 @@ from cocoa.corpus.stores.connecting import Table
 from cocoa.corpus.stores.expressions import to_sql
 from cocoa.corpus.stores.rows import Card, check_repeats, check_seals, laid_out, numbered, row_schema
 from cocoa.corpus.stores.store import Verification
+from cocoa.embedder import identity_difference
 from cocoa.errors import IndexingError
 from cocoa.failpoints import failpoint
 from cocoa.files import write_file, write_folder
@@ -34,6 +35,9 @@ DAMAGE = "damage.json"
 _FIRST_TABLE = "rows-0000000001"
 _TRIES = 20
 _log = logging.getLogger(__name__)
+
+_Version = tuple[int, int, str]
+"""The inode and time of the card, which tell an index from one that has taken its place, and the newest commit."""
 
 
 class LanceStore:
@@ -49,7 +53,7 @@ class LanceStore:
         self._commits = Commits(root)
         self._lock = Lock()
         self._table: Table | None = None
-        self._name = ""
+        self._seen: _Version = (0, 0, "")
         self._commit = Commit(0, "")
         # What a verification has found damaged is opened all the same, to be verified again or repaired.
         if not self._is_damaged():
@@ -61,18 +65,7 @@ class LanceStore:
 
         Raises `E_INDEX_FILE` if it is no index, `E_INDEX_DAMAGED` if no commit of it can be opened.
         """
-        try:
-            card = json.loads((root / CARD).read_text())
-            if card["format"] != FORMAT:
-                what = f"an index of format {card['format']}, this version reads {FORMAT}: build it again"
-                raise IndexingError("E_INDEX_FILE", what, where=str(root))
-            return cls(root, Card(card["identity"], card["model"], card["columns"]))
-        except FileNotFoundError as error:
-            if not (root / CARD).is_file():
-                raise IndexingError("E_INDEX_FILE", f"not an index: no {CARD}", where=str(root)) from error
-            raise
-        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise IndexingError("E_INDEX_DAMAGED", f"{CARD} cannot be read: build it again", where=str(root)) from error
+        return cls(root, _read_card(root))
 
     @staticmethod
     def is_one(root: Path) -> bool:
@@ -90,7 +83,7 @@ class LanceStore:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Writes an index folder of given rows, all of it or nothing; what stood there before is replaced."""
-        with write_folder(root, manifest=False) as draft:
+        with ExitStack() as held, write_folder(root, manifest=False) as draft:
             (draft / COMMITS).mkdir()
             write_file(draft / CARD, json.dumps({"format": FORMAT, **asdict(card)}, indent=1) + "\n")
             table = connecting.lance(draft).create_table(_FIRST_TABLE, schema=row_schema(card))
@@ -113,6 +106,9 @@ class LanceStore:
                 next_place=stream.rows,
                 approximate=approximate,
             )
+            if cls.is_one(root):
+                # Held until the old index is gone: its writer is not disturbed, and the next one finds the new.
+                held.enter_context(Commits(root).writing())
 
     @property
     def approximate(self) -> dict[str, Any] | None:
@@ -247,13 +243,13 @@ class LanceStore:
         """Returns what `read` makes of the newest version; again if a writer took it away meanwhile."""
         for number in range(_TRIES):
             table = self._refreshed()
-            name = self._name
+            seen = self._seen
             try:
                 return read(table)
             except (RuntimeError, OSError, ValueError) as error:
                 if isinstance(error, IndexingError):
                     raise
-                if number == _TRIES - 1 or self._commits.newest_name() == name:
+                if number == _TRIES - 1 or self._newest() == seen:
                     what = f"the table cannot be read ({type(error).__name__}); run `cocoa index --verify`"
                     raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri) from error
         raise AssertionError("unreachable")
@@ -266,20 +262,40 @@ class LanceStore:
             what = "a verification found damage: `cocoa index --repair` goes back to a whole version, or build it again"
             raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri)
         with self._lock:
-            name = self._commits.newest_name()
-            if self._table is None or name != self._name:
+            seen = self._newest()
+            if seen[:2] != self._seen[:2]:
+                self._check_card()
+                self._table = None
+            if self._table is None or seen != self._seen:
                 commit, skipped = self._commits.newest()
                 same = (commit.table, commit.repairs) == (self._commit.table, self._commit.repairs)
                 if self._table is None or not same or skipped:
                     self._table, commit = self._opened(commit)
                 else:
                     self._table.checkout(commit.version)
-                self._commit, self._name = commit, name
+                self._commit, self._seen = commit, seen
                 self.notice = None
                 if skipped:
                     self.notice = f"fell back to commit {commit.number} of {commit.rows:,} rows: {'; '.join(skipped)}"
                     _log.warning("%s: %s", self.uri, self.notice)
             return self._table
+
+    def _newest(self) -> _Version:
+        try:
+            status = (self.root / CARD).stat()
+        except FileNotFoundError as error:
+            raise _no_index(self.root) from error
+        return status.st_ino, status.st_mtime_ns, self._commits.newest_name()
+
+    def _check_card(self) -> None:
+        """Raises `E_INDEX_REPLACED` if an index of another model or with other columns has taken the place."""
+        card = _read_card(self.root)
+        difference = identity_difference(self.card.identity, card.identity)
+        if difference is None and list(self.card.columns.items()) != list(card.columns.items()):
+            difference = "the columns differ"
+        if difference:
+            what = f"the index was replaced since it was opened, open it again: {difference}"
+            raise IndexingError("E_INDEX_REPLACED", what, where=self.uri)
 
     def _opened(self, commit: Commit) -> tuple[Table, Commit]:
         try:
@@ -311,6 +327,7 @@ class LanceStore:
         with self._commits.writing():
             if self._is_damaged():
                 raise IndexingError("E_INDEX_DAMAGED", "a verification found damage: repair it first", where=self.uri)
+            self._check_card()
             commit, skipped = self._commits.newest()
             if skipped:
                 what = f"a newer commit is damaged ({'; '.join(skipped)}); `cocoa index --repair` gives it up"
@@ -335,6 +352,23 @@ class LanceStore:
             enough = commit.rows > exact_rows
             approximate = build_approximate(table, commit.rows, say=say) if enough else None
         return self._commits.acknowledge(commit, table=name, version=table.version, approximate=approximate)
+
+
+def _read_card(root: Path) -> Card:
+    try:
+        card = json.loads((root / CARD).read_text())
+        if card["format"] != FORMAT:
+            what = f"an index of format {card['format']}, this version reads {FORMAT}: build it again"
+            raise IndexingError("E_INDEX_FILE", what, where=str(root))
+        return Card(card["identity"], card["model"], card["columns"])
+    except FileNotFoundError as error:
+        raise _no_index(root) from error
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise IndexingError("E_INDEX_DAMAGED", f"{CARD} cannot be read: build it again", where=str(root)) from error
+
+
+def _no_index(root: Path) -> IndexingError:
+    return IndexingError("E_INDEX_FILE", f"not an index: no {CARD}", where=str(root))
 
 
 class _Stream:

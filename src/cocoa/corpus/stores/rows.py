@@ -131,10 +131,12 @@ def check_seals(rows: pa.Table, where: str) -> None:
 
 
 def table_vectors(rows: pa.Table) -> NDArray[np.float32]:
-    """Returns the vectors float32 [rows, D] of a table."""
-    batches = rows.combine_chunks().to_batches()
-    width = rows.schema.field("vector").type.list_size
-    return vectors_of(batches[0]) if batches else np.zeros((0, width), np.float32)
+    """Returns the vectors float32 [rows, D] of a table, in however many pieces it is."""
+    # Not of the whole table combined: texts of more than 2 GiB stay in pieces, and take the rows apart with them.
+    parts = [vectors_of(batch) for batch in rows.select(["vector"]).to_batches()]
+    if not parts:
+        return np.zeros((0, rows.schema.field("vector").type.list_size), np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def shown(rows: pa.Table, card: Card) -> list[dict[str, Any]]:
