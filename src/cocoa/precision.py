@@ -14,6 +14,8 @@ from cocoa.errors import UsageError
 
 Precision = Literal["float32", "float16", "int8", "binary"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+LENGTH_ERROR = 1e-3
+"""How far from 1 the length of a unit vector may be."""
 
 
 def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:

@@ -3,8 +3,9 @@
 import torch
 
 from cocoa.backbones.encoded import Encoded, Kind
+from cocoa.backbones.loading import load_backbone
 from cocoa.backbones.nano import NANO, NANO_UNTRAINED, load_nano
-from cocoa.backbones.qwen_vl import Backbone, load_backbone
+from cocoa.backbones.qwen_vl import Backbone
 from cocoa.backbones.seen import Seen
 from cocoa.errors import ModelError
 

@@ -13,8 +13,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from cocoa.backbones.attention import stock_attention
+from cocoa.backbones.loading import load_backbone
 from cocoa.backbones.patches import PatchGrid
-from cocoa.backbones.qwen_vl import Backbone, load_backbone
+from cocoa.backbones.qwen_vl import Backbone
 from cocoa.backbones.tokens import TextTokens
 
 NANO = "nano"

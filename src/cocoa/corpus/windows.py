@@ -20,6 +20,7 @@ from cocoa.batch import fitted
 from cocoa.corpus.documents import BadDocument, Document
 from cocoa.embedder import Embedder
 from cocoa.errors import CocoaError, ModelError
+from cocoa.precision import LENGTH_ERROR
 from cocoa.prompts import prompted
 
 WINDOW_ROWS = 512
@@ -27,8 +28,6 @@ WINDOW_TOKENS = 1 << 15
 """A window ends after so many rows or tokens: enough for even batches, few enough to hold their pixels in memory."""
 
 _AHEAD_PER_THREAD = 4
-_UNIT = 1e-3
-"""How far the length of a vector may be from 1."""
 
 
 @dataclass
@@ -94,7 +93,7 @@ class Windows:
         model = self.embedder.model
         try:
             encoded = model.backbone.encode(prompted(row.sample, "document", None, model.prompts))
-            return row, fitted(encoded, model.max_tokens - model.pooling.tokens)
+            return row, fitted(encoded, model.max_content_tokens)
         except CocoaError as error:
             return BadDocument(row.id, error if error.where else error.at(row.sample.where))
 
@@ -113,7 +112,7 @@ class Windows:
             raise ModelError("E_MODEL_OUTPUT", what, where=window.documents[0].sample.where)
         with np.errstate(invalid="ignore", over="ignore"):
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-            good = np.abs(lengths - 1) <= _UNIT  # False for what is not finite.
+            good = np.abs(lengths - 1) <= LENGTH_ERROR  # False for what is not finite.
         if good.all():
             return window.documents, vectors, window.bad
         bad = [

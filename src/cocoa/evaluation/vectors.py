@@ -230,7 +230,7 @@ class _Job:
     def _read(self, sample: Sample) -> Read:
         try:
             # Cut here, so that texts which differ only in what is cut off count as equal.
-            return fitted(self.model.backbone.encode(sample), self.model.max_tokens - self.model.pooling.tokens)
+            return fitted(self.model.backbone.encode(sample), self.model.max_content_tokens)
         except CocoaError as error:
             return error if error.where else error.at(sample.where)
 

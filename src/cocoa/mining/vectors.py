@@ -204,7 +204,7 @@ def _decoded(
     def read(sample: Sample) -> Read:
         try:
             # Cut here, so that texts which differ only in what is cut off count as equal.
-            return fitted(model.backbone.encode(sample), model.max_tokens - model.pooling.tokens)
+            return fitted(model.backbone.encode(sample), model.max_content_tokens)
         except CocoaError as error:
             return error
 

@@ -25,13 +25,12 @@ from cocoa.looks import Looks, placed
 from cocoa.model.passes import num_readers, pass_tokens, run_passes
 from cocoa.model.shared_pictures import SharedPictures
 from cocoa.pooling import BRIDGE, Pooling
+from cocoa.precision import LENGTH_ERROR
 from cocoa.prompts import PROMPTS
 from cocoa.sample import Sample
 
 _WINDOW = 512
 """Samples that are sorted together: enough for even passes."""
-LENGTH_ERROR = 1e-3
-"""How far from 1 a vector's length may be by rounding."""
 MAX_BATCH_TOKENS = 16_384
 """The most padded tokens of a pass, on any device."""
 
@@ -102,6 +101,11 @@ class EmbeddingModel(nn.Module):
     def row(self, sample: Encoded) -> Row:
         """Returns a sample as it is embedded: with its bridge tokens behind it, its text cut to fit."""
         return single_row(self.backbone, sample, self.max_tokens, self.pooling.tokens)
+
+    @property
+    def max_content_tokens(self) -> int:
+        """The most tokens of a sample that `row` takes: its bridge tokens need room too."""
+        return self.max_tokens - self.pooling.tokens
 
     def embed(self, batch: Batch, seen: Seen | None = None) -> Tensor:
         """Returns float32 [M, D] of unit length: each sample's e."""

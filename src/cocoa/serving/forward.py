@@ -55,7 +55,7 @@ class Forward:
         """
         encoded = self.model.backbone.encode(prompted(sample, side, None, self.model.prompts) if side else sample)
         row = self.model.row(encoded)
-        most = self.model.max_tokens - self.model.pooling.tokens
+        most = self.model.max_content_tokens
         if not cut and len(encoded) > most:
             raise DataError("E_DATA_TOO_LONG", f"{len(encoded)} tokens, {most} are read")
         sizes = (picture_size(image, limits_of(image)) for image in sample.images)

@@ -87,10 +87,7 @@ class Passes(Generic[T]):
             start = time.monotonic()
             contents = [job.content for job in jobs]
             # Between two passes there is time for one piece of other work, but not for all that waits.
-            results = await self._thread.run(
-                partial(self._vectors, contents),
-                ahead=True,
-            )
+            results = await self._thread.run(partial(self._vectors, contents), ahead=True)
             self._inside = []
             self._count(jobs, start)
             for job, result in zip(jobs, results, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cocoa.errors import ModelError
-from cocoa.precision import quantized, shortened
+from cocoa.precision import LENGTH_ERROR, quantized, shortened
 from cocoa.serving.problems import RequestError
 
 Packing = Literal["float", "base64", "int8", "uint8", "binary", "ubinary"]
@@ -29,7 +29,7 @@ def checked(vector: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]
     """Returns the vector, or what is wrong with it: length, a number that is not finite, a norm that is not 1."""
     if vector.shape != (dimensions,):
         return ModelError("E_MODEL_OUTPUT", f"vector of shape {vector.shape}, not ({dimensions},)")
-    if not abs(float(np.linalg.norm(vector)) - 1) <= 1e-3:  # Not a number is not within anything.
+    if not abs(float(np.linalg.norm(vector)) - 1) <= LENGTH_ERROR:  # Not a number is not within anything.
         return ModelError("E_MODEL_OUTPUT", "vector is not finite or not of unit length")
     return vector
 

@@ -45,7 +45,7 @@ def beside_backward(
         return view_of_vectors(model, chunk.batch, leaf[sent(tensor(chunk.places), leaf.device)])
 
     # A rank without pairs needs none of the layers here: the decoders' weights are gathered with the whole.
-    tally = predict_backward(trainee, objectives, chunks, view, ranks, chunks[0] if chunks else None)
+    tally = predict_backward(trainee, objectives, chunks, view, ranks)
     return leaf.grad / trainee.gradient_scale(ranks), tally
 
 

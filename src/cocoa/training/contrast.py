@@ -55,9 +55,12 @@ def contrast_backward(
     # All ranks must agree, because sharded weights are gathered by all in every pass.
     fits = ranks.most(int(not fits)) == 0
     num_passes = ranks.most(len(chunks)) if trainee.is_sharded else len(chunks)
-    spare = chunks[-1:] if chunks or not num_passes else single_chunks(trainee, idle_pairs(backbone), machine)
-    parts = [_Part(chunk.batch, sent(chunk.places, ranks.device)) for chunk in chunks]
-    parts += [_Part(spare[0].batch, sent(spare[0].places, ranks.device)) for _ in range(num_passes - len(chunks))]
+    made = list(chunks)
+    if num_passes > len(chunks):
+        # One that is done goes on with nothing at stake.
+        spare = made or single_chunks(trainee, idle_pairs(backbone), machine)
+        made += spare[-1:] * (num_passes - len(chunks))
+    parts = [_Part(chunk.batch, sent(chunk.places, ranks.device)) for chunk in made]
     num_rows = len(pairs.queries) + len(pairs.targets) + len(pairs.negatives)
     vectors = torch.zeros(num_rows, backbone.hidden_size, device=ranks.device)
 

@@ -120,10 +120,12 @@ class Ranks:
 def _messages(parameters: Sequence[Parameter]) -> Iterator[list[Parameter]]:
     """Neighbours that are sent together: a copy of all gradients at once would be as large as the weights."""
     group: list[Parameter] = []
+    size = 0
     for parameter in parameters:
-        if group and sum(other.numel() for other in group) + parameter.numel() > LARGEST_MESSAGE:
+        if group and size + parameter.numel() > LARGEST_MESSAGE:
             yield group
-            group = []
+            group, size = [], 0
         group.append(parameter)
+        size += parameter.numel()
     if group:
         yield group

@@ -15,11 +15,14 @@ from cocoa.portable import own_places, portable
 from cocoa.recipe import Recipe
 from cocoa.training.setup import stage_seed
 
+Hashes = dict[str, dict[str, str]]
+"""The sha256 of each table, by the path that a recipe reads and the table's name there."""
+
 
 def receipt(
     recipe: Recipe,
     records: Sequence[dict[str, Any]],
-    hashes: dict[str, dict[str, str]] | None = None,
+    hashes: Hashes | None = None,
     origin: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns what a model folder says of its making: recipe, seeds, hashes of data and backbone, stages in numbers.
@@ -49,7 +52,7 @@ def receipt(
     return told
 
 
-def data_hashes(recipe: Recipe) -> dict[str, dict[str, str]]:
+def data_hashes(recipe: Recipe) -> Hashes:
     """Returns, for each path that a recipe reads, the sha256 of its tables by name; generated data has its seed.
 
     Pictures beside the tables are not hashed, there may be millions; a path that is gone has no hashes.

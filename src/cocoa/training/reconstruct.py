@@ -59,10 +59,10 @@ def reconstruct_backward(
     def view_of(chunk: HiddenChunk) -> View:
         return look(model, stage.layout, chunk.batch, chunk.reads)
 
-    spare = chunks[0] if chunks else None
-    if spare is None and trainee.is_sharded:
-        spare = hidden_chunks(model, stage, objectives, idle_pairs(model.backbone), machine, seed)[0]
-    tally = predict_backward(trainee, objectives, chunks, view_of, ranks, spare)
+    idle = None
+    if trainee.is_sharded and not chunks:
+        [idle] = hidden_chunks(model, stage, objectives, idle_pairs(model.backbone), machine, seed)
+    tally = predict_backward(trainee, objectives, chunks, view_of, ranks, idle)
     for chunk in chunks:
         tally.read(chunk.batch, model.num_looks(chunk.batch, stage.layout))
     return tally
@@ -74,12 +74,12 @@ def predict_backward(
     chunks: Sequence[HiddenChunk],
     view_of: Callable[[HiddenChunk], View],
     ranks: Ranks,
-    spare: HiddenChunk | None,
+    idle: HiddenChunk | None = None,
 ) -> Tally:
     """Adds the gradients of predicting what is hidden in this rank's chunks; returns the sums.
 
-    `view_of` runs the forward pass of a chunk. Each objective is divided by its count over all ranks. `spare` is what a
-    rank computes, with nothing at stake, while others have more chunks than it; None where it needs no weights for it.
+    `view_of` runs the forward pass of a chunk. Each objective is divided by its count over all ranks. `idle` is what a
+    rank without chunks computes while others do, with nothing at stake; None where that takes no gathered layers.
     """
     tally = Tally()
     for objective in objectives:
@@ -92,7 +92,7 @@ def predict_backward(
     num_passes = ranks.most(len(chunks)) if trainee.is_sharded else len(chunks)
     for number in range(num_passes):
         at_stake = number < len(chunks)
-        chunk = chunks[number] if at_stake else spare
+        chunk = chunks[number] if at_stake else next(iter(chunks), idle)
         losses: list[Loss] = []
 
         def work(chunk: HiddenChunk | None = chunk, losses: list[Loss] = losses) -> Tensor:

@@ -12,7 +12,7 @@ from cocoa.errors import TrainingError
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe
 from cocoa.training.checkpoints import Checkpoint, load_weights, newest_checkpoint, read_checkpoint
-from cocoa.training.receipt import backbone_origin, data_hashes, receipt, trained_lengths
+from cocoa.training.receipt import Hashes, backbone_origin, data_hashes, receipt, trained_lengths
 from cocoa.training.run_folder import DATA
 from cocoa.training.setup import finished, open_model, set_up
 from cocoa.training.trainee import Trainee
@@ -54,10 +54,13 @@ def _model_of(checkpoint: Checkpoint, recipe: Recipe) -> EmbeddingModel:
     return finished(setup, limits)
 
 
-def _data(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, dict[str, str]]:
+def _data(checkpoint: Checkpoint, recipe: Recipe) -> Hashes:
     """What the data was when the run was begun, where the run still says so."""
     path = checkpoint.folder.parent.parent / DATA
-    return json.loads(path.read_text()) if path.is_file() else data_hashes(recipe)
+    if not path.is_file():
+        return data_hashes(recipe)
+    told: Hashes = json.loads(path.read_text())
+    return told
 
 
 def _records(checkpoint: Checkpoint) -> list[dict[str, Any]]:

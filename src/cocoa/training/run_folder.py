@@ -24,11 +24,10 @@ from cocoa.training.checkpoints import (
 from cocoa.training.log import BadRowLog, RunLog
 from cocoa.training.random_state import RandomState, random_states
 from cocoa.training.ranks import Ranks
+from cocoa.training.receipt import Hashes
 from cocoa.training.trainee import Trainee
 
 Say = Callable[[str], None]
-Hashes = dict[str, dict[str, str]]
-"""The sha256 of each table, by the path that a recipe reads and the table's name there."""
 DATA = "data.json"
 
 

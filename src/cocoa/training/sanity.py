@@ -42,9 +42,8 @@ class Effects:
             return
         self.counts.update(tally.counts)
         self.left -= 1
-        idle = sorted(name for name in tally.counts if not self.counts[name])
-        if self.left == 0 and idle:
-            named = ", ".join(idle)
+        if self.left == 0 and (idle := [name for name in tally.counts if not self.counts[name]]):
+            named = ", ".join(sorted(idle))
             message = f"{named} has had nothing to predict in any row: the data has none of what it hides; leave it out"
             raise TrainingError("E_TRAINING_NO_EFFECT", message, where=f"stage {self.stage}")
 

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from cocoa.corpus.embeddings import COLUMN_TYPES, vectors_of
 from cocoa.corpus.filters import BUILT_IN
 from cocoa.errors import IndexingError
+from cocoa.precision import LENGTH_ERROR
 
 FIXED = ("id", "place", "vector", "text", "image", "seal")
 MAX_ID_BYTES = 1024
-_NORM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def check_given(batch: pa.RecordBatch, card: Card, *, first: int = 0) -> None:
             what = f"an id is a text of 1 to {MAX_ID_BYTES} bytes, not {name!r:.40}"
             raise IndexingError("E_INDEX_ID", what, where=f"row {number}")
     norms = np.linalg.norm(vectors_of(batch).astype(np.float64), axis=1)
-    wrong = np.flatnonzero(~(np.abs(norms - 1) < _NORM_TOLERANCE))
+    wrong = np.flatnonzero(~(np.abs(norms - 1) < LENGTH_ERROR))
     if len(wrong):
         what = f"the vector's norm is {norms[wrong[0]]:.4g}, not 1"
         raise IndexingError("E_INDEX_VECTOR", what, where=f"row {first + wrong[0]} ({ids[wrong[0]]})")
