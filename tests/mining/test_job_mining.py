@@ -25,6 +25,7 @@ from cocoa.model import EmbeddingModel
 from cocoa.pooling import Pooling
 from cocoa.sample import Sample
 from cocoa.training.batches import content_key
+from picture_files import spoil_member
 
 ALL = Window(max_ratio=None)
 
@@ -349,6 +350,20 @@ def test_bad_rows_are_left_out_and_listed_up_to_the_rate(model, scenes, tmp_path
         for image in negative.images
         if Path(str(image)).name in ("003.png", "007.png")
     ]
+
+
+def test_a_damaged_member_of_an_archive_is_a_bad_row_and_is_not_copied(model, scenes, tmp_path):
+    train = scenes(tmp_path / "set", 6, tables=("t2i",))
+    with zipfile.ZipFile(train / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((train / "images").iterdir()):
+            archive.write(path, path.name)
+    shutil.rmtree(train / "images")
+    spoil_member(train / "images.zip", "003.png")
+    for copy_images in (False, True):
+        out = tmp_path / f"out-{copy_images}"
+        summary = mine(model, train, out, window=ALL, max_bad_rate=0.5, copy_images=copy_images)
+        assert summary.bad == {"E_IMAGE_OPEN": 1}
+        assert len(mined_rows(out)) == 5
 
 
 def test_a_table_without_a_good_row_is_an_error(model, scenes, tmp_path):

@@ -17,6 +17,7 @@ from cocoa.data.mmeb_train import MmebTrain
 from cocoa.errors import CocoaError, DataError, UsageError
 from cocoa.images import open_rgb
 from cocoa.synthesis import Endpoint, EndpointError, EndpointRefusedError, Prices, Sampling, synthesize
+from picture_files import spoil_member
 
 KEY = "sk-secret-0123456789abcdef"
 
@@ -100,6 +101,17 @@ def test_pictures_come_from_a_folder_or_an_archive_and_may_be_copied(run, pictur
     else:
         assert len(ImageTextPairs(summary.table)) == 6
         assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_a_damaged_member_of_an_archive_is_a_bad_picture(run, pictures, tmp_path):
+    archive = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(pictures.rglob("*.png")):
+            file.write(path, path.relative_to(pictures))
+    spoil_member(archive, "001.png")
+    for copy_images in (False, True):
+        summary = run(archive, tmp_path / f"out-{copy_images}", copy_images=copy_images)
+        assert (summary.rows, summary.bad) == (5, {"E_IMAGE_OPEN": 1})
 
 
 def test_equal_pictures_are_asked_about_once(run, model, pictures):

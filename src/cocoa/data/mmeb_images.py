@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile
 
-from cocoa.archives import member_names
+from cocoa.archives import UNREADABLE, member_names
 from cocoa.data.tables import find_images
 from cocoa.errors import DataError, ImageError
 from cocoa.images import ArchivedImage, ImageSource
@@ -84,7 +83,7 @@ class _Zips:
         if path not in self._members:
             try:
                 names = member_names(path)
-            except (OSError, BadZipFile) as error:
+            except UNREADABLE as error:
                 message = "the archive is not a readable zip file"
                 raise ImageError("E_IMAGE_OPEN", message, where=str(path)) from error
             members = {f"{path.stem}/{name}": name for name in names}

@@ -8,12 +8,11 @@ from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, TypeVar
-from zipfile import BadZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cocoa.archives import is_mac_note, member_names
+from cocoa.archives import UNREADABLE, is_mac_note, member_names
 from cocoa.data.bad_rows import OnBad, fail
 from cocoa.errors import CocoaError, DataError, ImageError
 from cocoa.images import ArchivedImage, ImageSource
@@ -135,7 +134,7 @@ def find_images(folder: Path) -> Callable[[str], ImageSource]:
     if archive.is_file():
         try:
             names = frozenset(member_names(archive))
-        except (OSError, BadZipFile) as error:
+        except UNREADABLE as error:
             raise ImageError("E_IMAGE_OPEN", "the archive is not a readable zip file", where=str(archive)) from error
     roots = [root.resolve() for root in (folder / "images", folder) if root.is_dir()]
 
