@@ -136,6 +136,34 @@ def test_bad_rows_are_errors_only_if_training_would_end(tmp_path: Path, allowed:
     assert only(check(folder, recipe), "E_IMAGE_MISSING").level == level
 
 
+@pytest.mark.parametrize(("allowed", "level"), [(0.0765, "error"), (0.077, "warning")])
+def test_a_picture_that_does_not_open_is_one_of_the_rows_as_training_counts_them(
+    tmp_path: Path, allowed: float, level: str
+) -> None:
+    folder = Folder(tmp_path)
+    folder.images["torn.png"] = b"\x89PNG\r\n\x1a\n"
+    folder.add("<|image_1|>\nTorn?", "it is", image="torn.png")
+    recipe = folder.write().model_copy(update={"max_bad_rate": allowed})
+    finding = only(check(folder, recipe), "E_IMAGE_OPEN")
+    assert finding.level == level
+    assert f"{1 / 13:.2%} of the rows" in finding.detail
+
+
+def test_what_a_sample_finds_stands_for_all_rows_and_what_was_refused_does_not(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.images["torn.png"] = b"\x89PNG\r\n\x1a\n"
+    for number in range(4):
+        folder.add(f"<|image_1|>\nTorn {number}?", "it is", image="torn.png")
+    folder.add("<|image_1|>\nIs it there?", "it is not", image="none.png")
+    recipe = folder.write().model_copy(update={"max_bad_rate": 0.2})
+    # Rows 0, 4, 8 and 12 of 16 are looked at; the last is one of the four.
+    found = check(folder, recipe, sample=4)
+    assert {each.code: each.count for each in found.findings} == {"E_IMAGE_OPEN": 1, "E_IMAGE_MISSING": 1}
+    assert all(each.level == "error" and f"about {5 / 17:.2%} of the rows" in each.detail for each in found.findings)
+    whole = check(folder, recipe).findings
+    assert all(each.detail.startswith(f"Training ends: {5 / 17:.2%} of") for each in whole)
+
+
 def test_pictures_that_do_not_fit_are_named(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.images["wide.png"] = encoded(photo(60, (280, 280)))
