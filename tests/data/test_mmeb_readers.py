@@ -428,6 +428,24 @@ def test_a_snapshot_of_mmeb_train(tmp_path: Path) -> None:
             MmebTrain(table, **choice)
 
 
+def test_a_choice_that_plain_tables_cannot_heed_is_refused(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write(tmp_path / "plain" / f"{name}.parquet", [train_row(name, 0) | {"qry_image_path": ""}])
+    assert MmebTrain(tmp_path / "plain").groups == (1, 1)
+    for choice in ({"subsets": ["one"]}, {"split": "diverse_instruction"}):
+        with pytest.raises(DataError, match=r"has no effect on one folder of tables.*\[E_DATA_SUBSET\]"):
+            MmebTrain(tmp_path / "plain", **choice)
+
+
+def test_one_wording_is_not_given_for_another(tmp_path: Path) -> None:
+    write(tmp_path / "GQA" / "original-00000-of-00001.parquet", [train_row("GQA", 0) | {"qry_image_path": ""}])
+    for folder in (tmp_path, tmp_path / "GQA"):
+        assert MmebTrain(folder).groups == (1,)
+        for split in ("diverse_instruction", "train"):
+            with pytest.raises(DataError, match=r"there are: original \[E_DATA_FILE\]"):
+                MmebTrain(folder, split=split)
+
+
 def test_train_images_unzipped_as_the_instructions_say(tmp_path: Path) -> None:
     folder = train_snapshot(tmp_path)
     for archive in (folder / "images_zip").glob("*.zip"):
