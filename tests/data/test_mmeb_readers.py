@@ -353,6 +353,17 @@ def test_paths_never_leave_the_folder(tmp_path: Path) -> None:
             find(name)
 
 
+@pytest.mark.parametrize("shape", ["eval_images", "images", "", "images_zip/GQA.zip"])
+def test_a_path_may_have_backslashes_in_every_shape(tmp_path: Path, shape: str) -> None:
+    if shape.endswith(".zip"):
+        pack(tmp_path / shape, ["GQA/Train/1.jpg"])
+    else:
+        lay(tmp_path / shape, ["GQA/Train/1.jpg"])
+    find = find_mmeb_images([tmp_path])
+    for name in ("GQA\\Train\\1.jpg", "images\\GQA\\Train\\1.jpg", ".\\images/MMEB\\GQA/Train\\1.jpg"):
+        assert find(name) == find("GQA/Train/1.jpg")
+
+
 def test_a_broken_zip_file_is_named(tmp_path: Path, rows: dict[str, list[Row]]) -> None:
     folder = eval_snapshot(tmp_path, {"GQA": rows["GQA"]})
     (folder / "images.zip").write_bytes(b"PK\3\4 cut short")

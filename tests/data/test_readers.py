@@ -123,6 +123,18 @@ def test_images_are_found_in_archive_then_folder(tmp_path: Path) -> None:
         find("e.png")
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_backslash_separates_folders_unless_a_file_has_it_in_its_name(tmp_path: Path, packed: bool) -> None:
+    add_images(tmp_path, "x/y/b.png", packed=packed)
+    find = find_images(tmp_path)
+    assert find("x\\y\\b.png") == find(".\\x/y\\b.png") == find("x/y/b.png")
+    write(tmp_path / "t.jsonl", [{"image_path": "x\\y\\b.png", "text": "a b"}])
+    assert ImageTextPairs(tmp_path / "t.jsonl")[0].query.images == (find("x/y/b.png"),)
+    (tmp_path / "x\\c.png").write_bytes(picture("blue"))
+    add_images(tmp_path, "x/c.png", packed=False)
+    assert find("x\\c.png") == (tmp_path / "x\\c.png").resolve()
+
+
 def test_no_image_path_leaves_the_folder(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(picture("red"))
     inner = tmp_path / "set"

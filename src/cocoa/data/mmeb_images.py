@@ -47,7 +47,7 @@ def _find(
 ) -> ImageSource:
     # The first look also refuses a name that leaves the folder.
     looks: list[Callable[[], ImageSource | None]] = [lambda: loose[0](name), lambda: zips.find(name)]
-    looks += [partial(look, spelling) for spelling in dict.fromkeys((name, _bare(name))) for look in loose]
+    looks += [partial(look, spelling) for spelling in dict.fromkeys((name, bare_name(name))) for look in loose]
     for look in looks:
         try:
             source = look()
@@ -71,7 +71,7 @@ class _Zips:
         self._members: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> ArchivedImage | None:
-        bare = _bare(name.replace("\\", "/").removeprefix("./"))
+        bare = bare_name(name)
         # A zip file that is named as the subset has its images: the others need not be listed.
         for path in sorted(self._paths, key=lambda path: path.stem not in bare.split("/")):
             member = self._list(path).get(bare)
@@ -87,12 +87,14 @@ class _Zips:
                 message = "the archive is not a readable zip file"
                 raise ImageError("E_IMAGE_OPEN", message, where=str(path)) from error
             members = {f"{path.stem}/{name}": name for name in names}
-            members |= {_bare(name): name for name in names}
+            members |= {bare_name(name): name for name in names}
             self._members[path] = members
         return self._members[path]
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
+    """Returns an image path as all spellings of it come to: with slashes, without `images/` and `MMEB/` in front."""
+    name = name.replace("\\", "/").removeprefix("./")
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name

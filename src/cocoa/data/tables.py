@@ -126,8 +126,9 @@ def number_rows(
 def find_images(folder: Path) -> Callable[[str], ImageSource]:
     """Returns what turns a relative image path into its source, with everything found checked to exist.
 
-    A path is looked for in `images.zip`, then in `images/`, then in the folder itself. The returned function raises
-    DataError E_DATA_PATH for a path that leaves the folder, and ImageError E_IMAGE_MISSING.
+    A path is looked for in `images.zip`, then in `images/`, then in the folder itself; if it has backslashes, as it is
+    and then with slashes in their place. The returned function raises DataError E_DATA_PATH for a path that leaves the
+    folder, and ImageError E_IMAGE_MISSING.
     """
     archive = folder / "images.zip"
     names: frozenset[str] = frozenset()
@@ -146,13 +147,14 @@ def find_images(folder: Path) -> Callable[[str], ImageSource]:
 
 
 def _find(name: str, archive: Path, names: frozenset[str], roots: Sequence[Path]) -> ImageSource:
-    if name in names:
-        return ArchivedImage(archive, name)
-    for root in roots:
-        path = root / name
-        if _is_file(path) and not is_mac_note(name):
-            check_link(path, root)
-            return path
+    for spelling in dict.fromkeys((name, inside(name.replace("\\", "/")))):
+        if spelling in names:
+            return ArchivedImage(archive, spelling)
+        for root in roots:
+            path = root / spelling
+            if _is_file(path) and not is_mac_note(spelling):
+                check_link(path, root)
+                return path
     raise ImageError("E_IMAGE_MISSING", f"image {name!r} is not in images.zip, images/ or {archive.parent}")
 
 
