@@ -249,6 +249,54 @@ def test_an_endpoint_that_went_down_ends_the_job_and_costs_no_row(run, model, us
     assert contents(whole.table.parent) == contents(summary.table.parent)
 
 
+def test_an_endpoint_that_is_not_there_costs_no_row_of_a_small_job(run, model, tmp_path):
+    where, model.url = model.url, "http://127.0.0.1:9/v1"
+    for _ in range(2):
+        with pytest.raises(EndpointError, match=r"6 pictures in a row got no reply.*127.0.0.1:9 failed") as caught:
+            run()
+        assert caught.value.code == "E_ENDPOINT_DOWN"
+    model.url = where
+    summary = run()
+    assert (summary.rows, summary.bad) == (6, {})
+
+
+def test_an_endpoint_that_never_replied_is_no_fault_of_the_pictures(run, model):
+    model.behave = lambda asked, _: 503
+    with pytest.raises(EndpointError, match=r"6 pictures in a row got no reply.*status 503") as caught:
+        run()
+    assert caught.value.code == "E_ENDPOINT_DOWN"
+    model.behave = None
+    assert run().bad == {}
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_an_endpoint_that_is_busy_at_the_end_costs_no_row(run, model, usual, left):
+    model.behave = lambda asked, _: usual(asked) if asked.number < 6 - left else (429, {"Retry-After": "0.01"})
+    with pytest.raises(EndpointError, match=f"{left} picture.* got no reply.*status 429") as caught:
+        run(endpoint={"concurrency": 1})
+    assert caught.value.code == "E_ENDPOINT_DOWN"
+    model.behave = None
+    model.asked.clear()
+    summary = run()
+    assert (summary.rows, summary.bad, len(model.asked)) == (6, {}, left)
+
+
+def test_a_picture_that_gets_no_reply_from_an_endpoint_that_is_there_does_not_hold_up_the_job(run, model, usual):
+    model.behave = lambda asked, _: usual(asked) if asked.number < 5 else 500
+    summary = run(endpoint={"concurrency": 1})
+    assert (summary.rows, summary.bad) == (5, {"E_ENDPOINT_STATUS": 1})
+    model.behave = lambda asked, _: 500
+    assert run(endpoint={"concurrency": 1}, retry_bad=True) == summary
+
+
+def test_where_no_row_is_left_it_is_said_how_the_bad_are_asked_again(run, model):
+    model.behave = lambda asked, _: "Cat." if asked.number < 5 else {"choices": []}
+    with pytest.raises(DataError, match="--retry-bad asks again"):
+        run(endpoint={"concurrency": 1})
+    model.behave = None
+    assert run(retry_bad=True).rows == 1
+
+
 def test_a_refused_job_stops_at_once(run, model, tmp_path):
     model.behave = lambda asked, _: 401
     with pytest.raises(EndpointRefusedError):

@@ -57,7 +57,7 @@ def look(picture: Image.Image) -> Look:
 
 
 def near_looks(ours: Sequence[Look], theirs: Sequence[Look]) -> list[tuple[int, int]]:
-    """Returns the places (in ours, in theirs), sorted, of theirs that look the same as any of ours, and the first of those.
+    """Returns the places (in ours, in theirs) of pictures that look the same, sorted; of ours, the first for each.
 
     Plain ones look like none.
     """

@@ -111,7 +111,7 @@ def mine(
     digest = _fingerprint(source)
     bad = BadRows(max_bad_rate)
     tables = read_tables(train, split=split, subsets=subsets, limit=limit, on_bad=bad.note)
-    # Before the files are hashed, which takes minutes, it is seen whether names are clear; what is placed is what is read.
+    # Names that mean two pictures are refused before all files are hashed; what is placed is what could be read.
     _pictures([row for table in tables for row in table.rows], keep)
     inputs = Inputs.of(tables, keep, bad)
     pictures = _pictures([entry.row for _, entries in inputs.tables for entry in entries], keep)
