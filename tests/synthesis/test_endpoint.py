@@ -223,6 +223,14 @@ def test_tokens_of_spoilt_attempts_are_counted(model, ask, body):
     assert (reply.prompt_tokens, reply.completion_tokens) == (201, 3)
 
 
+@pytest.mark.parametrize("last", [None, 400, 401])
+def test_a_failure_says_what_it_cost(model, ask, body, last):
+    model.behave = lambda asked, _: last if last and asked.number == 2 else body("", tokens=(100, 7))
+    with pytest.raises(EndpointError) as caught:
+        ask(retries=2)
+    assert caught.value.tokens == ((200, 14) if last else (300, 21))
+
+
 @pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": "many"}, {"prompt_tokens": -1}, {"prompt_tokens": True}])
 def test_usage_that_makes_no_sense_counts_as_none(model, ask, body, usage):
     model.behave = in_turn(body("Red.") | {"usage": usage})

@@ -225,6 +225,20 @@ def test_bad_rows_can_be_asked_again_and_nothing_else_is(run, model, usual, pict
     assert len(model.asked) == 1
 
 
+def test_what_failed_questions_cost_is_counted_in_every_run(run, model, usual, body, pictures):
+    sick = usual_of(pictures / "001.png", model, run, usual)
+    model.behave = lambda asked, _: body("", tokens=(9, 1)) if usual(asked) == sick else usual(asked)
+    seen = []
+    summary = run(on_progress=lambda progress: seen.append((progress.prompt_tokens, progress.completion_tokens)))
+    paid = (summary.prompt_tokens, summary.completion_tokens)
+    # Five replies, and two attempts at the sixth.
+    assert paid == seen[-1] == (518, 102)
+    assert run(retry_bad=True).prompt_tokens == 518 + 18
+    model.behave = None
+    assert run(retry_bad=True, on_progress=lambda progress: seen.append(progress.prompt_tokens)).prompt_tokens == 636
+    assert seen[-1] == 636
+
+
 def test_dropped_texts_are_counted_and_listed(run, model, usual):
     texts = ["I'm sorry, I cannot help with that.", "Cat.", "stop and go and " * 9]
     model.behave = lambda asked, _: texts[asked.number] if asked.number < 3 else usual(asked)

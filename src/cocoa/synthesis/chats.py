@@ -19,7 +19,9 @@ from cocoa.images import ImageSource, open_rgb
 
 
 class EndpointError(CocoaError):
-    """One question got no usable reply (`E_ENDPOINT_*`, `E_REPLY_*`)."""
+    """One question got no usable reply (`E_ENDPOINT_*`, `E_REPLY_*`); `tokens` is what that cost, as in a `Reply`."""
+
+    tokens: tuple[int, int] = (0, 0)
 
 
 class EndpointRefusedError(EndpointError):

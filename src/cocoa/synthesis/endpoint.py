@@ -29,10 +29,9 @@ _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 
 
 class _TryAgainError(EndpointError):
-    """A failure that may pass; `wait` is what the server asks for, in seconds, `tokens` what it cost."""
+    """A failure that may pass; `wait` is what the server asks for, in seconds."""
 
     wait: float | None = None
-    tokens: tuple[int, int] = (0, 0)
 
 
 class Endpoint:
@@ -121,11 +120,15 @@ class Endpoint:
             content = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
             try:
                 text, finish, tokens = self._send(content)
-            except _TryAgainError as error:
-                spoilt = (spoilt[0] + error.tokens[0], spoilt[1] + error.tokens[1])
+            except EndpointError as error:
+                error.tokens = spoilt = (spoilt[0] + error.tokens[0], spoilt[1] + error.tokens[1])
+                if not isinstance(error, _TryAgainError):
+                    raise
                 if attempt == self._retries:
                     times = f", tried {attempt + 1} times" if attempt else ""
-                    raise EndpointError(error.code, error.message + times) from error
+                    failure = EndpointError(error.code, error.message + times)
+                    failure.tokens = spoilt
+                    raise failure from error
                 if not error.wait:
                     wait = min(_LONGEST_WAIT, self._backoff * 2**attempt)
                     self._wait_until(self._clock() + wait * self._random.uniform(0.5, 1.0), stop)

@@ -29,7 +29,7 @@ from cocoa.synthesis.chats import (
     Sampling,
 )
 from cocoa.synthesis.conversations import Dropped, Outcome
-from cocoa.synthesis.journal import Journal, to_replies
+from cocoa.synthesis.journal import LOST, Journal, to_replies
 from cocoa.synthesis.placing import link_images, place_images
 from cocoa.synthesis.plan import Plan, differences, hash_pictures, list_pictures
 from cocoa.synthesis.progress import Prices, Progress
@@ -223,7 +223,7 @@ class _Job:
                 replies = list(to_replies(content["replies"]).values())
                 for picture in content["pictures"]:
                     self.progress.count(Outcome.of(picture))
-            has_replied |= bool(replies)
+            has_replied |= any(reply.finish != LOST for reply in replies)
             for reply in replies:
                 self.progress.pay(reply)
         self.progress.resume()
