@@ -302,6 +302,36 @@ def test_the_key_is_sent_and_never_said(model, ask, monkeypatch, caplog):
     assert KEY not in caplog.text
 
 
+@pytest.mark.parametrize("key", ["test", "content", "message", "role"])
+def test_a_key_that_is_a_word_changes_no_reply(model, ask, monkeypatch, key):
+    monkeypatch.setenv("SOME_KEY", key)
+    model.behave = in_turn(f"The latest {key}.")
+    assert ask(api_key_env="SOME_KEY").text == f"The latest {key}."
+    assert model.asked[0].authorization == f"Bearer {key}"
+
+
+def test_a_key_is_found_however_json_spells_it(model, ask, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", KEY)
+    spelled = KEY.replace("s", "\\u0073").encode()
+    model.behave = lambda *_: b'{"choices": [{"message": {"content": "It is %s."}}]}' % spelled
+    assert ask(api_key_env="SOME_KEY").text == "It is ***."
+
+
+def test_a_key_in_a_complaint_of_any_form_is_cut_out_whole(model, ask, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", KEY)
+
+    def complain(_, handler):
+        said = b"<p>" + b" " * 385 + KEY.encode()
+        handler.send_response(400)
+        handler.send_header("Content-Length", str(len(said)))
+        handler.end_headers()
+        handler.wfile.write(said)
+
+    model.behave = complain
+    with pytest.raises(EndpointError, match=r"status 400: <p> \*\*\*"):
+        ask(api_key_env="SOME_KEY")
+
+
 def test_a_key_that_is_not_there_is_wrong_use(model, monkeypatch):
     monkeypatch.delenv("SOME_KEY", raising=False)
     with pytest.raises(UsageError, match="SOME_KEY"):

@@ -22,6 +22,8 @@ _LARGEST_REPLY = 4_000_000
 _LONGEST_WAIT = 60.0
 _LONGEST_REQUESTED_WAIT = 600.0
 _LONGEST_EXCERPT = 200
+_SHORTEST_SECRET = 16
+"""Characters of a key that is cut out of what a server says; a shorter one may be a word ("test") of any reply."""
 _RETRIED = frozenset({408, 409, 425, 429})
 # What is wrong with the job and not with one row of it: key, right, path, method, or an address that moved.
 _HOPELESS = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405})
@@ -61,7 +63,8 @@ class Endpoint:
         Args:
             url: the address up to and without `/chat/completions`, as `http://localhost:8000/v1`.
             model: the name that the endpoint serves.
-            api_key_env: the environment variable that holds the key; the key is never logged or written.
+            api_key_env: the environment variable that holds the key; the key is never logged or written, and one of 16
+                characters or more is cut out of what the server says.
             concurrency: the most requests at once.
             timeout: seconds that one request may take.
             retries: attempts after the first.
@@ -161,15 +164,17 @@ class Endpoint:
             what = f"the connection to {self.host} failed ({type(error).__name__})"
             raise _TryAgainError("E_ENDPOINT_CONNECTION", what) from error
         reply = received.decode("utf-8", "replace")
-        if self._key:
-            # A server that repeats the key must not get it into a file or a message.
-            reply = reply.replace(self._key, "***")
         if response.status_code != 200:
             raise self._failure(response.status_code, response.headers.get("Retry-After"), reply)
-        return _read(reply)
+        text, finish, tokens = _read(reply)
+        return self._without_key(text), self._without_key(finish), tokens
+
+    def _without_key(self, said: str) -> str:
+        """A server that repeats the key must not get it into a file or a message."""
+        return said.replace(self._key, "***") if len(self._key) >= _SHORTEST_SECRET else said
 
     def _failure(self, status: int, retry_after: str | None, reply: str) -> EndpointError:
-        said = " ".join(_complaint(reply).split())
+        said = " ".join(self._without_key(_complaint(reply)).split())
         what = f"{self.host} answered status {status}" + (f": {said[:_LONGEST_EXCERPT]}" if said else "")
         if status in _HOPELESS:
             what += "; check --endpoint, --model and the key"
@@ -266,7 +271,7 @@ def _complaint(reply: str) -> str:
         error = json.loads(reply)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError, RecursionError):
-        return reply[: 2 * _LONGEST_EXCERPT]
+        return reply
 
 
 def _seconds(retry_after: str | None) -> float | None:
