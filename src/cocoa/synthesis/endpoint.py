@@ -105,6 +105,9 @@ class Endpoint:
         """Closes the connections."""
         self._client.close()
 
+    def check(self, sampling: Sampling) -> None:
+        """Raises nothing: which fields there are is the server's to say."""
+
     def ask(self, chat: Chat, sampling: Sampling, stop: threading.Event) -> Reply:
         """Returns the reply; see `Engine.ask`."""
         messages = _messages(chat)

@@ -110,6 +110,7 @@ def synthesize(
     if max_pixels < 1 or shard_size < 1 or give_up_after < 1:
         raise UsageError("E_USAGE_SYNTHESIS", "max_pixels, shard_size and give_up_after are 1 or more")
     sampling = sampling or Sampling()
+    engine.check(sampling)
     named = prompts or _default_prompts(kind, engine)
     loaded = load_prompts(named)
     if loaded.kind != kind:
