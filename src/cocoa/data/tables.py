@@ -39,19 +39,6 @@ def find_tables(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.name not in _NO_TABLES and not path.name.startswith("."))
 
 
-def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Returns the rows with the named columns; an optional column is in every row if the table has it, else in none.
-
-    Raises:
-        DataError: E_DATA_EMPTY for a table without rows, and what `number_rows` raises.
-    """
-    rows = [row for _, row in number_rows(path, columns, optional)]
-    if not rows:
-        raise _no_rows(path, {})
-    extra = [name for name in optional if any(name in row for row in rows)]
-    return [{name: row.get(name) for name in (*columns, *extra)} for row in rows]
-
-
 def read_each(
     path: Path,
     columns: Sequence[str],
