@@ -26,7 +26,7 @@ from cocoa.images import ImageSource
 from cocoa.mining.inputs import Entry, Inputs
 from cocoa.mining.negatives import Counts, Targets, mine_table
 from cocoa.mining.placing import named_pictures, place_images
-from cocoa.mining.rows import Row, Table, read_tables
+from cocoa.mining.rows import Row, Table, check_written, read_tables
 from cocoa.mining.vectors import OnProgress, VectorStore
 from cocoa.mining.window import Window
 from cocoa.model import CARD, EmbeddingModel, fingerprint, local_folder
@@ -111,6 +111,7 @@ def mine(
     digest = _fingerprint(source)
     bad = BadRows(max_bad_rate)
     tables = read_tables(train, split=split, subsets=subsets, limit=limit, on_bad=bad.note)
+    check_written(tables, shared=pool == "all")
     # Names that mean two pictures are refused before all files are hashed; what is placed is what could be read.
     _pictures([row for table in tables for row in table.rows], keep)
     inputs = Inputs.of(tables, keep, bad)
