@@ -141,6 +141,31 @@ def test_rows_of_words_alone_are_told_apart_by_their_words(tmp_path: Path) -> No
     assert {len(question.candidates) for question in task.questions} == {len(asks)}, "200 answers are too many"
 
 
+def test_a_table_whose_rows_are_all_held_out_says_so_and_a_shard_is_no_table(tmp_path: Path) -> None:
+    def write(name: str, questions: list[str]) -> Path:
+        rows = {"qry": questions, "pos_text": ["yes"] * len(questions)}
+        empty = dict.fromkeys(("qry_image_path", "pos_image_path"), [""] * len(questions))
+        (tmp_path / "talk").mkdir(exist_ok=True)
+        pq.write_table(pa.table(rows | empty), tmp_path / "talk" / name)
+        return tmp_path / "talk" / name
+
+    words = [f"question {number}" for number in range(60)]
+    held = [text for text in words if FIFTH.holds(text)]
+    shards = [f"original-0000{number}-of-00002.parquet" for number in range(2)]
+    first = write(shards[0], held)
+    with pytest.raises(DataError, match=rf"all {len(held)} rows of the table are held out \[E_DATA_EMPTY\]"):
+        MmebTrainSource(path=first, held_out=FIFTH).build()
+    write(shards[1], words)
+    pairs = MmebTrainSource(path=tmp_path / "talk", held_out=FIFTH).build()
+    assert len(pairs) == len(words) - len(held)
+    write(shards[1], [held[0], ""])
+    with pytest.raises(
+        DataError, match=f"can be used, besides {len(held) + 1} that are held out; the first problem"
+    ) as caught:
+        MmebTrainSource(path=tmp_path / "talk", held_out=FIFTH).build(lambda error: None)
+    assert caught.value.where == str(tmp_path / "talk")
+
+
 def test_at_most_so_many_rows_are_asked_spread_over_the_table(scenes: Path) -> None:
     [every] = held_out_tasks(scenes, HeldOut(share=0.5), ["scene_cls"])
     [few] = held_out_tasks(scenes, HeldOut(share=0.5), ["scene_cls"], most=5)

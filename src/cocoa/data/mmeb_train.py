@@ -81,12 +81,7 @@ def read_pairs(
     `find` is what `find_mmeb_images` returned for the folders, if that is known; for the others see `read_each`.
     """
     make = partial(_read_pair, find or find_mmeb_images(folders))
-    pairs: list[Pair] = []
-    for shard in shards:
-        left = None if limit is None else limit - len(pairs)
-        if left != 0:
-            pairs += read_each(shard, tuple(_COLUMNS), tuple(_NEGATIVES), make, limit=left, on_bad=on_bad, keep=keep)
-    return pairs
+    return read_each(shards, tuple(_COLUMNS), tuple(_NEGATIVES), make, limit=limit, on_bad=on_bad, keep=keep)
 
 
 def _read_pair(find: Callable[[str], ImageSource], row: dict[str, Any], where: str) -> Pair:

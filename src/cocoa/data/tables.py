@@ -40,7 +40,7 @@ def find_tables(folder: Path) -> list[Path]:
 
 
 def read_each(
-    path: Path,
+    shards: Sequence[Path],
     columns: Sequence[str],
     optional: Sequence[str],
     make: Callable[[dict[str, Any], str], Made],
@@ -49,26 +49,30 @@ def read_each(
     on_bad: OnBad = fail,
     keep: Keep | None = None,
 ) -> list[Made]:
-    """Returns what `make(row, where)` makes of the rows, in their order, the first `limit` of them.
+    """Returns what `make(row, where)` makes of the rows of a table, shard by shard in order, the first `limit` of them.
 
     Rows that `keep(row, where)` is false for are left out. Rows that cannot be read, or that `make` raises a CocoaError
     for, go to `on_bad` and do not count; rows after the last that is wanted are not looked at.
 
     Raises:
-        DataError: E_DATA_EMPTY if no row is left (E_DATA_COLUMN if all of them lack columns), and what `number_rows`
-            raises.
+        DataError: E_DATA_EMPTY if no row is left in any shard (E_DATA_COLUMN if all of them lack columns), and what
+            `number_rows` raises.
     """
     problems: dict[str, CocoaError] = {}
+    num_unwanted = 0
 
     def refuse(error: CocoaError) -> None:
         problems.setdefault(error.code, error)
         on_bad(error)
 
     def good() -> Iterator[Made]:
-        for number, row in number_rows(path, columns, optional, refuse):
+        nonlocal num_unwanted
+        rows = ((path, *each) for path in shards for each in number_rows(path, columns, optional, refuse))
+        for path, number, row in rows:
             where = f"{path}:{number}"
             try:
                 if keep is not None and not keep(row, where):
+                    num_unwanted += 1
                     continue
                 made = make(row, where)
             except CocoaError as error:
@@ -78,7 +82,7 @@ def read_each(
 
     kept = list(islice(good(), limit))
     if not kept:
-        raise _no_rows(path, problems)
+        raise _no_rows(shards[0] if len(shards) == 1 else shards[0].parent, problems, num_unwanted)
     return kept
 
 
@@ -250,10 +254,11 @@ def _check_columns(where: str, columns: Sequence[str], present: Sequence[str]) -
         raise DataError("E_DATA_COLUMN", message, where=where)
 
 
-def _no_rows(path: Path, problems: dict[str, CocoaError]) -> DataError:
-    """The error of a table without a good row, from the first problem of each code."""
+def _no_rows(path: Path, problems: dict[str, CocoaError], num_unwanted: int) -> DataError:
+    """The error of a table without a good row, from the first problem of each code and the rows that are not wanted."""
     if not problems:
-        return DataError("E_DATA_EMPTY", "the table has no rows", where=str(path))
+        said = f"all {num_unwanted} rows of the table are held out" if num_unwanted else "the table has no rows"
+        return DataError("E_DATA_EMPTY", said, where=str(path))
     code = "E_DATA_COLUMN" if list(problems) == ["E_DATA_COLUMN"] else "E_DATA_EMPTY"
-    first = next(iter(problems.values()))
-    return DataError(code, f"no row of the table can be used; the first problem: {first}", where=str(path))
+    said = "no row of the table can be used" + (f", besides {num_unwanted} that are held out" if num_unwanted else "")
+    return DataError(code, f"{said}; the first problem: {next(iter(problems.values()))}", where=str(path))
