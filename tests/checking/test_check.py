@@ -105,6 +105,12 @@ def test_every_fault_is_found_once_at_its_place_and_nothing_else(tmp_path: Path)
     assert all(each.stages == ("only",) for each in found.findings)
 
 
+def test_negatives_are_numbered_from_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.add("<|image_1|>\nWho?", "an otter", image="train_1.png", negatives=["an otter", "a fish", "an otter"])
+    assert only(check(folder), "POSITIVE_IS_NEGATIVE").examples[0].message == "negative 1, 3 of 3 is the target"
+
+
 def test_examples_show_what_they_speak_of(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.add("<|image_1|>\nAsked before?", "yes", image="train_3.png")
@@ -237,6 +243,35 @@ def test_a_caption_column_beside_a_text_column_is_not_read(tmp_path: Path) -> No
     )
     messages = [each.message for each in only(check_data(recipe), "UNUSED_COLUMN").examples]
     assert messages == ["column 'caption'", "column 'kind'"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "unread"),
+    [
+        ([{"text": "a picture"}, {"caption": "a caption"}], []),
+        ([{"text": "a picture", "caption": "a caption"}, {"caption": "a caption"}], []),
+        ([{"text": "a picture", "caption": "a caption"}, {"text": "a picture"}], ["column 'caption'"]),
+    ],
+)
+def test_a_caption_of_any_row_that_has_no_text_is_read(
+    tmp_path: Path, rows: list[dict[str, str]], unread: list[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(photo(1)))
+    lines = [json.dumps({"image_path": "a.png", **row}) for row in rows]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    recipe = recipe_of(
+        f"[{{kind: image_text_pairs, path: {tmp_path / 't.jsonl'}}}]", objective="{kind: masked_text, rate: 0.2}"
+    )
+    found = [each for each in check_data(recipe).findings if each.code == "UNUSED_COLUMN"]
+    assert [example.message for each in found for example in each.examples] == unread
+
+
+@pytest.mark.parametrize("side", ["same_text", "other_text"])
+def test_a_target_that_the_recipe_wants_to_be_the_query_is_no_fault(tmp_path: Path, side: str) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(photo(1)))
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image_path": "a.png", "text": "one part alone"}))
+    data = f"[{{kind: image_text_pairs, path: {tmp_path / 't.jsonl'}, side: {side}}}]"
+    assert "TARGET_IS_QUERY" not in codes(check_data(recipe_of(data, objective="{kind: masked_text, rate: 0.2}")))
 
 
 def test_a_sample_is_spread_over_the_rows_and_said(tmp_path: Path) -> None:
