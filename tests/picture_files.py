@@ -1,10 +1,12 @@
-"""Files of pictures made byte by byte, so that their headers can lie."""
+"""Files of pictures made byte by byte, so that their headers can lie, and archives of them that are damaged."""
 
 from __future__ import annotations
 
 import io
 import struct
+import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -48,3 +50,14 @@ def tiff(
         pages += struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", *field) for field in fields)
         pages += struct.pack("<I", following)
     return b"II*\0" + struct.pack("<I", 12) + b"\x80\0\0\0" + pages + tail
+
+
+def spoil_member(archive: Path, member: str) -> None:
+    """Writes nonsense over the packed bytes of one member of a zip archive; its lists stay as they are."""
+    with zipfile.ZipFile(archive) as file:
+        start = file.getinfo(member).header_offset
+    content = bytearray(archive.read_bytes())
+    name_size, extra_size = struct.unpack_from("<HH", content, start + 26)
+    start += 30 + name_size + extra_size
+    content[start : start + 24] = b"\xff" * 24
+    archive.write_bytes(content)

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from cocoa.errors import ImageError
 from cocoa.images import ArchivedImage, ImageLimits, ImageSource, image_key, open_rgb, picture_size
-from picture_files import NOISE, chunk, encode, png
+from picture_files import NOISE, chunk, encode, png, spoil_member
 from profiles import WIDE_PRIMARIES, rgb_profile
 
 SCENE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -205,6 +205,18 @@ def test_archive_members(tmp_path: Path) -> None:
     archive.unlink()
     with pytest.raises(ImageError, match="E_IMAGE_MISSING"):
         open_rgb(ArchivedImage(archive, "0.png"))
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_of_an_archive_is_a_picture_that_does_not_open(tmp_path: Path, packed: int) -> None:
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w", packed) as file:
+        for name in ("a.png", "b.png"):
+            file.writestr(name, encode(NOISE, "BMP"))
+    spoil_member(archive, "a.png")
+    with pytest.raises(ImageError, match=r"images.zip!a.png.*E_IMAGE_OPEN"):
+        open_rgb(ArchivedImage(archive, "a.png"))
+    assert open_rgb(ArchivedImage(archive, "b.png")).size == NOISE.size
 
 
 def test_key_is_equal_for_equal_content_only(tmp_path: Path) -> None:

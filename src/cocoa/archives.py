@@ -5,8 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
+
+try:
+    from lzma import LZMAError
+except ImportError:  # A Python that was built without it opens no archive that is packed so.
+    LZMAError = zlib.error  # type: ignore[assignment, misc]
+
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, LZMAError)
+"""What opening a damaged archive raises, or reading a member that is damaged, locked, oddly packed or not there."""
 
 # MMEB-train has a zip file for each of its 20 subsets, and a shuffled run reads from all of them.
 _CAPACITY = 64

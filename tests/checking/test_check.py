@@ -105,6 +105,12 @@ def test_every_fault_is_found_once_at_its_place_and_nothing_else(tmp_path: Path)
     assert all(each.stages == ("only",) for each in found.findings)
 
 
+def test_negatives_are_numbered_from_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.add("<|image_1|>\nWho?", "an otter", image="train_1.png", negatives=["an otter", "a fish", "an otter"])
+    assert only(check(folder), "POSITIVE_IS_NEGATIVE").examples[0].message == "negative 1, 3 of 3 is the target"
+
+
 def test_examples_show_what_they_speak_of(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.add("<|image_1|>\nAsked before?", "yes", image="train_3.png")
@@ -134,6 +140,34 @@ def test_bad_rows_are_errors_only_if_training_would_end(tmp_path: Path, allowed:
     folder.add("<|image_1|>\nIs it there?", "it is not", image="none.png")
     recipe = folder.write().model_copy(update={"max_bad_rate": allowed})
     assert only(check(folder, recipe), "E_IMAGE_MISSING").level == level
+
+
+@pytest.mark.parametrize(("allowed", "level"), [(0.0765, "error"), (0.077, "warning")])
+def test_a_picture_that_does_not_open_is_one_of_the_rows_as_training_counts_them(
+    tmp_path: Path, allowed: float, level: str
+) -> None:
+    folder = Folder(tmp_path)
+    folder.images["torn.png"] = b"\x89PNG\r\n\x1a\n"
+    folder.add("<|image_1|>\nTorn?", "it is", image="torn.png")
+    recipe = folder.write().model_copy(update={"max_bad_rate": allowed})
+    finding = only(check(folder, recipe), "E_IMAGE_OPEN")
+    assert finding.level == level
+    assert f"{1 / 13:.2%} of the rows" in finding.detail
+
+
+def test_what_a_sample_finds_stands_for_all_rows_and_what_was_refused_does_not(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.images["torn.png"] = b"\x89PNG\r\n\x1a\n"
+    for number in range(4):
+        folder.add(f"<|image_1|>\nTorn {number}?", "it is", image="torn.png")
+    folder.add("<|image_1|>\nIs it there?", "it is not", image="none.png")
+    recipe = folder.write().model_copy(update={"max_bad_rate": 0.2})
+    # Rows 0, 4, 8 and 12 of 16 are looked at; the last is one of the four.
+    found = check(folder, recipe, sample=4)
+    assert {each.code: each.count for each in found.findings} == {"E_IMAGE_OPEN": 1, "E_IMAGE_MISSING": 1}
+    assert all(each.level == "error" and f"about {5 / 17:.2%} of the rows" in each.detail for each in found.findings)
+    whole = check(folder, recipe).findings
+    assert all(each.detail.startswith(f"Training ends: {5 / 17:.2%} of") for each in whole)
 
 
 def test_pictures_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -209,6 +243,35 @@ def test_a_caption_column_beside_a_text_column_is_not_read(tmp_path: Path) -> No
     )
     messages = [each.message for each in only(check_data(recipe), "UNUSED_COLUMN").examples]
     assert messages == ["column 'caption'", "column 'kind'"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "unread"),
+    [
+        ([{"text": "a picture"}, {"caption": "a caption"}], []),
+        ([{"text": "a picture", "caption": "a caption"}, {"caption": "a caption"}], []),
+        ([{"text": "a picture", "caption": "a caption"}, {"text": "a picture"}], ["column 'caption'"]),
+    ],
+)
+def test_a_caption_of_any_row_that_has_no_text_is_read(
+    tmp_path: Path, rows: list[dict[str, str]], unread: list[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(photo(1)))
+    lines = [json.dumps({"image_path": "a.png", **row}) for row in rows]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    recipe = recipe_of(
+        f"[{{kind: image_text_pairs, path: {tmp_path / 't.jsonl'}}}]", objective="{kind: masked_text, rate: 0.2}"
+    )
+    found = [each for each in check_data(recipe).findings if each.code == "UNUSED_COLUMN"]
+    assert [example.message for each in found for example in each.examples] == unread
+
+
+@pytest.mark.parametrize("side", ["same_text", "other_text"])
+def test_a_target_that_the_recipe_wants_to_be_the_query_is_no_fault(tmp_path: Path, side: str) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(photo(1)))
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image_path": "a.png", "text": "one part alone"}))
+    data = f"[{{kind: image_text_pairs, path: {tmp_path / 't.jsonl'}, side: {side}}}]"
+    assert "TARGET_IS_QUERY" not in codes(check_data(recipe_of(data, objective="{kind: masked_text, rate: 0.2}")))
 
 
 def test_a_sample_is_spread_over_the_rows_and_said(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cocoa.checking.near import near_hashes, near_sets, shared
-from cocoa.checking.pictures import Gallery, look, near_looks
+from cocoa.checking.pictures import Gallery, Look, look, near_looks
 from cocoa.checking.texts import near_texts, plain, prompt_length, words
 from cocoa.errors import ImageError
 from cocoa.images import open_rgb
@@ -24,21 +25,24 @@ def slow_hashes(ours: list[int], theirs: list[int], most: int) -> list[list[int]
     return [[i, j] for i, a in enumerate(ours) for j, b in enumerate(theirs) if (a ^ b).bit_count() <= most]
 
 
+def found_hashes(ours: list[int], theirs: list[int], most: int) -> list[list[int]]:
+    blocks = near_hashes(np.array(ours, np.uint64), np.array(theirs, np.uint64), most)
+    return sorted(pair for block in blocks for pair in block.tolist())
+
+
 @settings(max_examples=60, deadline=None)
 @given(HASHES, HASHES, st.integers(0, 6), st.randoms(use_true_random=False))
 def test_bands_find_what_comparing_all_hashes_finds(ours, theirs, most, random):
     # Random hashes are never near: some of theirs are ours with a few bits turned, at the limit above all.
     theirs = [*theirs, *(hash_ ^ sum(1 << bit for bit in random.sample(range(64), most + turn))
                          for hash_ in ours for turn in (0, 1))]  # fmt: skip
-    found = near_hashes(np.array(ours, np.uint64), np.array(theirs, np.uint64), most)
-    assert found.tolist() == slow_hashes(ours, theirs, most)
+    assert found_hashes(ours, theirs, most) == slow_hashes(ours, theirs, most)
 
 
 def test_a_hash_that_very_many_have_is_compared_in_blocks(monkeypatch):
     monkeypatch.setattr("cocoa.checking.near._BLOCK", 7)
     ours, theirs = [0] * 5 + [1, 2**63], [0] * 4 + [3, 2**64 - 1]
-    found = near_hashes(np.array(ours, np.uint64), np.array(theirs, np.uint64), 1)
-    assert found.tolist() == slow_hashes(ours, theirs, 1)
+    assert found_hashes(ours, theirs, 1) == slow_hashes(ours, theirs, 1)
 
 
 SETS = st.lists(st.frozensets(st.sampled_from("abcdefghij"), max_size=8), max_size=10)
@@ -87,6 +91,42 @@ def test_the_same_shape_in_other_colours_and_plain_sheets_are_not_near():
     plain_sheets = [Image.new("RGB", (84, 84), colour) for colour in ("white", "#fdfdfd", "red")]
     looks = [look(each) for each in (picture, Image.merge("RGB", (blue, green, red)), *plain_sheets)]
     assert near_looks(looks[:1] + looks[2:3], looks[1:2] + looks[3:]) == []
+
+
+def slow_looks(ours: list[Look], theirs: list[Look]) -> list[tuple[int, int]]:
+    def near(a: Look, b: Look) -> bool:
+        apart = np.abs(np.frombuffer(a.small, np.uint8).astype(int) - np.frombuffer(b.small, np.uint8))
+        contrast = min(a.contrast, b.contrast)
+        bits = (a.fingerprint ^ b.fingerprint).bit_count()
+        return contrast > 0 and bits <= 4 and apart.mean() <= min(4.0, contrast / 4) and apart.max() <= 40
+
+    firsts = [next((i for i, a in enumerate(ours) if near(a, b)), None) for b in theirs]
+    return sorted((i, j) for j, i in enumerate(firsts) if i is not None)
+
+
+def test_looks_that_crowd_on_few_fingerprints_are_found_as_by_comparing_all(monkeypatch):
+    monkeypatch.setattr("cocoa.checking.near._BLOCK", 50)
+    monkeypatch.setattr("cocoa.checking.pictures._BLOCK", 30)
+    rng = np.random.default_rng(4)
+    grounds = [Image.new("RGB", (32, 32), tuple(rng.integers(0, 8, 3).tolist())) for _ in range(60)]
+    photos = [photo(seed % 5, (30 + seed % 7, 40)) for seed in range(40)]
+    looks = [look(each) for each in [*grounds, *photos, *(Image.new("RGB", (9, 9), "white"),) * 3]]
+    rng.shuffle(looks)  # type: ignore[arg-type]
+    found = near_looks(looks[:50], looks[50:])
+    assert found == slow_looks(looks[:50], looks[50:])
+    assert len(found) > 25
+
+
+def test_pictures_of_one_fingerprint_take_little_memory():
+    looks = [Look(b"", 0, bytes(range(256)) * 3, 60.0)] * 2000 + [
+        Look(b"", 0, bytes([level, 0, 255 - level] * 256), 80.0) for level in range(256)
+    ]
+    tracemalloc.start()
+    found = near_looks(looks, looks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found[:2000] == [(0, place) for place in range(2000)]
+    assert peak < 100_000_000
 
 
 def test_one_size_more_is_another_picture():

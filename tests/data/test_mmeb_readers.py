@@ -353,6 +353,17 @@ def test_paths_never_leave_the_folder(tmp_path: Path) -> None:
             find(name)
 
 
+@pytest.mark.parametrize("shape", ["eval_images", "images", "", "images_zip/GQA.zip"])
+def test_a_path_may_have_backslashes_in_every_shape(tmp_path: Path, shape: str) -> None:
+    if shape.endswith(".zip"):
+        pack(tmp_path / shape, ["GQA/Train/1.jpg"])
+    else:
+        lay(tmp_path / shape, ["GQA/Train/1.jpg"])
+    find = find_mmeb_images([tmp_path])
+    for name in ("GQA\\Train\\1.jpg", "images\\GQA\\Train\\1.jpg", ".\\images/MMEB\\GQA/Train\\1.jpg"):
+        assert find(name) == find("GQA/Train/1.jpg")
+
+
 def test_a_broken_zip_file_is_named(tmp_path: Path, rows: dict[str, list[Row]]) -> None:
     folder = eval_snapshot(tmp_path, {"GQA": rows["GQA"]})
     (folder / "images.zip").write_bytes(b"PK\3\4 cut short")
@@ -426,6 +437,24 @@ def test_a_snapshot_of_mmeb_train(tmp_path: Path) -> None:
     for choice in ({"subsets": ["A-OKVQA"]}, {"split": "diverse_instruction"}):
         with pytest.raises(DataError, match=r"has no effect on a table \[E_DATA_SUBSET\]"):
             MmebTrain(table, **choice)
+
+
+def test_a_choice_that_plain_tables_cannot_heed_is_refused(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write(tmp_path / "plain" / f"{name}.parquet", [train_row(name, 0) | {"qry_image_path": ""}])
+    assert MmebTrain(tmp_path / "plain").groups == (1, 1)
+    for choice in ({"subsets": ["one"]}, {"split": "diverse_instruction"}):
+        with pytest.raises(DataError, match=r"has no effect on one folder of tables.*\[E_DATA_SUBSET\]"):
+            MmebTrain(tmp_path / "plain", **choice)
+
+
+def test_one_wording_is_not_given_for_another(tmp_path: Path) -> None:
+    write(tmp_path / "GQA" / "original-00000-of-00001.parquet", [train_row("GQA", 0) | {"qry_image_path": ""}])
+    for folder in (tmp_path, tmp_path / "GQA"):
+        assert MmebTrain(folder).groups == (1,)
+        for split in ("diverse_instruction", "train"):
+            with pytest.raises(DataError, match=r"there are: original \[E_DATA_FILE\]"):
+                MmebTrain(folder, split=split)
 
 
 def test_train_images_unzipped_as_the_instructions_say(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from PIL import Image
 
 from cocoa.data.image_text_pairs import ImageTextPairs
 from cocoa.data.mmeb_eval import MMEB_V1, read_tasks
+from cocoa.data.mmeb_folders import FolderError
 from cocoa.data.mmeb_side import read_texts, strip_placeholder
 from cocoa.data.mmeb_train import MmebTrain
-from cocoa.data.tables import find_images, read_rows
+from cocoa.data.tables import find_images, number_rows
 from cocoa.errors import CocoaError, DataError
 from cocoa.images import ArchivedImage, open_rgb
 from cocoa.sample import IMAGE_PLACEHOLDER, Sample
@@ -44,6 +45,10 @@ def picture(colour: str) -> bytes:
     return buffer.getvalue()
 
 
+def rows_of(table: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Rows:
+    return [row for _, row in number_rows(table, columns, optional)]
+
+
 def add_images(folder: Path, *names: str, packed: bool = True) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if packed:
@@ -60,10 +65,10 @@ def add_images(folder: Path, *names: str, packed: bool = True) -> None:
 def test_rows_of_every_kind_of_table(tmp_path: Path, suffix: str) -> None:
     rows = [{"a": "x", "b": ["1", "2"], "c": 1}, {"a": "é", "b": [], "c": 2}]
     table = write(tmp_path / f"t{suffix}", rows)
-    assert read_rows(table, ["a", "b"], ["c", "d"]) == rows
-    assert read_rows(table, ["b"]) == [{"b": ["1", "2"]}, {"b": []}]
+    assert rows_of(table, ["a", "b"], ["c", "d"]) == rows
+    assert rows_of(table, ["b"]) == [{"b": ["1", "2"]}, {"b": []}]
     with pytest.raises(DataError) as caught:
-        read_rows(table, ["a", "x", "y"])
+        rows_of(table, ["a", "x", "y"])
     assert caught.value.code == "E_DATA_COLUMN"
     assert "missing columns: x, y; present: a, b, c" in str(caught.value)
     assert str(caught.value).startswith(str(table))
@@ -71,7 +76,7 @@ def test_rows_of_every_kind_of_table(tmp_path: Path, suffix: str) -> None:
 
 def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}\n\n')
-    assert read_rows(tmp_path / "t.jsonl", ["a"]) == [{"a": 1}, {"a": 2}]
+    assert list(number_rows(tmp_path / "t.jsonl", ["a"])) == [(1, {"a": 1}), (3, {"a": 2})]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,6 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
         ("t.json", b'[{"a": "\xff"}]', "E_DATA_READ", ""),
         ("t.json", b"[" + b"1" * 5000 + b"]", "E_DATA_READ", ""),
         ("t.json", b'[{"a": 1}, 2]', "E_DATA_READ", ":2"),
-        ("t.jsonl", b"\n", "E_DATA_EMPTY", ""),
         ("t.jsonl", b"[" * 100_000 + b"\n", "E_DATA_READ", ":1"),
         ("t.json", b'{"a": 1}', "E_DATA_READ", ""),
         ("t.json", b"[1", "E_DATA_READ", ""),
@@ -97,16 +101,20 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
 def test_a_bad_table_has_its_code_and_place(tmp_path: Path, name: str, content: bytes, code: str, place: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_rows(tmp_path / name, ["a"])
+        rows_of(tmp_path / name, ["a"])
     assert (caught.value.code, caught.value.where) == (code, f"{tmp_path / name}{place}")
 
 
 def test_missing_and_empty_tables(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="E_DATA_FILE"):
-        read_rows(tmp_path / "no.parquet", ["a"])
-    pq.write_table(pa.table({"a": pa.array([], pa.string())}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="E_DATA_EMPTY"):
-        read_rows(tmp_path / "t.parquet", ["a"])
+        rows_of(tmp_path / "no.parquet", ["a"])
+    names = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
+    (tmp_path / "test").mkdir()
+    pq.write_table(pa.table({name: pa.array([], pa.string()) for name in names}), tmp_path / "test" / "GQA.parquet")
+    (tmp_path / "test" / "CIRR.jsonl").write_text("\n")
+    with pytest.raises(FolderError) as caught:
+        read_tasks(tmp_path)
+    assert [problem.code for problem in caught.value.problems] == ["E_DATA_EMPTY", "E_DATA_EMPTY"]
 
 
 def test_images_are_found_in_archive_then_folder(tmp_path: Path) -> None:
@@ -121,6 +129,18 @@ def test_images_are_found_in_archive_then_folder(tmp_path: Path) -> None:
     assert find("images/c.png") == (tmp_path / "images" / "c.png").resolve()
     with pytest.raises(CocoaError, match=r"'e.png'.*E_IMAGE_MISSING"):
         find("e.png")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_backslash_separates_folders_unless_a_file_has_it_in_its_name(tmp_path: Path, packed: bool) -> None:
+    add_images(tmp_path, "x/y/b.png", packed=packed)
+    find = find_images(tmp_path)
+    assert find("x\\y\\b.png") == find(".\\x/y\\b.png") == find("x/y/b.png")
+    write(tmp_path / "t.jsonl", [{"image_path": "x\\y\\b.png", "text": "a b"}])
+    assert ImageTextPairs(tmp_path / "t.jsonl")[0].query.images == (find("x/y/b.png"),)
+    (tmp_path / "x\\c.png").write_bytes(picture("blue"))
+    add_images(tmp_path, "x/c.png", packed=False)
+    assert find("x\\c.png") == (tmp_path / "x\\c.png").resolve()
 
 
 def test_no_image_path_leaves_the_folder(tmp_path: Path) -> None:
@@ -321,6 +341,25 @@ def test_all_problems_are_said_at_once(tmp_path: Path) -> None:
     for row, code in enumerate(("E_IMAGE_MISSING", "E_DATA_LENGTH", "E_DATA_EMPTY", "E_DATA_EMPTY", "E_DATA_EMPTY"), 1):
         assert re.search(rf"{re.escape(str(table))}:{row}\b.*\[{code}\]", text)
     assert f"{table}:6:" not in text
+
+
+def test_all_lines_that_cannot_be_read_are_said_by_their_numbers_in_the_file(tmp_path: Path) -> None:
+    add_images(tmp_path, "a.png")
+    good, bad = json.dumps(question()), json.dumps(question(qry_img_path="no.png"))
+    table = tmp_path / "test" / "GQA.jsonl"
+    table.parent.mkdir()
+    table.write_text("\n".join([good, "", "{", good, "", bad, "[1]", '{"qry_text": "q"}', good]))
+    with pytest.raises(FolderError) as caught:
+        read_tasks(tmp_path)
+    assert [(problem.where, problem.code) for problem in caught.value.problems] == [
+        (f"{table}:3", "E_DATA_READ"),
+        (f"{table}:6", "E_IMAGE_MISSING"),
+        (f"{table}:7", "E_DATA_READ"),
+        (f"{table}:8", "E_DATA_COLUMN"),
+    ]
+    table.write_text("\n".join(["", good, "", good]))
+    [task] = read_tasks(tmp_path)
+    assert [one.query.where for one in task.questions] == [f"{table}:2", f"{table}:4"]
 
 
 def no_manifest(folder: Path) -> None:

@@ -25,6 +25,7 @@ from cocoa.model import EmbeddingModel
 from cocoa.pooling import Pooling
 from cocoa.sample import Sample
 from cocoa.training.batches import content_key
+from picture_files import spoil_member
 
 ALL = Window(max_ratio=None)
 
@@ -295,6 +296,30 @@ def test_pictures_in_the_table_are_negatives_too(model, write_table, tmp_path, p
     assert all({*negatives} == targets - {target} for _, target, negatives in found)
 
 
+def test_a_picture_in_a_table_is_no_negative_of_json_and_that_is_said_first(
+    model, write_table, tmp_path, picture, calls
+):
+    rows = []
+    for number in range(3):
+        picture(60, 60, number).save(tmp_path / "one.png")
+        image = {"bytes": (tmp_path / "one.png").read_bytes(), "path": None}
+        rows.append({"qry": f"find {number}", "qry_image_path": None, "pos_text": "", "pos_image_path": image})
+    table = write_table(tmp_path / "set" / "train" / "shown.parquet", rows)
+    said = {"qry_image_path": None, "pos_image_path": ""}
+    texts = [said | {"qry": f"say {number}", "pos_text": f"it is {number}"} for number in range(3)]
+    write_table(tmp_path / "set" / "train" / "said.jsonl", texts)
+    with pytest.raises(CocoaError, match=r"where said.jsonl can only name one: write that as Parquet") as caught:
+        mine(model, tmp_path / "set", tmp_path / "out", window=ALL, pool="all")
+    assert (caught.value.code, caught.value.where) == ("E_DATA_TYPE", f"{table}:1")
+    assert not calls and not (tmp_path / "out").exists()
+    mine(model, tmp_path / "set", tmp_path / "out", window=ALL)
+    assert [len(negatives) for _, _, negatives in mined_rows(tmp_path / "out")] == [2] * 6
+    (tmp_path / "set" / "train" / "said.jsonl").unlink()
+    write_table(tmp_path / "set" / "train" / "said.parquet", texts)
+    mine(model, tmp_path / "set", tmp_path / "all", window=ALL, pool="all")
+    assert [len(negatives) for _, _, negatives in mined_rows(tmp_path / "all")] == [5] * 6
+
+
 def test_other_columns_stay_and_notes_of_column_types_go(model, text_rows, tmp_path):
     rows = [row | {"id": number, "tags": ["x"]} for number, row in enumerate(text_rows([("a", "b"), ("c", "d")]))]
     table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": "{}", "source": "mine"})
@@ -349,6 +374,20 @@ def test_bad_rows_are_left_out_and_listed_up_to_the_rate(model, scenes, tmp_path
         for image in negative.images
         if Path(str(image)).name in ("003.png", "007.png")
     ]
+
+
+def test_a_damaged_member_of_an_archive_is_a_bad_row_and_is_not_copied(model, scenes, tmp_path):
+    train = scenes(tmp_path / "set", 6, tables=("t2i",))
+    with zipfile.ZipFile(train / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((train / "images").iterdir()):
+            archive.write(path, path.name)
+    shutil.rmtree(train / "images")
+    spoil_member(train / "images.zip", "003.png")
+    for copy_images in (False, True):
+        out = tmp_path / f"out-{copy_images}"
+        summary = mine(model, train, out, window=ALL, max_bad_rate=0.5, copy_images=copy_images)
+        assert summary.bad == {"E_IMAGE_OPEN": 1}
+        assert len(mined_rows(out)) == 5
 
 
 def test_a_table_without_a_good_row_is_an_error(model, scenes, tmp_path):

@@ -223,6 +223,14 @@ def test_tokens_of_spoilt_attempts_are_counted(model, ask, body):
     assert (reply.prompt_tokens, reply.completion_tokens) == (201, 3)
 
 
+@pytest.mark.parametrize("last", [None, 400, 401])
+def test_a_failure_says_what_it_cost(model, ask, body, last):
+    model.behave = lambda asked, _: last if last and asked.number == 2 else body("", tokens=(100, 7))
+    with pytest.raises(EndpointError) as caught:
+        ask(retries=2)
+    assert caught.value.tokens == ((200, 14) if last else (300, 21))
+
+
 @pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": "many"}, {"prompt_tokens": -1}, {"prompt_tokens": True}])
 def test_usage_that_makes_no_sense_counts_as_none(model, ask, body, usage):
     model.behave = in_turn(body("Red.") | {"usage": usage})
@@ -292,6 +300,36 @@ def test_the_key_is_sent_and_never_said(model, ask, monkeypatch, caplog):
             ask(api_key_env="SOME_KEY", retries=0)
         assert KEY not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
     assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("key", ["test", "content", "message", "role"])
+def test_a_key_that_is_a_word_changes_no_reply(model, ask, monkeypatch, key):
+    monkeypatch.setenv("SOME_KEY", key)
+    model.behave = in_turn(f"The latest {key}.")
+    assert ask(api_key_env="SOME_KEY").text == f"The latest {key}."
+    assert model.asked[0].authorization == f"Bearer {key}"
+
+
+def test_a_key_is_found_however_json_spells_it(model, ask, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", KEY)
+    spelled = KEY.replace("s", "\\u0073").encode()
+    model.behave = lambda *_: b'{"choices": [{"message": {"content": "It is %s."}}]}' % spelled
+    assert ask(api_key_env="SOME_KEY").text == "It is ***."
+
+
+def test_a_key_in_a_complaint_of_any_form_is_cut_out_whole(model, ask, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", KEY)
+
+    def complain(_, handler):
+        said = b"<p>" + b" " * 385 + KEY.encode()
+        handler.send_response(400)
+        handler.send_header("Content-Length", str(len(said)))
+        handler.end_headers()
+        handler.wfile.write(said)
+
+    model.behave = complain
+    with pytest.raises(EndpointError, match=r"status 400: <p> \*\*\*"):
+        ask(api_key_env="SOME_KEY")
 
 
 def test_a_key_that_is_not_there_is_wrong_use(model, monkeypatch):

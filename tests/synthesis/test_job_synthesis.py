@@ -17,6 +17,7 @@ from cocoa.data.mmeb_train import MmebTrain
 from cocoa.errors import CocoaError, DataError, UsageError
 from cocoa.images import open_rgb
 from cocoa.synthesis import Endpoint, EndpointError, EndpointRefusedError, Prices, Sampling, synthesize
+from picture_files import spoil_member
 
 KEY = "sk-secret-0123456789abcdef"
 
@@ -100,6 +101,17 @@ def test_pictures_come_from_a_folder_or_an_archive_and_may_be_copied(run, pictur
     else:
         assert len(ImageTextPairs(summary.table)) == 6
         assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_a_damaged_member_of_an_archive_is_a_bad_picture(run, pictures, tmp_path):
+    archive = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(pictures.rglob("*.png")):
+            file.write(path, path.relative_to(pictures))
+    spoil_member(archive, "001.png")
+    for copy_images in (False, True):
+        summary = run(archive, tmp_path / f"out-{copy_images}", copy_images=copy_images)
+        assert (summary.rows, summary.bad) == (5, {"E_IMAGE_OPEN": 1})
 
 
 def test_equal_pictures_are_asked_about_once(run, model, pictures):
@@ -213,6 +225,20 @@ def test_bad_rows_can_be_asked_again_and_nothing_else_is(run, model, usual, pict
     assert len(model.asked) == 1
 
 
+def test_what_failed_questions_cost_is_counted_in_every_run(run, model, usual, body, pictures):
+    sick = usual_of(pictures / "001.png", model, run, usual)
+    model.behave = lambda asked, _: body("", tokens=(9, 1)) if usual(asked) == sick else usual(asked)
+    seen = []
+    summary = run(on_progress=lambda progress: seen.append((progress.prompt_tokens, progress.completion_tokens)))
+    paid = (summary.prompt_tokens, summary.completion_tokens)
+    # Five replies, and two attempts at the sixth.
+    assert paid == seen[-1] == (518, 102)
+    assert run(retry_bad=True).prompt_tokens == 518 + 18
+    model.behave = None
+    assert run(retry_bad=True, on_progress=lambda progress: seen.append(progress.prompt_tokens)).prompt_tokens == 636
+    assert seen[-1] == 636
+
+
 def test_dropped_texts_are_counted_and_listed(run, model, usual):
     texts = ["I'm sorry, I cannot help with that.", "Cat.", "stop and go and " * 9]
     model.behave = lambda asked, _: texts[asked.number] if asked.number < 3 else usual(asked)
@@ -237,6 +263,54 @@ def test_an_endpoint_that_went_down_ends_the_job_and_costs_no_row(run, model, us
     assert contents(whole.table.parent) == contents(summary.table.parent)
 
 
+def test_an_endpoint_that_is_not_there_costs_no_row_of_a_small_job(run, model, tmp_path):
+    where, model.url = model.url, "http://127.0.0.1:9/v1"
+    for _ in range(2):
+        with pytest.raises(EndpointError, match=r"6 pictures in a row got no reply.*127.0.0.1:9 failed") as caught:
+            run()
+        assert caught.value.code == "E_ENDPOINT_DOWN"
+    model.url = where
+    summary = run()
+    assert (summary.rows, summary.bad) == (6, {})
+
+
+def test_an_endpoint_that_never_replied_is_no_fault_of_the_pictures(run, model):
+    model.behave = lambda asked, _: 503
+    with pytest.raises(EndpointError, match=r"6 pictures in a row got no reply.*status 503") as caught:
+        run()
+    assert caught.value.code == "E_ENDPOINT_DOWN"
+    model.behave = None
+    assert run().bad == {}
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_an_endpoint_that_is_busy_at_the_end_costs_no_row(run, model, usual, left):
+    model.behave = lambda asked, _: usual(asked) if asked.number < 6 - left else (429, {"Retry-After": "0.01"})
+    with pytest.raises(EndpointError, match=f"{left} picture.* got no reply.*status 429") as caught:
+        run(endpoint={"concurrency": 1})
+    assert caught.value.code == "E_ENDPOINT_DOWN"
+    model.behave = None
+    model.asked.clear()
+    summary = run()
+    assert (summary.rows, summary.bad, len(model.asked)) == (6, {}, left)
+
+
+def test_a_picture_that_gets_no_reply_from_an_endpoint_that_is_there_does_not_hold_up_the_job(run, model, usual):
+    model.behave = lambda asked, _: usual(asked) if asked.number < 5 else 500
+    summary = run(endpoint={"concurrency": 1})
+    assert (summary.rows, summary.bad) == (5, {"E_ENDPOINT_STATUS": 1})
+    model.behave = lambda asked, _: 500
+    assert run(endpoint={"concurrency": 1}, retry_bad=True) == summary
+
+
+def test_where_no_row_is_left_it_is_said_how_the_bad_are_asked_again(run, model):
+    model.behave = lambda asked, _: "Cat." if asked.number < 5 else {"choices": []}
+    with pytest.raises(DataError, match="--retry-bad asks again"):
+        run(endpoint={"concurrency": 1})
+    model.behave = None
+    assert run(retry_bad=True).rows == 1
+
+
 def test_a_refused_job_stops_at_once(run, model, tmp_path):
     model.behave = lambda asked, _: 401
     with pytest.raises(EndpointRefusedError):
@@ -245,11 +319,12 @@ def test_a_refused_job_stops_at_once(run, model, tmp_path):
     assert not (tmp_path / "out" / "captions.parquet").exists()
 
 
-def test_a_request_that_is_wrong_for_every_picture_ends_the_job_with_what_the_server_says(run, model):
+def test_a_request_that_is_wrong_for_every_picture_ends_the_job_with_what_the_server_says(run, model, paint, tmp_path):
     model.behave = lambda asked, _: (400, {})
     with pytest.raises(EndpointError, match=r"3 pictures in a row got no reply.*status 400: no"):
-        run(give_up_after=3)
-    assert len(model.asked) <= 3 + 8
+        run(paint(tmp_path / "many", 24), give_up_after=3)
+    # What was asked for in the meantime comes to no more than twice as many as are asked at once.
+    assert 3 <= len(model.asked) <= 3 + 8
 
 
 def test_no_row_left_is_an_error_and_stays_one_without_asking(run, model):

@@ -72,6 +72,24 @@ def test_a_drawn_reply_does_not_depend_on_what_was_asked_before(nano, scenes):
     assert nano.ask(chats[0], Sampling(temperature=1.5, max_tokens=12, seed=1), threading.Event()) != ask[0]
 
 
+def test_extra_fields_go_over_the_rest_and_unknown_ones_are_refused_before_anything_is_written(nano, scenes, tmp_path):
+    folder, _ = scenes
+    chat = Chat(Picture("a", "0" * 64, folder / "00.png", 10_000), ("",))
+
+    def ask(**options):
+        return nano.ask(chat, Sampling(**{"max_tokens": 12, **options}), threading.Event())
+
+    assert ask(temperature=0.0, extra={"temperature": 1.5}) == ask(temperature=1.5)
+    assert ask(temperature=1.5, extra={"do_sample": False}) == ask(temperature=0.0)
+    assert ask(temperature=1.5, extra={"temperature": None}) == ask(temperature=0.0)
+    assert ask(extra={"temperature": 1.5, "top_k": 1}).text == ask(temperature=0.0).text
+    assert ask(extra={"max_new_tokens": 2}).completion_tokens == 2
+    sampling = Sampling(extra={"top_q": 1, "max_tokens": 4})
+    with pytest.raises(UsageError, match=r"does not know: max_tokens, top_q; it knows do_sample.*E_USAGE_SYNTHESIS"):
+        synthesize(folder, tmp_path / "out", kind="captions", engine=nano, sampling=sampling)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_reply_that_does_not_end_is_cut(nano, scenes):
     folder, _ = scenes
     chat = Chat(Picture("a", "0", folder / "00.png", 10_000), ("",))

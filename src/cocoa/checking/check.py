@@ -150,8 +150,7 @@ class _Check:
     def stage(self, stage: Stage) -> StageCheck:
         """A stage, with its findings noted."""
         sources = [self._read(source, stage.name) for source in stage.data]
-        # A source that a stage lists twice has its rows once.
-        distinct = list({id(source): source for source in sources}.values())
+        distinct = _distinct(sources)
         own_grid = self._backbone.grid
         model = model_of(self.recipe, stage, self._backbone)
         options = self.recipe.backbone
@@ -161,7 +160,7 @@ class _Check:
         batches = self._preview(model, stage, distinct)
         self._backbone.grid = own_grid
         contrasted = any(objective.kind == "contrastive" for objective in stage.objectives)
-        self._note_bad_rows(distinct, measured, stage)
+        self._note_bad_rows(sources, measured, stage)
         self.findings += pair_findings(distinct, [stage.name], contrasted=contrasted)
         self.findings += column_findings(distinct, [stage.name])
         self._note_cuts(measured, stage)
@@ -225,20 +224,22 @@ class _Check:
 
     def _note_bad_rows(self, sources: Sequence[ReadSource], measured: Measured, stage: Stage) -> None:
         """An error where training would end, a warning where it would leave the rows out."""
-        broken = [row for source in sources for row in source.broken]
+        distinct = _distinct(sources)
+        broken = [row for source in distinct for row in source.broken]
         self._note_rows(broken, stage.name, "error", "The whole source cannot be read.")
-        bad = [*(row for source in sources for row in source.bad), *measured.unfit]
-        # What could not be decoded is among the rows that were read; what could not be built is not.
-        total = sum(len(source.pairs) for source in sources) + len(bad)
+        bad = [row for source in distinct for row in (*source.refused, *source.bad)]
+        bad += [row for _, row in measured.unfit]
         allowed = self.recipe.max_bad_rate
-        if allowed is not None and len(bad) <= allowed * total:
-            said = f"Training leaves them out: {len(bad) / max(1, total):.2%} of the rows, {allowed:.2%} are allowed."
-            self._note_rows(bad, stage.name, "warning", said)
-        elif allowed is None:
+        if allowed is None:
             self._note_rows(bad, stage.name, "error", "Training ends at the first; see max_bad_rate.")
+            return
+        rate = _bad_rate(sources, measured)
+        sampled = any(source.num_read < len(source.pairs) for source in sources)
+        said = f"{'about ' if sampled else ''}{rate:.2%} of the rows, {allowed:.2%} are allowed."
+        if rate <= allowed:
+            self._note_rows(bad, stage.name, "warning", f"Training leaves them out: {said}")
         else:
-            said = f"Training ends: {len(bad) / max(1, total):.2%} of the rows, {allowed:.2%} are allowed."
-            self._note_rows(bad, stage.name, "error", said)
+            self._note_rows(bad, stage.name, "error", f"Training ends: {said}")
 
     def _note_rows(self, rows: Iterable[BadRow], stage: str, level: Level, detail: str) -> None:
         groups: defaultdict[str, list[Example]] = defaultdict(list)
@@ -275,6 +276,26 @@ class _Check:
         self.findings += find(
             "TEXT_CUT", examples, [stage.name], detail=detail, count=len(measured.cut), tables=dict(tables)
         )
+
+
+def _distinct(sources: Sequence[ReadSource]) -> list[ReadSource]:
+    """The sources without repeats: one that a stage lists twice has its rows once."""
+    return list({id(source): source for source in sources}.values())
+
+
+def _bad_rate(sources: Sequence[ReadSource], measured: Measured) -> float:
+    """The rate of bad rows that a stage of these sources comes to as training counts them.
+
+    Rows of which no pair was made stand beside the pairs, those that do not open or fit are among them: what was found
+    in a sample is taken for the like share of all pairs.
+    """
+    unfit = Counter(id(source) for source, _ in measured.unfit)
+    expected, total = 0.0, 0
+    for source in sources:
+        found = len(source.bad) + unfit[id(source)]
+        expected += len(source.refused) + found * len(source.pairs) / max(1, source.num_read)
+        total += len(source.pairs) + len(source.refused)
+    return expected / max(1, total)
 
 
 def _tables(data: Sequence[Source], sources: Sequence[ReadSource]) -> tuple[Table, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _PLACEHOLDER = re.compile(r"<\|image_\d+\|>")
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """The columns that a kind of source reads; of `either` the first that is there; texts with their pictures."""
+    """The columns that a kind of source reads; of `either` the first that a row has; texts with their pictures."""
 
     columns: tuple[str, ...]
     either: tuple[str, ...] = ()
@@ -45,21 +45,30 @@ def column_findings(sources: Sequence[ReadSource], stages: Sequence[str]) -> lis
             continue
         for table in dict.fromkeys(table_of(row.where) for row in source.rows):
             try:
-                present = _columns(Path(table))
+                unread += [Example(table, f"column {name!r}") for name in _unread(Path(table), read)]
             except CocoaError:  # It was read a moment ago: what is wrong now is said where rows are.
                 continue
-            used = {*read.columns, *[name for name in read.either if name in present][:1]}
-            unread += [Example(table, f"column {name!r}") for name in present if name not in used]
             stray += _strays(Path(table), read)
     return [*find("UNUSED_COLUMN", unread, stages), *find("STRAY_PLACEHOLDER", stray, stages)]
 
 
-def _columns(table: Path) -> list[str]:
-    """All columns of a table; of json, the keys of all rows."""
+def _unread(table: Path, read: _Read) -> list[str]:
+    """The columns of a table that are read of none of its rows."""
+    present: dict[str, None] = {}
+    used = {*read.columns}
+    for names in _names(table):
+        present |= dict.fromkeys(names)
+        used.update([name for name in read.either if name in names][:1])
+    return [name for name in present if name not in used]
+
+
+def _names(table: Path) -> Iterator[Collection[str]]:
+    """The columns of each row; Parquet has the same in all, which come once."""
     if table.suffix == ".parquet":
-        return list(pq.read_schema(table).names)
+        yield pq.read_schema(table).names
+        return
     rows = _read_jsonl(table, _ignore) if table.suffix == ".jsonl" else _read_json(table)
-    return list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
+    yield from (row for _, row in rows if isinstance(row, dict))
 
 
 def _strays(table: Path, read: _Read) -> Iterator[Example]:

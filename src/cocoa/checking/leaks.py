@@ -191,10 +191,8 @@ def _picture_leaks(trained: Sequence[Trained], rest: Sequence[Tested], known: se
     leaks.add("LEAK_PICTURE", same, _by_part(same), _level(same))
     left = [each for pixels, each in theirs.items() if pixels not in ours]
     own = list(ours.values())
-    near: dict[int, int] = {}
-    for mine, other in near_looks([look for look, _ in own], [look for look, _ in left]):
-        near.setdefault(other, mine)
-    found = [(own[mine][1], left[other][1], "a picture that looks the same as in ") for other, mine in near.items()]
+    near = near_looks([look for look, _ in own], [look for look, _ in left])
+    found = [(own[mine][1], left[other][1], "a picture that looks the same as in ") for mine, other in near]
     leaks.add("NEAR_PICTURE", found, _by_part(found), _level(found))
 
 

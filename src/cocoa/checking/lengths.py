@@ -67,7 +67,7 @@ class Measured:
     """The lengths of a stage, the rows that do not fit, and those of which a text is cut."""
 
     lengths: Lengths
-    unfit: tuple[BadRow, ...]
+    unfit: tuple[tuple[ReadSource, BadRow], ...]
     cut: tuple[tuple[ReadSource, int], ...]
 
 
@@ -117,7 +117,8 @@ def measure_stage(
         for (source, row), each in zip(places, found, strict=True)
         if isinstance(each, _Measure) and each.num_cut
     )
-    return Measured(lengths, tuple(each for each in found if isinstance(each, BadRow)), cut)
+    unfit = tuple((source, each) for (source, _), each in zip(places, found, strict=True) if isinstance(each, BadRow))
+    return Measured(lengths, unfit, cut)
 
 
 def _row_lengths(model: EmbeddingModel, stage: Stage, pair: EncodedPair) -> list[int]:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 _BITS = 64
-_BLOCK = 1 << 22
+_BLOCK = 1 << 20
 
 
-def near_hashes(ours: NDArray[np.uint64], theirs: NDArray[np.uint64], most: int) -> NDArray[np.int64]:
-    """Returns the places [K, 2] (in ours, in theirs), sorted, of hashes of 64 bits that differ in `most` bits or fewer.
+def near_hashes(ours: NDArray[np.uint64], theirs: NDArray[np.uint64], most: int) -> Iterator[NDArray[np.int64]]:
+    """Yields the places [K, 2] (in ours, in theirs) of hashes of 64 bits that differ in `most` bits or fewer, once.
 
-    Cut into `most + 1` bands, two such hashes have at least one band in common, so only those are compared.
+    Cut into `most + 1` bands, two such hashes have at least one band in common, so only those are compared. A pair
+    comes with the first of its bands, so that nobody need hold all pairs to tell which came before.
     """
     edges = [round(_BITS * band / (most + 1)) for band in range(most + 2)]
-    found = [np.empty((0, 2), np.int64)]
+    done: list[np.uint64] = []
     for low, high in pairwise(edges):
-        mask, shift = np.uint64((1 << (high - low)) - 1), np.uint64(low)
-        own, other = (ours >> shift) & mask, (theirs >> shift) & mask
+        mask = np.uint64((1 << high) - (1 << low))
+        own, other = ours & mask, theirs & mask
         order, own_order = np.argsort(other, kind="stable"), np.argsort(own, kind="stable")
         values, starts, counts = np.unique(own[own_order], return_index=True, return_counts=True)
         firsts, lasts = (np.searchsorted(other[order], values, side) for side in ("left", "right"))
@@ -33,9 +34,13 @@ def near_hashes(ours: NDArray[np.uint64], theirs: NDArray[np.uint64], most: int)
             step = max(1, _BLOCK // max(1, len(here)))
             for begin in range(start, start + count, step) if len(here) else ():
                 mine = own_order[begin : min(begin + step, start + count)]
-                i, j = np.nonzero(np.bitwise_count(ours[mine, None] ^ theirs[None, here]) <= most)
-                found.append(np.stack([mine[i], here[j]], 1))
-    return np.unique(np.concatenate(found), axis=0)
+                apart = ours[mine, None] ^ theirs[None, here]
+                i, j = np.nonzero(np.bitwise_count(apart) <= most)
+                new, bits = np.ones(len(i), bool), apart[i, j]
+                for band in done:
+                    new &= (bits & band) != 0
+                yield np.stack([mine[i[new]], here[j[new]]], 1)
+        done.append(mask)
 
 
 def near_sets(

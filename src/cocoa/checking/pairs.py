@@ -7,6 +7,10 @@ from collections.abc import Sequence
 
 from cocoa.checking.findings import Example, Finding, Shown, find, table_of
 from cocoa.checking.rows import ReadSource, SeenPair
+from cocoa.data.sides import Side
+
+_TEXTS_OF_ONE: tuple[Side, ...] = ("same_text", "other_text")
+"""Sides that rebuild what was read: the recipe wants it so, and a text of one part has no other order."""
 
 Key = tuple[str, ...]
 Placed = tuple[ReadSource, SeenPair]
@@ -40,10 +44,10 @@ def _copies(groups: dict[tuple[Key, Key], list[Placed]], stages: Sequence[str]) 
 
 def _answered_by_itself(placed: Sequence[Placed], stages: Sequence[str]) -> list[Finding]:
     rows = [
-        each
-        for each in placed
-        if each[1].query.key == each[1].target.key
-        or (each[1].query.looks and each[1].query.pixels == each[1].target.pixels)
+        (source, row)
+        for source, row in placed
+        if getattr(source.source, "side", "") not in _TEXTS_OF_ONE
+        and (row.query.key == row.target.key or (row.query.looks and row.query.pixels == row.target.pixels))
     ]
     examples = [
         Example(row.where, "the same picture on both sides" if row.query.looks else "the same text", _pair(source, row))
@@ -59,7 +63,7 @@ def _contradicted(placed: Sequence[Placed], stages: Sequence[str]) -> list[Findi
         if numbers:
             pair = source.pairs[row.number]
             shown = (Shown.of(pair.target, "target"), Shown.of(pair.negatives[numbers[0]], "negative"))
-            which = ", ".join(str(number) for number in numbers[:5])
+            which = ", ".join(str(number + 1) for number in numbers[:5])
             examples.append(Example(row.where, f"negative {which} of {len(row.negatives)} is the target", shown))
     return find("POSITIVE_IS_NEGATIVE", examples, stages)
 

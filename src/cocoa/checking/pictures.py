@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,20 +57,43 @@ def look(picture: Image.Image) -> Look:
 
 
 def near_looks(ours: Sequence[Look], theirs: Sequence[Look]) -> list[tuple[int, int]]:
-    """Returns the places (in ours, in theirs) of pictures that look the same; plain ones look like none."""
-    if not ours or not theirs:
+    """Returns the places (in ours, in theirs) of pictures that look the same, sorted; of ours, the first for each.
+
+    Plain ones look like none.
+    """
+    mine, others = _unlike(ours), _unlike(theirs)
+    if not mine or not others:
         return []
-    pairs = near_hashes(_fingerprints(ours), _fingerprints(theirs), MOST_BITS)
-    own, other = _pixels(ours), _pixels(theirs)
-    contrasts = np.array([each.contrast for each in ours]), np.array([each.contrast for each in theirs])
-    found: list[tuple[int, int]] = []
-    for start in range(0, len(pairs), _BLOCK):
-        i, j = pairs[start : start + _BLOCK].T
-        apart = np.abs(own[i].astype(np.int16) - other[j])
-        limit = np.minimum(_MEAN_LEVELS, _CONTRAST_SHARE * np.minimum(contrasts[0][i], contrasts[1][j]))
-        near = (apart.mean(1) <= limit) & (apart.max(1, initial=0) <= _MOST_LEVELS)
-        found += zip(i[near].tolist(), j[near].tolist(), strict=True)
-    return found
+    one, two = [ours[places[0]] for places in mine], [theirs[places[0]] for places in others]
+    own, other = _pixels(one), _pixels(two)
+    contrasts = np.array([each.contrast for each in one]), np.array([each.contrast for each in two])
+    first = np.full(len(two), len(one))
+    for pairs in near_hashes(_fingerprints(one), _fingerprints(two), MOST_BITS):
+        for start in range(0, len(pairs), _BLOCK):
+            i, j = pairs[start : start + _BLOCK].T
+            apart = np.abs(own[i].astype(np.int16) - other[j])
+            limit = np.minimum(_MEAN_LEVELS, _CONTRAST_SHARE * np.minimum(contrasts[0][i], contrasts[1][j]))
+            near = (apart.mean(1) <= limit) & (apart.max(1, initial=0) <= _MOST_LEVELS)
+            np.minimum.at(first, j[near], i[near])
+    found = [
+        (mine[number][0], place)
+        for number, places in zip(first.tolist(), others, strict=True)
+        if number < len(one)
+        for place in places
+    ]
+    return sorted(found)
+
+
+def _unlike(looks: Sequence[Look]) -> list[list[int]]:
+    """The places of looks that are compared as one, in the order of the first of each; plain looks are left out.
+
+    Blank sheets, pages and drawings crowd on a few fingerprints: most of them need no comparing of their own.
+    """
+    groups: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
+    for place, each in enumerate(looks):
+        if each.contrast > 0:
+            groups[each.fingerprint, each.small].append(place)
+    return list(groups.values())
 
 
 def _pixels(looks: Sequence[Look]) -> NDArray[np.uint8]:

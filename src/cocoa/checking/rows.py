@@ -62,9 +62,10 @@ class SeenPair:
 
 @dataclass(frozen=True)
 class ReadSource:
-    """A source as it was found: `rows` are those looked at, `bad` what cannot be used, `broken` why there is nothing.
+    """A source as it was found: `rows` are those looked at, `bad` those of them that cannot be used.
 
-    `tables` are its tables in their order with their good rows.
+    `refused` are rows that no pair could be made of, `broken` says why there is nothing at all. `tables` are its tables
+    in their order with their pairs. Of the pairs `num_read` were looked at.
     """
 
     source: Source
@@ -72,6 +73,7 @@ class ReadSource:
     tables: tuple[tuple[str, int], ...]
     rows: tuple[SeenPair, ...]
     bad: tuple[BadRow, ...]
+    refused: tuple[BadRow, ...] = ()
     broken: tuple[BadRow, ...] = ()
     num_read: int = 0
 
@@ -86,7 +88,7 @@ def read_source(
     except CocoaError as error:
         problems = error.problems if isinstance(error, FolderError) else (error,)
         broken = tuple(BadRow.of(each, each.where or name) for each in problems)
-        return ReadSource(source, (), (), (), tuple(refused.rows), broken)
+        return ReadSource(source, (), (), (), (), tuple(refused.rows), broken)
     size = len(pairs)
     wanted = size if sample is None else min(sample, size)
     numbers = [place * size // wanted for place in range(wanted)]
@@ -101,8 +103,8 @@ def read_source(
 
     found = list(in_threads(look_at, numbers, workers, lambda done: on_progress(f"reading {name}", done, wanted)))
     rows = tuple(each for each in found if isinstance(each, SeenPair))
-    bad = (*refused.rows, *(each for each in found if isinstance(each, BadRow)))
-    return ReadSource(source, pairs, _tables(pairs, name), rows, bad, num_read=wanted)
+    bad = tuple(each for each in found if isinstance(each, BadRow))
+    return ReadSource(source, pairs, _tables(pairs, name), rows, bad, tuple(refused.rows), num_read=wanted)
 
 
 def see_pair(pair: Pair, number: int, gallery: Gallery) -> SeenPair:

@@ -30,7 +30,9 @@ def synthesize(
     max_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 1024,
     max_pixels: Annotated[int, typer.Option(help="Larger pictures are made smaller first.")] = 1280 * 28 * 28,
     seed: Annotated[int, typer.Option(help="Of the replies and of --limit.")] = 0,
-    extra: Annotated[str, typer.Option(help="JSON object for the request's body; null leaves a field out.")] = "{}",
+    extra: Annotated[
+        str, typer.Option(help="JSON object for the request or the local model; null leaves a field out.")
+    ] = "{}",
     limit: Annotated[int | None, typer.Option(help="Draw so many of the pictures.")] = None,
     shard_size: Annotated[int, typer.Option(help="Pictures written at a time.")] = 256,
     price: Annotated[tuple[float, float], typer.Option(help="Of a million prompt and completion tokens.")] = (0.0, 0.0),

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from cocoa.data.mmeb_eval import read_facts, read_tasks
 from cocoa.data.mmeb_folders import Subset, choose, find_subsets
+from cocoa.data.mmeb_images import bare_name
 from cocoa.data.mmeb_side import ImageCell, read_image, read_images, read_text
 from cocoa.data.mmeb_train import read_pairs
 from cocoa.errors import DataError
@@ -29,7 +30,8 @@ MOST_CANDIDATES = 100
 class HeldOut(Options):
     """A share of the pictures, drawn by their paths alone: every table of a data set agrees on them.
 
-    A row without pictures counts by the words of its query.
+    Spellings count as one by `bare_name`. That a reader takes a zip file's name for a folder cannot be seen in a path:
+    tables of one set must name it alike. A row without pictures counts by the words of its query.
     """
 
     share: Annotated[float, Field(gt=0, lt=1)]
@@ -37,7 +39,7 @@ class HeldOut(Options):
 
     def holds(self, name: ImageCell) -> bool:
         """Returns whether a picture, given by its path or bytes, is held out."""
-        content = name if isinstance(name, bytes) else _bare(name).encode("utf-8", "surrogatepass")
+        content = name if isinstance(name, bytes) else bare_name(name).encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(b"%d:" % self.seed + content, digest_size=8).digest()
         return int.from_bytes(digest, "big") < self.share * 2**64
 
@@ -58,11 +60,6 @@ class HeldOut(Options):
     def _key(row: dict[str, Any], where: str) -> ImageCell:
         images = (read_image(row.get(column), where) for column in ("qry_image_path", "pos_image_path"))
         return next((image for image in images if image), read_text(row.get("qry"), where))
-
-
-def _bare(path: str) -> str:
-    # The same picture as tables of one set spell it.
-    return path.replace("\\", "/").removeprefix("./").removeprefix("images/")
 
 
 def chosen_tasks(folder: Path, names: Sequence[str] | None, held_out: HeldOut | None) -> list[Task]:

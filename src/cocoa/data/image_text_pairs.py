@@ -35,7 +35,9 @@ class ImageTextPairs:
     ) -> None:
         self._side: Side = side
         make = partial(_read_pair, find_images(path.parent))
-        self._pairs = read_each(path, ("image_path",), ("text", "caption"), make, limit=limit, on_bad=on_bad, keep=keep)
+        self._pairs = read_each(
+            (path,), ("image_path",), ("text", "caption"), make, limit=limit, on_bad=on_bad, keep=keep
+        )
 
     def __len__(self) -> int:
         return len(self._pairs)

@@ -12,7 +12,7 @@ from cocoa.data.mmeb_images import find_mmeb_images
 from cocoa.data.mmeb_schema import Kind, check_columns
 from cocoa.data.mmeb_side import ImageCell, pair_up, read_image, read_images, read_side, read_text, read_texts
 from cocoa.data.mmeb_v1 import TASKS, Repairs, join_instruction, repairs_for
-from cocoa.data.tables import read_rows
+from cocoa.data.tables import number_rows
 from cocoa.errors import CocoaError, DataError
 from cocoa.images import ImageSource
 from cocoa.sample import META_TASKS, MetaTask, Question, Sample, Task
@@ -133,13 +133,15 @@ class _Reader:
     def read(self, tables: Sequence[Path]) -> list[Question]:
         questions = []
         for table in tables:
+            start, made = len(self._problems), []
             try:
-                rows = read_rows(table, tuple(_COLUMNS), tuple(_INSTRUCTIONS))
+                for number, row in number_rows(table, tuple(_COLUMNS), tuple(_INSTRUCTIONS), self._problems.append):
+                    made.append(self._question(row, f"{table}:{number}"))
             except CocoaError as error:
-                self._problems.append(error if error.where else error.at(str(table)))
-                continue
-            read = (self._question(row, f"{table}:{number}") for number, row in enumerate(rows, 1))
-            questions += [question for question in read if question is not None]
+                self._problems.append(error)
+            if not made and len(self._problems) == start:
+                self._problems.append(DataError("E_DATA_EMPTY", "the table has no rows", where=str(table)))
+            questions += [question for question in made if question is not None]
         return questions
 
     def _question(self, row: dict[str, Any], where: str) -> Question | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile
 
-from cocoa.archives import member_names
+from cocoa.archives import UNREADABLE, member_names
 from cocoa.data.tables import find_images
 from cocoa.errors import DataError, ImageError
 from cocoa.images import ArchivedImage, ImageSource
@@ -48,7 +47,7 @@ def _find(
 ) -> ImageSource:
     # The first look also refuses a name that leaves the folder.
     looks: list[Callable[[], ImageSource | None]] = [lambda: loose[0](name), lambda: zips.find(name)]
-    looks += [partial(look, spelling) for spelling in dict.fromkeys((name, _bare(name))) for look in loose]
+    looks += [partial(look, spelling) for spelling in dict.fromkeys((name, bare_name(name))) for look in loose]
     for look in looks:
         try:
             source = look()
@@ -72,7 +71,7 @@ class _Zips:
         self._members: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> ArchivedImage | None:
-        bare = _bare(name.replace("\\", "/").removeprefix("./"))
+        bare = bare_name(name)
         # A zip file that is named as the subset has its images: the others need not be listed.
         for path in sorted(self._paths, key=lambda path: path.stem not in bare.split("/")):
             member = self._list(path).get(bare)
@@ -84,16 +83,18 @@ class _Zips:
         if path not in self._members:
             try:
                 names = member_names(path)
-            except (OSError, BadZipFile) as error:
+            except UNREADABLE as error:
                 message = "the archive is not a readable zip file"
                 raise ImageError("E_IMAGE_OPEN", message, where=str(path)) from error
             members = {f"{path.stem}/{name}": name for name in names}
-            members |= {_bare(name): name for name in names}
+            members |= {bare_name(name): name for name in names}
             self._members[path] = members
         return self._members[path]
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
+    """Returns an image path as all spellings of it come to: with slashes, without `images/` and `MMEB/` in front."""
+    name = name.replace("\\", "/").removeprefix("./")
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name

@@ -81,12 +81,7 @@ def read_pairs(
     `find` is what `find_mmeb_images` returned for the folders, if that is known; for the others see `read_each`.
     """
     make = partial(_read_pair, find or find_mmeb_images(folders))
-    pairs: list[Pair] = []
-    for shard in shards:
-        left = None if limit is None else limit - len(pairs)
-        if left != 0:
-            pairs += read_each(shard, tuple(_COLUMNS), tuple(_NEGATIVES), make, limit=left, on_bad=on_bad, keep=keep)
-    return pairs
+    return read_each(shards, tuple(_COLUMNS), tuple(_NEGATIVES), make, limit=limit, on_bad=on_bad, keep=keep)
 
 
 def _read_pair(find: Callable[[str], ImageSource], row: dict[str, Any], where: str) -> Pair:
@@ -119,10 +114,11 @@ def _find(path: Path, split: str, names: Sequence[str] | None) -> list[tuple[Tab
             found = choose(find_subsets(path, split), names, path)
         except DataError as error:
             tables = find_tables(path)
-            # Shards of several splits are the same rows in other words.
-            several = len({split_of(table) for table in tables}) > 1 and any(map(split_of, tables))
-            if error.code != "E_DATA_FILE" or not tables or several:
+            # Shards of another split are the same rows in other words than were asked for.
+            others = any(split_of(table) not in (None, split) for table in tables)
+            if error.code != "E_DATA_FILE" or not tables or others:
                 raise
+            _check_nothing_is_chosen(path, split, names)
         else:
             return [(subset.tables, subset.image_folders) for subset in found]
     return [([table], (image_folder(table),)) for table in tables]

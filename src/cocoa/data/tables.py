@@ -8,12 +8,11 @@ from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, TypeVar
-from zipfile import BadZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cocoa.archives import is_mac_note, member_names
+from cocoa.archives import UNREADABLE, is_mac_note, member_names
 from cocoa.data.bad_rows import OnBad, fail
 from cocoa.errors import CocoaError, DataError, ImageError
 from cocoa.images import ArchivedImage, ImageSource
@@ -40,21 +39,8 @@ def find_tables(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.name not in _NO_TABLES and not path.name.startswith("."))
 
 
-def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Returns the rows with the named columns; an optional column is in every row if the table has it, else in none.
-
-    Raises:
-        DataError: E_DATA_EMPTY for a table without rows, and what `number_rows` raises.
-    """
-    rows = [row for _, row in number_rows(path, columns, optional)]
-    if not rows:
-        raise _no_rows(path, {})
-    extra = [name for name in optional if any(name in row for row in rows)]
-    return [{name: row.get(name) for name in (*columns, *extra)} for row in rows]
-
-
 def read_each(
-    path: Path,
+    shards: Sequence[Path],
     columns: Sequence[str],
     optional: Sequence[str],
     make: Callable[[dict[str, Any], str], Made],
@@ -63,26 +49,30 @@ def read_each(
     on_bad: OnBad = fail,
     keep: Keep | None = None,
 ) -> list[Made]:
-    """Returns what `make(row, where)` makes of the rows, in their order, the first `limit` of them.
+    """Returns what `make(row, where)` makes of the rows of a table, shard by shard in order, the first `limit` of them.
 
     Rows that `keep(row, where)` is false for are left out. Rows that cannot be read, or that `make` raises a CocoaError
     for, go to `on_bad` and do not count; rows after the last that is wanted are not looked at.
 
     Raises:
-        DataError: E_DATA_EMPTY if no row is left (E_DATA_COLUMN if all of them lack columns), and what `number_rows`
-            raises.
+        DataError: E_DATA_EMPTY if no row is left in any shard (E_DATA_COLUMN if all of them lack columns), and what
+            `number_rows` raises.
     """
     problems: dict[str, CocoaError] = {}
+    num_unwanted = 0
 
     def refuse(error: CocoaError) -> None:
         problems.setdefault(error.code, error)
         on_bad(error)
 
     def good() -> Iterator[Made]:
-        for number, row in number_rows(path, columns, optional, refuse):
+        nonlocal num_unwanted
+        rows = ((path, *each) for path in shards for each in number_rows(path, columns, optional, refuse))
+        for path, number, row in rows:
             where = f"{path}:{number}"
             try:
                 if keep is not None and not keep(row, where):
+                    num_unwanted += 1
                     continue
                 made = make(row, where)
             except CocoaError as error:
@@ -92,7 +82,7 @@ def read_each(
 
     kept = list(islice(good(), limit))
     if not kept:
-        raise _no_rows(path, problems)
+        raise _no_rows(shards[0] if len(shards) == 1 else shards[0].parent, problems, num_unwanted)
     return kept
 
 
@@ -127,15 +117,16 @@ def number_rows(
 def find_images(folder: Path) -> Callable[[str], ImageSource]:
     """Returns what turns a relative image path into its source, with everything found checked to exist.
 
-    A path is looked for in `images.zip`, then in `images/`, then in the folder itself. The returned function raises
-    DataError E_DATA_PATH for a path that leaves the folder, and ImageError E_IMAGE_MISSING.
+    A path is looked for in `images.zip`, then in `images/`, then in the folder itself; if it has backslashes, as it is
+    and then with slashes in their place. The returned function raises DataError E_DATA_PATH for a path that leaves the
+    folder, and ImageError E_IMAGE_MISSING.
     """
     archive = folder / "images.zip"
     names: frozenset[str] = frozenset()
     if archive.is_file():
         try:
             names = frozenset(member_names(archive))
-        except (OSError, BadZipFile) as error:
+        except UNREADABLE as error:
             raise ImageError("E_IMAGE_OPEN", "the archive is not a readable zip file", where=str(archive)) from error
     roots = [root.resolve() for root in (folder / "images", folder) if root.is_dir()]
 
@@ -147,13 +138,14 @@ def find_images(folder: Path) -> Callable[[str], ImageSource]:
 
 
 def _find(name: str, archive: Path, names: frozenset[str], roots: Sequence[Path]) -> ImageSource:
-    if name in names:
-        return ArchivedImage(archive, name)
-    for root in roots:
-        path = root / name
-        if _is_file(path) and not is_mac_note(name):
-            check_link(path, root)
-            return path
+    for spelling in dict.fromkeys((name, inside(name.replace("\\", "/")))):
+        if spelling in names:
+            return ArchivedImage(archive, spelling)
+        for root in roots:
+            path = root / spelling
+            if _is_file(path) and not is_mac_note(spelling):
+                check_link(path, root)
+                return path
     raise ImageError("E_IMAGE_MISSING", f"image {name!r} is not in images.zip, images/ or {archive.parent}")
 
 
@@ -262,10 +254,11 @@ def _check_columns(where: str, columns: Sequence[str], present: Sequence[str]) -
         raise DataError("E_DATA_COLUMN", message, where=where)
 
 
-def _no_rows(path: Path, problems: dict[str, CocoaError]) -> DataError:
-    """The error of a table without a good row, from the first problem of each code."""
+def _no_rows(path: Path, problems: dict[str, CocoaError], num_unwanted: int) -> DataError:
+    """The error of a table without a good row, from the first problem of each code and the rows that are not wanted."""
     if not problems:
-        return DataError("E_DATA_EMPTY", "the table has no rows", where=str(path))
+        said = f"all {num_unwanted} rows of the table are held out" if num_unwanted else "the table has no rows"
+        return DataError("E_DATA_EMPTY", said, where=str(path))
     code = "E_DATA_COLUMN" if list(problems) == ["E_DATA_COLUMN"] else "E_DATA_EMPTY"
-    first = next(iter(problems.values()))
-    return DataError(code, f"no row of the table can be used; the first problem: {first}", where=str(path))
+    said = "no row of the table can be used" + (f", besides {num_unwanted} that are held out" if num_unwanted else "")
+    return DataError(code, f"{said}; the first problem: {next(iter(problems.values()))}", where=str(path))

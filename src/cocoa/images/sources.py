@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import stat
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from cocoa.archives import open_archive
+from cocoa.archives import UNREADABLE, open_archive
 from cocoa.errors import ImageError
 from cocoa.images.limits import Fail, ImageLimits
 
@@ -100,7 +99,7 @@ def read_bytes(source: str | Path | bytes | ArchivedImage, limits: ImageLimits, 
         raise
     except (FileNotFoundError, NotADirectoryError, KeyError) as error:
         raise fail("E_IMAGE_MISSING", "does not exist") from error
-    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise fail("E_IMAGE_OPEN", "cannot be read from disk") from error
     if len(data) > limits.max_bytes:
         raise fail("E_IMAGE_TOO_LARGE", too_large)

@@ -22,10 +22,11 @@ from cocoa.claims import only_writer
 from cocoa.data.bad_rows import BadRows
 from cocoa.errors import CocoaError, DataError, ModelError, UsageError
 from cocoa.files import sha256, sweep, write_file
+from cocoa.images import ImageSource
 from cocoa.mining.inputs import Entry, Inputs
 from cocoa.mining.negatives import Counts, Targets, mine_table
 from cocoa.mining.placing import named_pictures, place_images
-from cocoa.mining.rows import Table, read_tables
+from cocoa.mining.rows import Row, Table, check_written, read_tables
 from cocoa.mining.vectors import OnProgress, VectorStore
 from cocoa.mining.window import Window
 from cocoa.model import CARD, EmbeddingModel, fingerprint, local_folder
@@ -110,10 +111,11 @@ def mine(
     digest = _fingerprint(source)
     bad = BadRows(max_bad_rate)
     tables = read_tables(train, split=split, subsets=subsets, limit=limit, on_bad=bad.note)
-    pictures = named_pictures(
-        picture for table in tables for row in table.rows for picture in row.pictures(negatives=keep)
-    )
+    check_written(tables, shared=pool == "all")
+    # Names that mean two pictures are refused before all files are hashed; what is placed is what could be read.
+    _pictures([row for table in tables for row in table.rows], keep)
     inputs = Inputs.of(tables, keep, bad)
+    pictures = _pictures([entry.row for _, entries in inputs.tables for entry in entries], keep)
     settings = {**asdict(window or Window()), "pool": pool, "keep": keep, "shard_size": shard_size}
     store = (vectors or out / "job" / "vectors").absolute()
     with ExitStack() as held:
@@ -133,6 +135,10 @@ def mine(
             lambda: EmbeddingModel.load(source), workers, on_progress or _ignore, strict=max_bad_rate is None
         )
         return job.run(vectors_of, bad)
+
+
+def _pictures(rows: Sequence[Row], keep: bool) -> dict[str, ImageSource]:
+    return named_pictures(picture for row in rows for picture in row.pictures(negatives=keep))
 
 
 def _ignore(*_: Any) -> None:

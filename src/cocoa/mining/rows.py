@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ class Row:
     query_image: ImageCell
     target: Cells
     negatives: tuple[Cells, ...]
+
+    @property
+    def holds_bytes(self) -> bool:
+        """Whether its file has a picture itself, not the path of one."""
+        cells = (self.query_image, self.target[1], *(image for _, image in self.negatives))
+        return any(isinstance(cell, bytes) for cell in cells)
 
     def pictures(self, *, negatives: bool) -> Iterable[tuple[str, ImageSource]]:
         """Yields each picture that the row has by name, and its source."""
@@ -84,6 +91,23 @@ def read_tables(
             raise DataError("E_DATA_TASK", message, where=str(path))
         tables[name] = Table(name, rows)
     return list(tables.values())
+
+
+def check_written(tables: Sequence[Table], *, shared: bool) -> None:
+    """Returns if each table can be written with negatives from its own targets, or from all of them if `shared`.
+
+    Raises:
+        DataError: E_DATA_TYPE for a picture in bytes that would have to go into JSON.
+    """
+    targets = [row for table in tables for row in table.rows if isinstance(row.target[1], bytes)] if shared else []
+    for table in tables:
+        if table.file_name.endswith(".parquet"):
+            continue
+        held = next(chain((row for row in table.rows if row.holds_bytes), targets), None)
+        if held is not None:
+            advice = "write that as Parquet too" + (", or take negatives from a table's own targets" if shared else "")
+            message = f"the picture lies in the row itself, where {table.file_name} can only name one: {advice}"
+            raise DataError("E_DATA_TYPE", message, where=held.pair.query.where)
 
 
 def _rows(pairs: Sequence[Pair]) -> list[Row]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cocoa.archives import open_archive
+from cocoa.archives import UNREADABLE, open_archive
 from cocoa.backbones import Encoded
 from cocoa.batch import fitted
 from cocoa.data.bad_rows import BadRow
@@ -62,7 +60,7 @@ def _picture_digest(source: ImageSource) -> str | CocoaError:
     try:
         with _opened(source) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-    except (OSError, KeyError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error):
+    except UNREADABLE:
         return ImageError("E_IMAGE_OPEN", f"image {str(source)!r} cannot be read from disk")
 
 
@@ -99,7 +97,7 @@ class Shard:
                 shard = cls(content["vectors"], content["keys"], bad)
             if len(shard.keys) != size or len(shard.vectors) != size:
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (TypeError, *UNREADABLE) as error:
             what = "the shard is not as it was written; remove it to compute it again"
             raise DataError("E_DATA_INCOMPLETE", what, where=str(path)) from error
         return shard

@@ -8,14 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
 from cocoa.images import ImageSource
-from cocoa.synthesis.chats import Chat, EndpointRefusedError, Engine, Picture, Reply, StoppedError
+from cocoa.synthesis.chats import Chat, EndpointError, EndpointRefusedError, Engine, Picture, Reply, StoppedError
 from cocoa.synthesis.conversations import Outcome, talk
 from cocoa.synthesis.plan import Plan
 from cocoa.synthesis.shards import Shard
 
 
 class Asking:
-    """Asks an engine what a plan wants to know; `find` opens a picture, `on_paid` is told each new reply."""
+    """Asks an engine what a plan wants to know; `find` opens a picture, `on_paid` is told each new reply and loss."""
 
     def __init__(
         self, plan: Plan, engine: Engine, find: Callable[[str], ImageSource], on_paid: Callable[[Reply], None]
@@ -69,8 +69,11 @@ class Asking:
                 replied = False
                 try:
                     reply = self.engine.ask(chat, self.plan.sampling, self.stop)
-                except EndpointRefusedError:
-                    self.stop.set()
+                except EndpointError as error:
+                    if isinstance(error, EndpointRefusedError):
+                        self.stop.set()
+                    if any(error.tokens):
+                        self.on_paid(shard.journal.add_loss(key, error.tokens))
                     raise
                 replied = True
                 shard.journal.add(key, reply)

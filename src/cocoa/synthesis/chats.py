@@ -19,7 +19,9 @@ from cocoa.images import ImageSource, open_rgb
 
 
 class EndpointError(CocoaError):
-    """One question got no usable reply (`E_ENDPOINT_*`, `E_REPLY_*`)."""
+    """One question got no usable reply (`E_ENDPOINT_*`, `E_REPLY_*`); `tokens` is what that cost, as in a `Reply`."""
+
+    tokens: tuple[int, int] = (0, 0)
 
 
 class EndpointRefusedError(EndpointError):
@@ -89,7 +91,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a reply is drawn. `extra` goes into the request's body as it is; a None there leaves a field out."""
+    """How a reply is drawn.
+
+    `extra` goes into the request's body, or to a local model's generation, as it is and over the rest; a None there
+    leaves a field out.
+    """
 
     temperature: float = 0.7
     max_tokens: int = 1024
@@ -103,6 +109,10 @@ class Engine(Protocol):
     model: str
     concurrency: int
     follows_instructions: bool
+
+    def check(self, sampling: Sampling) -> None:
+        """Raises `UsageError` for sampling that it cannot heed; called before a job begins."""
+        ...
 
     def ask(self, chat: Chat, sampling: Sampling, stop: threading.Event) -> Reply:
         """Returns the reply.

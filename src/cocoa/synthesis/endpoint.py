@@ -22,6 +22,8 @@ _LARGEST_REPLY = 4_000_000
 _LONGEST_WAIT = 60.0
 _LONGEST_REQUESTED_WAIT = 600.0
 _LONGEST_EXCERPT = 200
+_SHORTEST_SECRET = 16
+"""Characters of a key that is cut out of what a server says; a shorter one may be a word ("test") of any reply."""
 _RETRIED = frozenset({408, 409, 425, 429})
 # What is wrong with the job and not with one row of it: key, right, path, method, or an address that moved.
 _HOPELESS = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405})
@@ -29,10 +31,9 @@ _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 
 
 class _TryAgainError(EndpointError):
-    """A failure that may pass; `wait` is what the server asks for, in seconds, `tokens` what it cost."""
+    """A failure that may pass; `wait` is what the server asks for, in seconds."""
 
     wait: float | None = None
-    tokens: tuple[int, int] = (0, 0)
 
 
 class Endpoint:
@@ -62,7 +63,8 @@ class Endpoint:
         Args:
             url: the address up to and without `/chat/completions`, as `http://localhost:8000/v1`.
             model: the name that the endpoint serves.
-            api_key_env: the environment variable that holds the key; the key is never logged or written.
+            api_key_env: the environment variable that holds the key; the key is never logged or written, and one of 16
+                characters or more is cut out of what the server says.
             concurrency: the most requests at once.
             timeout: seconds that one request may take.
             retries: attempts after the first.
@@ -103,6 +105,9 @@ class Endpoint:
         """Closes the connections."""
         self._client.close()
 
+    def check(self, sampling: Sampling) -> None:
+        """Raises nothing: which fields there are is the server's to say."""
+
     def ask(self, chat: Chat, sampling: Sampling, stop: threading.Event) -> Reply:
         """Returns the reply; see `Engine.ask`."""
         messages = _messages(chat)
@@ -121,11 +126,15 @@ class Endpoint:
             content = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
             try:
                 text, finish, tokens = self._send(content)
-            except _TryAgainError as error:
-                spoilt = (spoilt[0] + error.tokens[0], spoilt[1] + error.tokens[1])
+            except EndpointError as error:
+                error.tokens = spoilt = (spoilt[0] + error.tokens[0], spoilt[1] + error.tokens[1])
+                if not isinstance(error, _TryAgainError):
+                    raise
                 if attempt == self._retries:
                     times = f", tried {attempt + 1} times" if attempt else ""
-                    raise EndpointError(error.code, error.message + times) from error
+                    failure = EndpointError(error.code, error.message + times)
+                    failure.tokens = spoilt
+                    raise failure from error
                 if not error.wait:
                     wait = min(_LONGEST_WAIT, self._backoff * 2**attempt)
                     self._wait_until(self._clock() + wait * self._random.uniform(0.5, 1.0), stop)
@@ -158,15 +167,17 @@ class Endpoint:
             what = f"the connection to {self.host} failed ({type(error).__name__})"
             raise _TryAgainError("E_ENDPOINT_CONNECTION", what) from error
         reply = received.decode("utf-8", "replace")
-        if self._key:
-            # A server that repeats the key must not get it into a file or a message.
-            reply = reply.replace(self._key, "***")
         if response.status_code != 200:
             raise self._failure(response.status_code, response.headers.get("Retry-After"), reply)
-        return _read(reply)
+        text, finish, tokens = _read(reply)
+        return self._without_key(text), self._without_key(finish), tokens
+
+    def _without_key(self, said: str) -> str:
+        """A server that repeats the key must not get it into a file or a message."""
+        return said.replace(self._key, "***") if len(self._key) >= _SHORTEST_SECRET else said
 
     def _failure(self, status: int, retry_after: str | None, reply: str) -> EndpointError:
-        said = " ".join(_complaint(reply).split())
+        said = " ".join(self._without_key(_complaint(reply)).split())
         what = f"{self.host} answered status {status}" + (f": {said[:_LONGEST_EXCERPT]}" if said else "")
         if status in _HOPELESS:
             what += "; check --endpoint, --model and the key"
@@ -263,7 +274,7 @@ def _complaint(reply: str) -> str:
         error = json.loads(reply)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError, RecursionError):
-        return reply[: 2 * _LONGEST_EXCERPT]
+        return reply
 
 
 def _seconds(retry_after: str | None) -> float | None:

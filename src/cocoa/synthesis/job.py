@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from cocoa.synthesis.chats import (
     Sampling,
 )
 from cocoa.synthesis.conversations import Dropped, Outcome
-from cocoa.synthesis.journal import Journal, to_replies
+from cocoa.synthesis.journal import LOST, Journal, to_replies
 from cocoa.synthesis.placing import link_images, place_images
 from cocoa.synthesis.plan import Plan, differences, hash_pictures, list_pictures
 from cocoa.synthesis.progress import Prices, Progress
@@ -39,6 +39,9 @@ from cocoa.synthesis.table import to_json_lines, to_parquet
 
 MOST_PIXELS = 1280 * 28 * 28
 """What Qwen2-VL looks at in a picture, at the most."""
+
+_NOBODY_THERE = frozenset({"E_ENDPOINT_CONNECTION", "E_ENDPOINT_BUSY"})
+"""Failures that say nothing of the picture that was asked about."""
 
 OnProgress = Callable[[Progress], None]
 Say = Callable[[str], None]
@@ -90,7 +93,8 @@ def synthesize(
         max_pixels: larger pictures are made smaller before they are shown.
         limit: draw so many of the pictures, by the sampling's seed.
         shard_size: pictures that are written at a time.
-        give_up_after: so many pictures in a row without a reply end the job; they are asked about again next time.
+        give_up_after: so many pictures in a row without a reply end the job, as do the last ones if nobody was there to
+            reply; they are asked about again next time.
         retry_bad: ask again about what went to `bad_rows.jsonl`; replies that do not come after it are kept.
         copy_images: copy the pictures into `out` (a folder that can be moved) instead of linking to `images`.
         prices: of a million tokens.
@@ -106,6 +110,7 @@ def synthesize(
     if max_pixels < 1 or shard_size < 1 or give_up_after < 1:
         raise UsageError("E_USAGE_SYNTHESIS", "max_pixels, shard_size and give_up_after are 1 or more")
     sampling = sampling or Sampling()
+    engine.check(sampling)
     named = prompts or _default_prompts(kind, engine)
     loaded = load_prompts(named)
     if loaded.kind != kind:
@@ -207,6 +212,7 @@ class _Job:
     def run(self, give_up_after: int) -> None:
         """Asks about all pictures of unfinished shards, in order, and commits each shard when it is complete."""
         waiting = []
+        has_replied = False
         for number, names in enumerate(self.plan.shards):
             content = self.shards.read(number)
             if content is None:
@@ -218,13 +224,14 @@ class _Job:
                 replies = list(to_replies(content["replies"]).values())
                 for picture in content["pictures"]:
                     self.progress.count(Outcome.of(picture))
+            has_replied |= any(reply.finish != LOST for reply in replies)
             for reply in replies:
                 self.progress.pay(reply)
         self.progress.resume()
         if self.progress.done:
             self.say(f"going on after {self.progress.done} of {self.progress.total} pictures")
         ready: list[Shard] = []
-        in_a_row = 0
+        failures: list[EndpointError] = []
         asking = Asking(self.plan, self.engine, self.find, self.progress.pay)
         with closing(asking.outcomes(waiting)) as outcomes:
             for shard, outcome, replied in outcomes:
@@ -234,18 +241,26 @@ class _Job:
                 if shard.is_complete:
                     ready.append(shard)
                 if replied:
-                    in_a_row = 0
+                    has_replied = True
+                    failures.clear()
                 elif outcome.failure is not None:
-                    in_a_row += 1
-                    if in_a_row >= give_up_after:
-                        what = f"{in_a_row} pictures in a row got no reply; call again to go on. The last: "
-                        raise EndpointError("E_ENDPOINT_DOWN", what + outcome.failure.message, where=self.engine.model)
+                    failures.append(outcome.failure)
+                    if len(failures) >= give_up_after:
+                        raise self._down(failures)
                 # What failed may be the endpoint's fault: it is not for good before the endpoint replies again.
-                if in_a_row == 0:
+                if not failures:
                     while ready:
                         self.shards.commit(ready.pop(0))
+            # Nor at the end, unless it has replied and is there: a picture that always fails must not hold up its job.
+            if failures and (not has_replied or any(failure.code in _NOBODY_THERE for failure in failures)):
+                raise self._down(failures)
             for shard in ready:
                 self.shards.commit(shard)
+
+    def _down(self, failures: Sequence[EndpointError]) -> EndpointError:
+        got = "1 picture" if len(failures) == 1 else f"{len(failures)} pictures in a row"
+        what = f"{got} got no reply; call again to go on. The last: {failures[-1].message}"
+        return EndpointError("E_ENDPOINT_DOWN", what, where=self.engine.model)
 
     # The end.
 
@@ -277,7 +292,8 @@ class _Job:
         )
         if not rows:
             what = f"no row is left of {len(asked)} pictures: dropped {summary.dropped}, bad {summary.bad}"
-            raise DataError("E_DATA_EMPTY", f"{what}; see {dropped_path} and {bad_path}", where=str(self.out))
+            again = "; --retry-bad asks again about the bad" if any(outcome.bad for outcome in outcomes) else ""
+            raise DataError("E_DATA_EMPTY", f"{what}; see {dropped_path} and {bad_path}{again}", where=str(self.out))
         write_file(table, to_parquet(self.plan, rows))
         self._write_manifest(summary, sorted({row.host for _, row in rows}))
         return summary

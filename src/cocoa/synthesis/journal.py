@@ -13,9 +13,15 @@ from typing import Any, BinaryIO
 from cocoa.files import write_file
 from cocoa.synthesis.chats import Reply
 
+LOST = "lost"
+"""How a reply ended that is none: it only says what a question without a reply has cost."""
+
 
 class Journal:
-    """Replies by the key of their chat; each is on the disk before `add` returns. Threads may share it."""
+    """Replies by the key of their chat; each is on the disk before `add` returns. Threads may share it.
+
+    A loss has the key of its chat with ` lost` behind it, so that the chat is still asked.
+    """
 
     def __init__(self, path: Path) -> None:
         """Reads what is there; a last line that a kill cut short is taken off."""
@@ -38,6 +44,15 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
             self.replies[key] = reply
+
+    def add_loss(self, key: str, tokens: tuple[int, int]) -> Reply:
+        """Keeps what a chat without a reply has cost, with what it cost before; returns the new part."""
+        loss = Reply("", LOST, *tokens, "")
+        key = f"{key} {LOST}"
+        before = self.replies.get(key, Reply("", LOST, 0, 0, ""))
+        paid = before.prompt_tokens + loss.prompt_tokens, before.completion_tokens + loss.completion_tokens
+        self.add(key, Reply("", LOST, *paid, ""))
+        return loss
 
     def lines(self) -> list[dict[str, Any]]:
         """Returns the replies as a shard keeps them, in an order that does not depend on when they came."""

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import torch
 
 from cocoa.backbones import Backbone, Encoded, Kind, open_backbone
+from cocoa.errors import UsageError
 from cocoa.model import best_device
 from cocoa.sample import IMAGE_PLACEHOLDER, Sample
 from cocoa.synthesis.chats import Chat, Reply, Sampling, StoppedError
+
+_OPTIONS = frozenset({
+    "do_sample", "length_penalty", "max_new_tokens", "min_new_tokens", "min_p", "no_repeat_ngram_size", "num_beams",
+    "repetition_penalty", "temperature", "top_k", "top_p", "typical_p",
+})  # fmt: skip
+"""Of what `generate` takes, that which says how one reply is drawn; the rest is ours to say."""
 
 
 class LocalEngine:
@@ -36,6 +44,12 @@ class LocalEngine:
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         return cls(open_backbone(name, dtype=dtype).to(device), name)
 
+    def check(self, sampling: Sampling) -> None:
+        """Raises `UsageError` E_USAGE_SYNTHESIS for extra fields that are no options of generation here."""
+        if unknown := sorted(sampling.extra.keys() - _OPTIONS):
+            what = f"extra fields that a local model does not know: {', '.join(unknown)}; it knows "
+            raise UsageError("E_USAGE_SYNTHESIS", what + ", ".join(sorted(_OPTIONS)))
+
     def ask(self, chat: Chat, sampling: Sampling, stop: threading.Event) -> Reply:
         """Returns the reply, the same whenever and in whatever order it is asked for."""
         if stop.is_set():
@@ -44,7 +58,13 @@ class LocalEngine:
         text, device = self._backbone.text, self._backbone.device
         patches = torch.from_numpy(np.concatenate(query.patches)).to(device)
         ids = torch.from_numpy(query.ids)[None].to(device)
-        drawn = {"do_sample": True, "temperature": sampling.temperature} if sampling.temperature else {}
+        options: dict[str, Any] = {
+            "max_new_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            **sampling.extra,
+        }
+        options["temperature"] = options["temperature"] or None
+        options.setdefault("do_sample", options["temperature"] is not None)
         with torch.inference_mode(), torch.random.fork_rng():
             torch.manual_seed(sampling.seed + int(chat.key[:12], 16))
             output = self._backbone.stock.generate(
@@ -53,11 +73,9 @@ class LocalEngine:
                 mm_token_type_ids=torch.from_numpy((query.kinds == Kind.IMAGE).astype(np.int64))[None].to(device),
                 pixel_values=self._backbone.grid.normalised(patches).to(self._backbone.stock.dtype),
                 image_grid_thw=torch.tensor(query.grids, device=device),
-                max_new_tokens=sampling.max_tokens,
                 eos_token_id=[text.control.bridge, text.control.pad],
                 pad_token_id=text.control.pad,
-                **({"do_sample": False, "temperature": None} | drawn),
-                **sampling.extra,
+                **options,
             )
         said = output[0, ids.shape[1] :].tolist()
         ends = said and said[-1] in (text.control.bridge, text.control.pad)

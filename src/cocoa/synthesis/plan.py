@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cocoa.archives import open_archive
+from cocoa.archives import UNREADABLE, open_archive
 from cocoa.data.bad_rows import BadRow
 from cocoa.errors import CocoaError, DataError, ImageError, UsageError
 from cocoa.files import sha256
@@ -108,7 +107,7 @@ def list_pictures(images: Path, *, limit: int | None = None, seed: int = 0) -> l
     elif images.suffix == ".zip" and images.is_file():
         try:
             names = [name for name in {*open_archive(images).namelist()} if not name.endswith("/")]
-        except (OSError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise DataError("E_DATA_READ", "the archive is not a readable zip file", where=str(images)) from error
     else:
         raise DataError("E_DATA_FILE", "not a folder of pictures and not a .zip archive of them", where=str(images))
@@ -151,7 +150,7 @@ def _hash(name: str, find: Callable[[str], ImageSource]) -> str | BadRow:
                     return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
             assert isinstance(source, Path)
             return sha256(source)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except UNREADABLE as error:
             raise ImageError("E_IMAGE_OPEN", f"image {name!r} cannot be read from disk") from error
     except CocoaError as error:
         return BadRow.of(error, where)

@@ -19,15 +19,18 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Words = tuple[int, int]
 """The fewest and the most words."""
 
+_OF_WRITTEN_QUESTIONS = ("question_words", "most_questions")
+_OF_QUESTIONS = ("questions", "answer", "query", *_OF_WRITTEN_QUESTIONS)
+
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
     """The words of one prompt file; `name` and `sha256` are the file's.
 
     `system` opens each conversation, if it is not empty. `ask` asks for a caption, or for questions, one a line; a
-    list of `questions` is asked of every picture instead. `answer` asks a question, `query` is how it stands in the
-    table; both hold `{question}`. A text outside `text_words`, a question outside `question_words` and all questions
-    after `most_questions` are dropped.
+    list of `questions` is asked of every picture instead, whole and as it stands. `answer` asks a question, `query` is
+    how it stands in the table; both hold `{question}`. A text outside `text_words` is dropped, and of the questions
+    that a model writes those outside `question_words` and all after `most_questions`.
     """
 
     name: str
@@ -48,7 +51,7 @@ def load_prompts(name: str) -> Prompts:
 
     Raises:
         UsageError: E_USAGE_PROMPTS if there is no such file.
-        RecipeError: E_RECIPE_PROMPTS for wrong content, naming the key.
+        RecipeError: E_RECIPE_PROMPTS for wrong content, naming the key; also for one that would do nothing.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -88,6 +91,10 @@ def _parse(name: str, content: bytes, where: str) -> Prompts:
             raise wrong(f"{key!r} must hold {{question}}")
     if prompts.kind == "questions" and bool(prompts.ask) == bool(prompts.questions):
         raise wrong("questions need either `ask` (the model writes them) or a list of `questions`")
+    idle = _OF_QUESTIONS if prompts.kind == "captions" else _OF_WRITTEN_QUESTIONS if prompts.questions else ()
+    if named := [repr(key) for key in idle if key in values]:
+        of = "captions" if prompts.kind == "captions" else "a list of questions, which is asked whole"
+        raise wrong(f"without effect for {of}: {', '.join(named)}")
     return prompts
 
 
