@@ -361,8 +361,17 @@ def test_a_damaged_shard_is_found(run, tmp_path):
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 8])
-def test_no_more_requests_at_once_than_allowed(run, model, paint, tmp_path, concurrency):
+def test_no_more_requests_at_once_than_allowed(run, model, usual, paint, tmp_path, concurrency):
     model.seconds = 0.02
+
+    def wait_for_company(asked, _):
+        # A busy machine begins the first requests one long after another; nobody is answered before all are there.
+        until = time.monotonic() + 10
+        while model.most_at_once < concurrency and time.monotonic() < until:
+            time.sleep(0.001)
+        return usual(asked)
+
+    model.behave = wait_for_company
     run(paint(tmp_path / "many", 24), endpoint={"concurrency": concurrency})
     assert model.most_at_once == concurrency
 
