@@ -11,7 +11,8 @@ import pytest
 from studying import TEXT
 
 from cocoa.ablation.analysis import analyse
-from cocoa.ablation.records import STUDY, read_study, said
+from cocoa.ablation.records import STUDY, read_records, read_study, said
+from cocoa.ablation.statistics import half_width
 from cocoa.ablation.study import load_study
 from cocoa.ablation.writing import has_place, markdown, put_between, runs_of, write_results
 from cocoa.errors import DataError, RecipeError
@@ -145,6 +146,47 @@ def test_every_number_of_the_page_is_that_of_the_kept_records(kept):
         assert script.with_tables(page, kept) == page, "python scripts/write_study_tables.py writes it again"
         for name, chart in script.charts_shown(page, kept).items():
             assert (PAGE.parent / name).read_text() == chart, "as above"
+
+
+def test_every_figure_of_a_conclusion_stands_in_a_table_of_the_studies_that_it_names():
+    page = PAGE.read_text()
+    said = page.partition("## What this says so far")[2].partition("\n## ")[0]
+    # A conclusion ends where the next one or a blank line begins.
+    conclusions = [each.partition("\n\n")[0] for each in said.split("\n* ")[1:]]
+    assert len(conclusions) >= 10
+    tables = {kept.name: numbers(markdown(analyse(read_study(kept), read_records(kept)))) for kept in KEPT}
+    tables["nano-few"] |= falls_and_costs(read_records(ROOT / "reference" / "studies" / "nano-few"))
+    for conclusion in conclusions:
+        named = [name for name in re.findall(r"`([\w-]+)`", conclusion) if name in tables]
+        figures = re.findall(r"\d+\.\d+", conclusion)
+        strange = [figure for figure in figures if not any(figure in tables[name] for name in named)]
+        assert not strange, f"{strange} of: {conclusion[:80]}"
+
+
+def numbers(table):
+    """The numbers of a table as it has them, and its p values rounded."""
+    found = set(re.findall(r"\d+(?:\.\d+)?", table))
+    return found | {f"{float(p):.{places}f}" for p in found if re.fullmatch(r"0\.\d{4}", p) for places in (2, 3)}
+
+
+def falls_and_costs(records):
+    """How much less an arm gains at 2,048 labelled pairs than at 32, and its cost beside the baseline's, as written."""
+    by_seed = {(each["arm"], each["budget"], each["seed"]): each for each in records}
+    found = set()
+    for arm in ("paper", "free-pairs"):
+
+        def gains(budget, arm=arm):
+            return [
+                100 * (by_seed[arm, budget, seed]["score"] - by_seed["contrastive-only", budget, seed]["score"])
+                for seed in sorted({each["seed"] for each in records})
+            ]
+
+        falls = [few - many for few, many in zip(gains("pairs-32"), gains("pairs-2048"), strict=True)]
+        found |= {f"{abs(sum(falls) / len(falls)):.1f}", f"{half_width(falls):.1f}"}
+    for budget in ("pairs-32", "pairs-256", "pairs-2048"):
+        flops = [by_seed[arm, budget, 60]["cost"]["flops"] for arm in ("free-pairs", "contrastive-only")]
+        found.add(f"{flops[0] / flops[1]:.1f}")
+    return found
 
 
 def test_every_chart_of_the_page_is_made_from_records():
