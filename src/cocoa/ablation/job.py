@@ -54,10 +54,12 @@ class Job:
         self.folder = folder.resolve()
         self.only = only
         self.data = out.resolve() / GENERATED
-        self.links = out / "links"
+        # A link's recipe names its parent's model: wherever the command is given, by one name.
+        self.links = out.resolve() / "links"
         self.on_standing = on_standing
         self.on_step = on_step
         self.say = say
+        self._places = places_of(self.data, self.folder)
         self._tasks: dict[tuple[TaskFolder, ...], list[Task]] = {}
         self._known: dict[Kind, dict[tuple[str, str], Record]] = {}
 
@@ -133,7 +135,7 @@ class Job:
             return recipe
         most = max(self._flops(other) for other, each in self._recipes(trial.seed) if each == budget)
         last = self._chain(recipe)
-        more = (most - self._flops(recipe)) / flops_of(last.recipe, self.out / "flops")
+        more = (most - self._flops(recipe)) / self._step_flops(last)
         stage = last.stage.model_copy(update={"steps": last.stage.steps + round(more)})
         return recipe.model_copy(update={"stages": (*recipe.stages[:-1], stage)})
 
@@ -189,7 +191,10 @@ class Job:
             # Its log and recipe stay.
             remove_folder(self.links / link.address / "model")
         content: dict[str, Any] = json.loads(path.read_text())
-        costs = [{"link": each.address, "counted": each.counted, **cost_of(each, self.links)} for each in link.chain]
+        costs = [
+            {"link": each.address, "counted": each.counted, **cost_of(each, self.links, self._places)}
+            for each in link.chain
+        ]
         return content, costs
 
     def _score_file(self, link: Link, recipe: Recipe, kind: Kind) -> Path:
@@ -261,11 +266,14 @@ class Job:
             yield recipe, budget
 
     def _chain(self, recipe: Recipe) -> Link:
-        return chain_of(recipe, num_before=len(self.study.before), places=places_of(self.data, self.folder))
+        return chain_of(recipe, num_before=len(self.study.before), places=self._places)
 
     def _flops(self, recipe: Recipe) -> float:
         own = [each for each in self._chain(recipe).chain if each.counted]
-        return sum(each.stage.steps * flops_of(each.recipe, self.out / "flops") for each in own)
+        return sum(each.stage.steps * self._step_flops(each) for each in own)
+
+    def _step_flops(self, link: Link) -> float:
+        return flops_of(link.recipe, self.out / "flops", self._places)
 
     def tasks(self, kind: Kind) -> list[Task]:
         """Returns what runs that count, or tuning, are scored on; its sets must be drawn."""

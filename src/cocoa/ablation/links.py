@@ -15,11 +15,14 @@ from pathlib import Path
 
 from cocoa.ablation.study import GENERATED
 from cocoa.failpoints import failpoint
+from cocoa.files import write_file
 from cocoa.layouts import LAYOUTS
 from cocoa.pooling import Pooling
 from cocoa.portable import portable
-from cocoa.recipe import Recipe, Stage
+from cocoa.recipe import Recipe, Stage, differences, parse_recipe
 from cocoa.training.loop import StepHook, train
+from cocoa.training.receipt import data_paths
+from cocoa.training.run_folder import DATA
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,31 @@ def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say:
         return model
     recipe = link.recipe
     if link.parent is not None:
-        before = recipe.backbone.model_copy(update={"name": str(links / link.parent.address / "model")})
-        recipe = recipe.model_copy(update={"backbone": before})
+        # A folder has no revisions: that of the first backbone is in the parent's weights.
+        parent = {"name": str(links / link.parent.address / "model"), "revision": None}
+        recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update=parent)})
     resume = (folder / "recipe.yaml").is_file()
-    if folder.exists() and not resume:
+    if resume:
+        _take_over(folder, recipe)
+    elif folder.exists():
         shutil.rmtree(folder)  # killed before it had begun
     train(recipe, folder, resume=resume, on_step=on_step, say=say)
     failpoint("link-trained")
     shutil.rmtree(folder / "checkpoints")
     return model
+
+
+def _take_over(folder: Path, recipe: Recipe) -> None:
+    """Makes a begun link name its model and data by where they lie now: its address says that they are the same."""
+    begun = parse_recipe((folder / "recipe.yaml").read_text(), where=str(folder / "recipe.yaml"))
+    if not differences(begun, recipe):
+        return
+    if (data := folder / DATA).is_file():
+        now = dict(zip(map(str, data_paths(begun)), map(str, data_paths(recipe)), strict=True))
+        hashes = json.loads(data.read_text())
+        write_file(data, json.dumps({now.get(path, path): tables for path, tables in hashes.items()}, indent=1) + "\n")
+    # Last, so that who is killed before it does all of this again.
+    write_file(folder / "recipe.yaml", recipe.to_yaml())
 
 
 def _reads_e(stage: Stage) -> bool:
