@@ -318,7 +318,7 @@ class Job:
         self._known = {kind: models_of(read_records(self.out, kind)) for kind in ("runs", "tuning")}
 
     def draw_sets(self) -> None:
-        """Draws the sets that are not there yet, and looks that no question of the tests is tuned on."""
+        """Draws the sets that are not there yet, and looks that tests have unlike names and are not tuned on."""
         for name, options in self.study.generated.items():
             if not (self.data / name).is_dir():
                 self.say(f"drawing {name}")
@@ -328,7 +328,8 @@ class Job:
                 place = placed(each.path, self.folder, self.data)
                 if not place.is_dir():
                     raise DataError("E_DATA_FILE", "no such folder of tasks", where=str(place))
-        if self.study.tuning is not None and _same(self.tasks("runs"), self.tasks("tuning")):
+        tests = self.tasks("runs")
+        if self.study.tuning is not None and _same(tests, self.tasks("tuning")):
             raise RecipeError("E_RECIPE_OPTION", "a question of the tests is among those of the validation tasks")
 
     def _tell(self, now: Trial | None) -> None:

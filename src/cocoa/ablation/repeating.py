@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cocoa.ablation.job import Job, scores
 from cocoa.ablation.records import read_record
-from cocoa.ablation.study import with_sets
+from cocoa.ablation.study import GENERATED
 from cocoa.errors import UsageError
 from cocoa.evaluation.runner import evaluate
 from cocoa.recipe import parse_recipe
@@ -43,8 +43,9 @@ def repeat(job: Job, name: str, *, on_step: StepHook | None = None) -> Repetitio
         raise UsageError("E_USAGE_RUN", f"no record of a run ARM/BUDGET/SEED of that name{hint}", where=name)
     record = read_record(path)
     # Kept records name sets and files as the study does; those of this machine are absolute already.
-    stored = json.dumps(with_sets(record["recipe"], job.data))
-    recipe = parse_recipe(stored, where=str(path), folder=job.folder)
+    recipe = parse_recipe(
+        json.dumps(record["recipe"]), where=str(path), folder=job.folder, places={GENERATED: job.data}
+    )
     job.draw_sets()
     with tempfile.TemporaryDirectory() as folder:
         model, _ = train(recipe, Path(folder) / "run", on_step=on_step)
