@@ -11,6 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean
@@ -76,11 +77,17 @@ class Job:
         """
         self._check_only()
         self._check_folder()
+        with self.alone():
+            return self._run()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes from writing into the study's folder; raises `E_USAGE_BUSY` while one does."""
         with Claims(self.out) as claims:
             # The kernel takes a claim back from a process that dies, however it dies.
             if not claims.take("study"):
                 raise UsageError("E_USAGE_BUSY", "another process is at work on this study", where=str(self.out))
-            return self._run()
+            yield
 
     def check_begun(self) -> None:
         """Raises `E_USAGE_OUT` unless the folder is this study's, begun before."""
@@ -320,10 +327,9 @@ class Job:
 
     def draw_sets(self) -> None:
         """Draws the sets that are not there yet, and looks that tests have unlike names and are not tuned on."""
-        for name, options in self.study.generated.items():
-            if not (self.data / name).is_dir():
-                self.say(f"drawing {name}")
-                write_scene_tasks(self.data / name, **options.model_dump())
+        for name in self.undrawn():
+            self.say(f"drawing {name}")
+            write_scene_tasks(self.data / name, **self.study.generated[name].model_dump())
         for folders in (self.study.tests, self.study.validation):
             for each in folders:
                 place = placed(each.path, self.folder, self.data)
@@ -332,6 +338,10 @@ class Job:
         tests = self.tasks("runs")
         if self.study.tuning is not None and _same(tests, self.tasks("tuning")):
             raise RecipeError("E_RECIPE_OPTION", "a question of the tests is among those of the validation tasks")
+
+    def undrawn(self) -> list[str]:
+        """Returns the names of generated sets that are not there yet."""
+        return [name for name in self.study.generated if not (self.data / name).is_dir()]
 
     def _tell(self, now: Trial | None) -> None:
         if self.on_standing is None:
