@@ -11,6 +11,7 @@ from studying import TEXT, write_study
 from typer.testing import CliRunner
 
 from cocoa.ablation import costs, repeating
+from cocoa.ablation import job as job_of_studies
 from cocoa.ablation.analysis import analyse
 from cocoa.ablation.job import Job
 from cocoa.ablation.records import keep, read_records
@@ -110,6 +111,13 @@ def test_a_model_that_another_run_scored_is_not_looked_at_again(kept, tmp_path):
     records, steps = resumed(kept, tmp_path, "runs/light/same/1.json", "tuning/plain/short/0-7.json")
     assert not steps
     assert [plain(record) for record in records] == [plain(record) for record in kept[2]]
+
+
+def test_scores_that_are_taken_from_a_record_keep_the_versions_that_made_them(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_of_studies, "library_versions", lambda: {"torch": "newer"})
+    records, _ = resumed(kept, tmp_path, "runs/light/same/1.json")
+    [again] = [r for r in records if (r["arm"], r["budget"], r["seed"]) == ("light", "same", 1)]
+    assert again["versions"] == kept[2][0]["versions"] != {"torch": "newer"}
 
 
 def test_records_of_two_machines_are_kept_together(kept, tmp_path):

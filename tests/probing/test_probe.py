@@ -173,6 +173,11 @@ def test_a_picture_that_leaves_no_room_for_words_is_left_out_of_the_bridges_meas
     assert found["bridge_true"] == pytest.approx(fits["bridge_true"], abs=1e-5)
     few = Task("few", "retrieval", (tasks[0].questions[0], wide))
     assert "bridge_true" not in probe(model, [few], attributes=False).whole
+    # Its own words are few enough, and another's are not.
+    room = Question(wide.query, (Sample("a"), Sample("no")))
+    model = EmbeddingModel(backbone, max_tokens=len(backbone.encode(wide.query)) + 5)
+    mixed = Task("mixed", "retrieval", (room, *tasks[0].questions))
+    assert "bridge_true" in probe(model, [mixed], attributes=False).whole
 
 
 def test_one_question_is_too_few(tiny, tasks):

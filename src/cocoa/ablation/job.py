@@ -163,11 +163,12 @@ class Job:
             "seed": trial.seed,
             "trial": trial.number,
             "factors": dict(trial.factors),
+            "versions": library_versions(),
+            # Scores of a record that was here, or of an earlier process, say which versions they are of.
             **found,
             "cost": added([cost for cost in costs if cost["counted"]]),
             "links": costs,
             "recipe": recipe.model_dump(mode="json"),
-            "versions": library_versions(),
         }
         write_file(path, json.dumps(record, indent=1) + "\n")
         failpoint("run-recorded")
@@ -193,6 +194,7 @@ class Job:
             found = scores(evaluate(model, tasks, name=link.address))
             probes = probe(model, tasks) if kind == "runs" and self.study.probes else None
             found |= {"probes": probes and probes.whole, "layers": probes and probes.layers}
+            found["versions"] = library_versions()
             write_file(path, json.dumps(found, indent=1) + "\n")
             failpoint("model-scored")
         if not self._goes_on(link) and (self.links / link.address / "model").is_dir():

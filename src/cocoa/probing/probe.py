@@ -87,21 +87,24 @@ def bridge_losses(model: EmbeddingModel, pairs: Sequence[tuple[Encoded, Encoded]
 
 
 def _readable(model: EmbeddingModel, questions: Sequence[Question]) -> list[tuple[Encoded, Encoded]]:
-    """Query and right candidate of the questions whose picture leaves room for words in a joined row.
+    """Query and right candidate of the questions whose picture leaves room for any of the candidates in a joined row.
 
-    Such a picture may be embedded all the same: a row of its own is longer.
+    One that does not may be embedded all the same: a row of its own is longer.
     """
-    pairs = []
-    for question in questions:
-        query, target = model.backbone.encode(question.query), model.backbone.encode(question.candidates[0])
-        try:
-            joined_row(model.backbone, query, target, model.max_tokens, bridged=True, num_bridges=model.pooling.tokens)
-        except DataError as error:
-            if error.code != "E_DATA_TOO_LONG":
-                raise
-            continue
-        pairs.append((query, target))
-    return pairs
+    encode = model.backbone.encode
+    pairs = [(encode(question.query), encode(question.candidates[0])) for question in questions]
+    longest = max((target for _, target in pairs), key=len, default=None)
+    return [pair for pair in pairs if longest is not None and _fits(model, pair[0], longest)]
+
+
+def _fits(model: EmbeddingModel, query: Encoded, target: Encoded) -> bool:
+    try:
+        joined_row(model.backbone, query, target, model.max_tokens, bridged=True, num_bridges=model.pooling.tokens)
+    except DataError as error:
+        if error.code != "E_DATA_TOO_LONG":
+            raise
+        return False
+    return True
 
 
 def _unlike(samples: Sequence[Sample]) -> list[int]:
