@@ -156,7 +156,7 @@ class Job:
         self._tell(trial)
         recipe = self.recipe(trial)
         link = self._chain(recipe)
-        found, costs = self._known_of(link, recipe, trial.kind) or self._scored(link, recipe, trial.kind)
+        found, costs = self._known_of(link, recipe, trial.kind) or self._scored(link, recipe, trial)
         record = {
             "arm": trial.arm,
             "budget": trial.budget,
@@ -181,8 +181,9 @@ class Job:
             return None
         return {key: record[key] for key in SCORED if key in record}, record["links"]
 
-    def _scored(self, link: Link, recipe: Recipe, kind: Kind) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def _scored(self, link: Link, recipe: Recipe, trial: Trial) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """What a link's model reaches, and costs; trained and looked at once, whichever arms and budgets end in it."""
+        kind = trial.kind
         path = self._score_file(link, recipe, kind)
         if not path.is_file():
             for each in link.chain:
@@ -197,7 +198,8 @@ class Job:
             found["versions"] = library_versions()
             write_file(path, json.dumps(found, indent=1) + "\n")
             failpoint("model-scored")
-        if not self._goes_on(link) and (self.links / link.address / "model").is_dir():
+        model_is_needed = self._goes_on(link) or self._is_pooled_again(link, trial)
+        if not model_is_needed and (self.links / link.address / "model").is_dir():
             # Its log and recipe stay.
             remove_folder(self.links / link.address / "model")
         content: dict[str, Any] = json.loads(path.read_text())
@@ -219,6 +221,17 @@ class Job:
             for arm, budget in self._pairs()
         ]
         return any(len(other) > len(own) and other[: len(own)] == own for other in chains)
+
+    def _is_pooled_again(self, link: Link, trial: Trial) -> bool:
+        """Whether a trial that is not done ends in the same link, and pools otherwise."""
+        pooling = self.study.arm(trial.arm).pooling
+        return any(
+            other.seed == trial.seed
+            and self.study.arm(other.arm).pooling != pooling
+            and not (self.out / other.path).is_file()
+            and self._chain(self.recipe(other)).address == link.address
+            for other in (self.runs() if trial.kind == "runs" else self.tuning())
+        )
 
     def _best(self, arm: Arm, budget: Budget) -> Mapping[str, float]:
         """The factors whose mean score on the validation tasks is best; the first of equal ones."""
