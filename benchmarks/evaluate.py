@@ -31,6 +31,7 @@ from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.evaluation.runner import evaluate
 from cocoa.evaluation.scorer import TaskScore, score_task
 from cocoa.model import EmbeddingModel
+from cocoa.planning.ledger import FUSED
 from cocoa.sample import Sample, Task
 
 BATCH_SIZE = 16
@@ -100,7 +101,7 @@ def compare(model: EmbeddingModel, tasks: Sequence[Task], repeats: int) -> dict[
         moved = max(moved, *(check_equal(scores[OURS], scores[name], tasks) for name in (PEER, ONCE)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # Passes side by side run in threads where nothing is counted.
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
         receipt = evaluate(model, tasks, name="ours").receipt or {}
     torch.set_num_threads(threads)
     rate = matrix_rate()

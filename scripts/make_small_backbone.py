@@ -16,6 +16,7 @@ from statistics import mean
 import torch
 
 from cocoa.backbones.nano import load_nano, new_nano
+from cocoa.files import write_folder
 from cocoa.recipe import load_recipe
 from cocoa.training.loop import train
 
@@ -32,8 +33,9 @@ def write_untrained(folder: Path) -> None:
     torch.manual_seed(0)
     text = load_nano(weights=False).text
     backbone = new_nano(text, hidden_size=256, num_layers=6, vision_size=192, num_vision_layers=4)
-    folder.mkdir(parents=True, exist_ok=True)
-    backbone.save(folder)
+    # Whole or not there: a folder that is there is taken for made.
+    with write_folder(folder, manifest=False) as draft:
+        backbone.save(draft)
 
 
 def main() -> None:

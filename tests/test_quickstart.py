@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.resources import files
 
 import pytest
 
 from cocoa import Embedder, Index
 from cocoa.errors import UsageError
-from cocoa.quickstart import VARIANTS, run_quickstart
+from cocoa.quickstart import MARKER, VARIANTS, run_quickstart
 from cocoa.recipe import parse_recipe
 
 SMALL = [f"stages.{stage}.{option}" for stage in ("warm-up", "bridge", "free-pairs", "contrastive") for option in
@@ -73,3 +74,18 @@ def test_a_folder_of_something_else_is_refused_and_kept(tmp_path):
         run_quickstart(tmp_path)
     assert caught.value.code == "E_USAGE_OUT"
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_killed_while_it_replaces_an_earlier_one_it_leaves_a_folder_that_is_still_its_own(tmp_path, monkeypatch):
+    (tmp_path / MARKER).write_text("{}")
+    (tmp_path / "data").mkdir()
+
+    def killed(folder):
+        # As it may be: what is removed first is the file that says whose folder this is.
+        (folder / MARKER).unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_quickstart(tmp_path)
+    assert (tmp_path / MARKER).is_file()

@@ -53,6 +53,22 @@ def test_the_same_words_are_hidden_whichever_bridge_token_is_read(model):
     assert own.loss != other.loss
 
 
+def test_anothers_picture_is_not_the_same_one_that_the_neighbour_asks_about(model):
+    one, two, three = encoded(model.backbone, 3)
+    # Two questions about one picture, side by side.
+    asked = [one, (one[0], two[1]), three]
+    other = read_through_bridge(model, asked, rate=0.7, seed=1, shuffled=True)
+    given = read_through_bridge(
+        model, [(three[0], one[1]), (three[0], two[1]), (one[0], three[1])], rate=0.7, seed=1, shuffled=False
+    )
+    assert other == given
+    # Where all pictures are one, there is no other.
+    alike = [(one[0], target) for _, target in asked]
+    assert read_through_bridge(model, alike, rate=0.7, seed=1, shuffled=True).loss == pytest.approx(
+        read_through_bridge(model, alike, rate=0.7, seed=1, shuffled=False).loss
+    )
+
+
 def test_rebuilt_words_have_the_loss_of_the_objective(model):
     pairs = encoded(model.backbone, 2)
     read = rebuild_words(model, "bidirectional", pairs, rate=0.5, seed=3)

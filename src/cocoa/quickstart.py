@@ -176,7 +176,12 @@ def _clear(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         if not (out / MARKER).is_file():
             raise UsageError("E_USAGE_OUT", "folder is not empty and not of a quickstart", where=str(out))
-        shutil.rmtree(out)
+        # The marker stays: who is killed here has left a quickstart's folder.
+        for path in out.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MARKER:
+                path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / MARKER, json.dumps({"what": "made by cocoa quickstart; a new quickstart replaces it"}) + "\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -204,14 +204,22 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(
-    text: str, *, where: str = "recipe", folder: Path | None = None, changes: Sequence[str] = ()
+    text: str,
+    *,
+    where: str = "recipe",
+    folder: Path | None = None,
+    changes: Sequence[str] = (),
+    places: Mapping[str, Path] | None = None,
 ) -> Recipe:
-    """Returns the recipe of a YAML text; see `load_recipe`."""
+    """Returns the recipe of a YAML text; see `load_recipe`.
+
+    A `path` of data that begins with a name of `places` lies in that folder and not in `folder`.
+    """
     tree = read_yaml(text, "a recipe is a mapping with name, backbone and stages", where=where)
     for change in changes:
         _change(tree, change)
     if folder is not None:
-        _anchor_paths(tree, folder.resolve())
+        _anchor_paths(tree, folder.resolve(), places or {})
     return read_options(Recipe, tree, where=where)
 
 
@@ -299,18 +307,19 @@ def _change(tree: dict[str, Any], change: str) -> None:
             node = node[index]
 
 
-def _anchor_paths(node: Any, folder: Path) -> None:
+def _anchor_paths(node: Any, folder: Path, places: Mapping[str, Path]) -> None:
     if isinstance(node, list):
         for item in node:
-            _anchor_paths(item, folder)
+            _anchor_paths(item, folder, places)
     elif isinstance(node, dict):
         for key, value in node.items():
-            if (key == "path" and isinstance(value, str)) or (
-                key == "name" and isinstance(value, str) and value.startswith(("./", "../"))
-            ):
+            if key == "path" and isinstance(value, str):
+                first, _, rest = value.partition("/")
+                node[key] = str((places[first] / rest if first in places else folder / value).resolve())
+            elif key == "name" and isinstance(value, str) and value.startswith(("./", "../")):
                 node[key] = str((folder / value).resolve())
             else:
-                _anchor_paths(value, folder)
+                _anchor_paths(value, folder, places)
 
 
 def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:

@@ -78,16 +78,28 @@ def rebuild_words(
 def read_through_bridge(
     model: EmbeddingModel, pairs: Sequence[tuple[Encoded, Encoded]], *, rate: float, seed: int, shuffled: bool
 ) -> BridgeReading:
-    """Returns the targets' hidden words as read through their own bridge token, or through the next pair's.
+    """Returns the targets' hidden words as read through their own bridge token, or through that of the next pair with
+    other pictures.
 
     In both cases the same words are hidden, and under the eos_bridge layout the bridge token is all that a target has
     of its picture; so the difference in loss is the information in the bridge token.
     """
     queries = [query for query, _ in pairs]
     if shuffled:
-        queries = queries[1:] + queries[:1]
+        queries = _shifted(queries)
     mixed = [(query, target) for query, (_, target) in zip(queries, pairs, strict=True)]
     return _read(model, "eos_bridge", mixed, rate, seed)
+
+
+def _shifted(queries: list[Encoded]) -> list[Encoded]:
+    """For each query the next one, the first after the last, that shows other pictures; just the next if none does."""
+    shown = [tuple(patches.tobytes() for patches in query.patches) for query in queries]
+    behind = [[*range(place + 1, len(queries)), *range(place)] for place in range(len(queries))]
+    places = [
+        next((other for other in others if shown[other] != shown[place]), others[0] if others else place)
+        for place, others in enumerate(behind)
+    ]
+    return [queries[place] for place in places]
 
 
 def _read(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from studying import write_study
+from studying import TEXT, write_study
 from torch.utils.flop_counter import FlopCounterMode
 
+from cocoa.ablation import costs
 from cocoa.ablation.costs import added, flops_of
-from cocoa.recipe import parse_recipe
+from cocoa.ablation.links import chain_of, places_of
+from cocoa.ablation.study import GENERATED, load_study
+from cocoa.recipe import MachineOptions, parse_recipe
 from cocoa.training.batches import encode_pairs
 from cocoa.training.ranks import Ranks
 from cocoa.training.setup import open_data, open_model, set_up
@@ -34,7 +37,7 @@ stages:
   - {{name: {name}, layout: bidirectional, objectives: {STAGES[name]}, steps: 9, batch_size: 8, learning_rate: 1.0,
       data: [{{kind: scene_pairs, num_pairs: 8, num_things: 32, side: {side}}}]}}
 """)
-    counted = flops_of(recipe, tmp_path / "flops")
+    counted = flops_of(recipe, tmp_path / "flops", {})
     # The counter does not know the CPU's fused attention; written out, it sees its products.
     eager = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"attention": "eager"})})
     model = open_model(eager)
@@ -44,8 +47,24 @@ stages:
     with FlopCounterMode(display=False) as real:
         backward_step(trainee, pairs, Ranks(0, 1, torch.device("cpu")), recipe.machine, 0)
     assert counted == pytest.approx(real.get_total_flops(), rel=0.1)
-    assert flops_of(recipe.model_copy(update={"seed": 3}), tmp_path / "flops") == counted
+    assert flops_of(recipe.model_copy(update={"seed": 3}), tmp_path / "flops", {}) == counted
     assert len(list((tmp_path / "flops").iterdir())) == 1, "counted once"
+
+
+def test_what_a_step_costs_is_of_no_machine_and_found_again_elsewhere(tmp_path, monkeypatch):
+    counted = []
+    monkeypatch.setattr(costs, "_count", lambda recipe: counted.append(recipe) or 1e6)
+    text = TEXT.replace("workers: 0", "workers: 0, chunk_tokens: 64, activation_checkpointing: true")
+    for home, said in (("here", TEXT), ("there/deeper", text)):
+        folder = tmp_path / home
+        study = load_study(write_study(folder, said))
+        data = folder / "out" / GENERATED
+        for arm in study.arms:
+            recipe = study.recipe(arm, study.budgets[0], 0, folder=folder, data=data)
+            places = places_of(data, folder)
+            flops_of(chain_of(recipe, num_before=0, places=places).recipe, tmp_path / "flops", places)
+    assert [recipe.machine for recipe in counted] == [MachineOptions()] * 2, "equal stages, and with the mean of all"
+    assert [str(tmp_path / "here" / "backbone")] * 2 == [recipe.backbone.name for recipe in counted]
 
 
 def test_costs_add_up():

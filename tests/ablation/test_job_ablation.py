@@ -206,7 +206,8 @@ def test_tasks_of_one_name_in_two_folders_are_refused(done, tmp_path):
     study = load_study(write_study(tmp_path, text))
     shutil.copytree(job.data, tmp_path / "out" / job.data.name)
     with pytest.raises(RecipeError, match="two folders of tasks have one called scene_i2t_combo"):
-        Job(study, tmp_path / "out", folder=tmp_path).tasks("runs")
+        # Before anything is tuned or trained.
+        Job(study, tmp_path / "out", folder=tmp_path).draw_sets()
 
 
 @pytest.mark.slow

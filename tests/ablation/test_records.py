@@ -6,15 +6,19 @@ import json
 import shutil
 
 import pytest
+import torch
 from studying import TEXT, write_study
 from typer.testing import CliRunner
 
-from cocoa.ablation import costs
+from cocoa.ablation import costs, repeating
+from cocoa.ablation import job as job_of_studies
 from cocoa.ablation.analysis import analyse
 from cocoa.ablation.job import Job
 from cocoa.ablation.records import keep, read_records
+from cocoa.ablation.repeating import repeat
 from cocoa.ablation.study import load_study
 from cocoa.ablation.writing import markdown
+from cocoa.claims import Claims
 from cocoa.cli import app
 from cocoa.errors import DataError, UsageError
 
@@ -109,6 +113,13 @@ def test_a_model_that_another_run_scored_is_not_looked_at_again(kept, tmp_path):
     assert [plain(record) for record in records] == [plain(record) for record in kept[2]]
 
 
+def test_scores_that_are_taken_from_a_record_keep_the_versions_that_made_them(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_of_studies, "library_versions", lambda: {"torch": "newer"})
+    records, _ = resumed(kept, tmp_path, "runs/light/same/1.json")
+    [again] = [r for r in records if (r["arm"], r["budget"], r["seed"]) == ("light", "same", 1)]
+    assert again["versions"] == kept[2][0]["versions"] != {"torch": "newer"}
+
+
 def test_records_of_two_machines_are_kept_together(kept, tmp_path):
     _, folder, _, _ = kept
     for number, name in enumerate(("plain", "light")):
@@ -181,6 +192,41 @@ def test_a_broken_record_is_named(kept, tmp_path):
     (tmp_path / "out" / "runs" / "light" / "short" / "0.json").write_text('{"arm": "light"')
     with pytest.raises(DataError, match=r"light/short/0\.json: not a record of a run"):
         read_records(tmp_path / "out")
+
+
+def test_a_run_is_repeated_as_it_was_scored_from_its_model_folder(kept, tmp_path, monkeypatch):
+    path = write_study(tmp_path, SMALL)
+    shutil.copytree(kept[1], tmp_path / "out")
+    record = tmp_path / "out" / "runs" / "plain" / "short" / "1.json"
+    record.write_text(record.read_text().replace('"precision":"float32"', '"precision":"bfloat16"'))
+    scored = []
+    evaluated = repeating.evaluate
+    monkeypatch.setattr(
+        repeating, "evaluate", lambda model, tasks, name: scored.append(model) or evaluated(model, tasks, name=name)
+    )
+    repeat(Job(load_study(path), tmp_path / "out", folder=tmp_path), "plain/short/1")
+    assert [model.dtype for model in scored] == [torch.float32]
+
+
+def test_repeating_a_run_of_another_study_draws_nothing_into_its_folder(kept, tmp_path):
+    path = write_study(tmp_path, SMALL.replace("scenes: {seed: 0", "scenes: {seed: 5"))
+    shutil.copytree(kept[1], tmp_path / "out")
+    job = Job(load_study(path), tmp_path / "out", folder=tmp_path)
+    with pytest.raises(UsageError, match="of another study") as caught:
+        repeat(job, "plain/short/1")
+    assert caught.value.code == "E_USAGE_OUT"
+    assert not job.data.exists()
+
+
+def test_sets_are_not_drawn_where_another_process_may_draw_them(kept, tmp_path, monkeypatch):
+    path = write_study(tmp_path, SMALL)
+    shutil.copytree(kept[1], tmp_path / "out")
+    # Locks are of a process: what another has is what this one is refused.
+    monkeypatch.setattr(Claims, "take", lambda self, name: False)
+    job = Job(load_study(path), tmp_path / "out", folder=tmp_path)
+    with pytest.raises(UsageError, match="another process is at work"):
+        repeat(job, "plain/short/1")
+    assert not job.data.exists()
 
 
 def test_the_command_keeps_an_unfinished_study_and_repeats_a_run_from_its_record(kept, tmp_path):

@@ -45,6 +45,12 @@ def test_the_full_study_has_the_arms_and_seeds_that_the_protocol_names():
         ("stages: [contrastive]}", "stages: [contrast]}", "no stage 'contrast'"),
         ("stages: [warm-up, light, contrastive]", "stages: [warm-up, contrastive]", "stage 'light' has no effect"),
         ("- {name: short}", "- {name: short, drop: [contrastiv]}", "budget short drops 'contrastiv', which no arm has"),
+        (
+            "  warm-up:\n",
+            "  warm-up:\n    name: other\n",
+            "arm light, budget short: stage 'warm-up' is given the name 'other'",
+        ),
+        ("{name: short}", "{name: short, set: [stages.contrastive.name=other]}", "in a study its key is its name"),
         ("seeds: [7]", "seeds: [1]", "seeds of tuning must not be seeds of the study"),
         ("tuning: {trials: 2, seeds: [7]}", "", "only together"),
         (
@@ -67,6 +73,61 @@ def test_a_wrong_study_is_refused_by_name(tmp_path, old, new, message):
     with pytest.raises(RecipeError) as caught:
         load(tmp_path, TEXT.replace(old, new, 1))
     assert message in str(caught.value)
+
+
+HELD_OUT = TEXT.replace(
+    "path: generated/validation, only: [scene_cls_seen]", "path: generated/scenes, held_out: {share: 0.3}"
+).replace("path: generated/scenes}]\n    steps", "path: generated/scenes, held_out: {share: 0.3}}]\n    steps")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "{name: short}",
+            '{name: short, set: ["stages.contrastive.data=[{kind: mmeb_train, path: generated/scenes}]"]}',
+            "arm plain, budget short: stage 'contrastive' may train on what is tuned by",
+        ),
+        (
+            "title: light decoder}",
+            "set: [stages.contrastive.data.0.held_out.seed=1]}",
+            "arm light, budget short: stage 'contrastive' may train on what is tuned by",
+        ),
+        ("held_out: {share: 0.3}}]\n    steps", "held_out: 0.3}]\n    steps", "stages.0.data.0.held_out"),
+        (
+            "data: [{kind: mmeb_train, path: generated/scenes, held_out: {share: 0.3}}]",
+            "data: {kind: mmeb_train, path: generated/scenes, held_out: {share: 0.3}}",
+            "arm plain, budget short: stages.0.data",
+        ),
+        (
+            "data: [{kind: mmeb_train, path: generated/scenes, held_out: {share: 0.3}}]",
+            "data:",
+            "arm plain, budget short: stages.0.data",
+        ),
+    ],
+)
+def test_what_is_tuned_by_is_trained_on_under_no_budget_and_by_no_arm(tmp_path, old, new, message):
+    load(tmp_path, HELD_OUT)
+    assert old in HELD_OUT
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, HELD_OUT.replace(old, new, 1))
+    assert message in str(caught.value)
+
+
+def test_a_budget_drops_no_stage_that_makes_the_backbone(tmp_path):
+    text = TEXT.replace("baseline: plain", "before: [warm-up]\nbaseline: plain").replace("[warm-up, ", "[")
+    load(tmp_path, text)
+    with pytest.raises(RecipeError, match="budget short drops 'warm-up', which no arm has"):
+        load(tmp_path, text.replace("{name: short}", "{name: short, drop: [warm-up]}"))
+
+
+def test_a_set_that_the_study_draws_is_one_in_a_change_too(tmp_path):
+    study = load(
+        tmp_path,
+        TEXT.replace("{name: short}", "{name: short, set: [stages.contrastive.data.0.path=generated/validation]}"),
+    )
+    recipe = study.recipe(study.arms[0], study.budgets[0], 0, folder=tmp_path, data=tmp_path / "out" / "generated")
+    assert recipe.stages[0].data[0].path == tmp_path / "out" / "generated" / "validation"
 
 
 def test_a_change_of_the_command_line_is_read_as_in_the_file(tmp_path):
@@ -100,13 +161,7 @@ def test_an_address_says_what_is_trained_and_not_where(tmp_path):
 
 
 def test_tuning_looks_at_rows_that_are_held_out_of_training(tmp_path):
-    text = TEXT.replace(
-        "path: generated/validation, only: [scene_cls_seen]", "path: generated/scenes, held_out: {share: 0.3}"
-    )
-    text = text.replace(
-        "path: generated/scenes}]\n    steps", "path: generated/scenes, held_out: {share: 0.3}}]\n    steps"
-    )
-    study = load(tmp_path, text)
+    study = load(tmp_path, HELD_OUT)
     job = Job(study, tmp_path / "out", folder=tmp_path)
     job.draw_sets()
     asked = {question.query.key for task in job.tasks("tuning") for question in task.questions}

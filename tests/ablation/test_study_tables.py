@@ -7,15 +7,21 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from studying import TEXT
 
 from cocoa.ablation.analysis import analyse
+from cocoa.ablation.job import scores
 from cocoa.ablation.records import STUDY, read_records, read_study, said
 from cocoa.ablation.statistics import half_width
 from cocoa.ablation.study import load_study
 from cocoa.ablation.writing import has_place, markdown, put_between, runs_of, write_results
 from cocoa.errors import DataError, RecipeError
+from cocoa.evaluation.runner import Evaluation
+from cocoa.evaluation.scorer import score_task
+from cocoa.report.study_page import study_page
+from cocoa.sample import Question, Sample, Task
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "study.md"
@@ -103,6 +109,9 @@ def test_arms_are_tested_against_their_own_controls_too_and_all_tests_are_correc
     tests = {light.p: light.p_holm, mean.p: mean.p_holm, contrast.p: contrast.p_holm}
     assert tests[min(tests)] == pytest.approx(3 * min(tests)), "three tests, not two"
     assert "| light decoder | mean | 2 | +8.5 ± 6.4 |" in markdown(result)
+    page = study_page(result.to_dict())
+    assert re.search(r'<th scope="row">light decoder</th><td>mean</td><td>2</td><td class="\w+">\+8.5 ± 6.4</td>', page)
+    assert "corrected by Holm for the number of tests of a budget" in page
 
 
 @pytest.mark.parametrize(
@@ -218,7 +227,34 @@ def test_an_unfinished_study_says_what_is_missing_and_compares_only_seeds_that_b
     assert "6 of 15 runs" in said and "0 of 15 runs" in said
     write_results(result, records, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Not there yet: mean." in page and "3 of 5" in page
+    assert "Not there yet: mean, plain (seeds 3, 4), light decoder (seeds 0, 3); differences" in page
+    assert "3 of 5" in page and "Not there yet: plain, light decoder, mean." in page
+
+
+@pytest.mark.parametrize(("sizes", "curves"), [((32, 32), 0), ((32, 64), 1)])
+def test_budgets_of_one_size_make_no_curve(tmp_path, sizes, curves):
+    text = TEXT.replace("{name: short}", f"{{name: short, labelled: {sizes[0]}}}")
+    (tmp_path / "study.yaml").write_text(text.replace("equal: flops}", f"equal: flops, labelled: {sizes[1]}}}"))
+    study = load_study(tmp_path / "study.yaml")
+    records = [record(arm, 0, 0.4, budget) for arm in ("plain", "light") for budget in ("short", "long")]
+    write_results(analyse(study, records), records, tmp_path / "out")
+    assert len(list((tmp_path / "out" / "charts").glob("few-shot-*.svg"))) == curves
+
+
+def test_a_table_without_means_of_meta_tasks_has_as_many_dashes_as_cells(tmp_path):
+    (tmp_path / "study.yaml").write_text(TEXT)
+    records = [record(arm, 0, 0.4, summary={}) for arm in ("plain", "light")]
+    said = markdown(analyse(load_study(tmp_path / "study.yaml"), records)).splitlines()
+    head = next(number for number, line in enumerate(said) if line.startswith("| arm"))
+    assert said[head].count("|") == said[head + 1].count("|") == said[head + 2].count("|")
+
+
+def test_some_tasks_of_a_set_have_their_means_in_a_study():
+    questions = (Question(Sample("one"), (Sample("a"), Sample("b"))),)
+    score = score_task(np.eye(2, dtype=np.float32)[:1], np.eye(2, dtype=np.float32), [np.array([0, 1])])
+    found = Evaluation("model", (Task("OK-VQA", "vqa", questions),), (score,), complete=False)
+    assert not found.summary
+    assert scores(found)["summary"] == {"vqa": 1.0, "overall": 1.0}
 
 
 def test_runs_of_numbers_are_written_as_people_do():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
@@ -26,6 +27,7 @@ from cocoa.probing.looks import SHARES
 from cocoa.probing.probe import bridge_losses
 from cocoa.sample import Question, Sample, Task
 
+probing = importlib.import_module("cocoa.probing.probe")  # The package's name for it is the function's.
 GEOMETRY = ("alignment", "uniformity", "anisotropy", "effective_rank")
 
 
@@ -105,7 +107,7 @@ def test_what_e_holds_is_the_loss_through_its_own_against_that_through_anothers(
     questions = tasks[0].questions
     encode = model.backbone.encode
     pairs = [(encode(question.query), encode(question.candidates[0])) for question in questions]
-    assert bridge_losses(model, questions) == pytest.approx(slow_losses(model, pairs), abs=1e-4)
+    assert bridge_losses(model, pairs) == pytest.approx(slow_losses(model, pairs), abs=1e-4)
 
 
 def test_all_probes_of_a_model_are_plain_numbers(tiny, tasks, monkeypatch):
@@ -142,6 +144,40 @@ def test_the_embeddings_own_measures_are_those_of_the_vectors_that_the_model_giv
     both = np.concatenate([queries, targets])
     expected = (alignment(queries, targets), uniformity(both), anisotropy(both), effective_rank(both))
     assert tuple(found.whole[name] for name in GEOMETRY) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_equal_input_counts_once_though_its_vectors_differ_in_the_last_bit(tiny, tasks, monkeypatch):
+    alike = (*tasks[0].questions, *(Question(q.query, tasks[0].questions[0].candidates) for q in tasks[0].questions))
+    model = EmbeddingModel(tiny(), max_tokens=128)
+    expected = probe(model, tasks, attributes=False).whole
+    vectors_by_layer = probing.vectors_by_layer
+
+    def shaken(model, samples):
+        found = vectors_by_layer(model, samples)
+        return found * (1 + 1e-6 * np.arange(len(samples), dtype=np.float32)[None, :, None])
+
+    monkeypatch.setattr(probing, "vectors_by_layer", shaken)
+    found = probe(model, [Task("alike", "retrieval", alike)], attributes=False).whole
+    for name in ("uniformity", "anisotropy", "effective_rank"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-3)
+
+
+def test_a_picture_that_leaves_no_room_for_words_is_left_out_of_the_bridges_measure(tiny, tasks, sample):
+    backbone = tiny()
+    wide = Question(sample("", (112, 112), seed=9), (Sample("a red apple", ()), Sample("no")))
+    model = EmbeddingModel(backbone, max_tokens=len(backbone.encode(wide.query)) + 1)
+    model.encode([wide.query])
+    fits = probe(model, tasks, attributes=False).whole
+    mixed = Task("mixed", "retrieval", (*tasks[0].questions, wide))
+    found = probe(model, [mixed], attributes=False).whole
+    assert found["bridge_true"] == pytest.approx(fits["bridge_true"], abs=1e-5)
+    few = Task("few", "retrieval", (tasks[0].questions[0], wide))
+    assert "bridge_true" not in probe(model, [few], attributes=False).whole
+    # Its own words are few enough, and another's are not.
+    room = Question(wide.query, (Sample("a"), Sample("no")))
+    model = EmbeddingModel(backbone, max_tokens=len(backbone.encode(wide.query)) + 5)
+    mixed = Task("mixed", "retrieval", (room, *tasks[0].questions))
+    assert "bridge_true" in probe(model, [mixed], attributes=False).whole
 
 
 def test_one_question_is_too_few(tiny, tasks):

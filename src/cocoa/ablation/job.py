@@ -11,6 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import fmean
@@ -26,6 +27,7 @@ from cocoa.data.held_out import chosen_tasks
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.errors import DataError, RecipeError, UsageError
 from cocoa.evaluation.runner import Evaluation, evaluate
+from cocoa.evaluation.scorer import summarise
 from cocoa.failpoints import failpoint
 from cocoa.files import remove_folder, sweep, write_file
 from cocoa.model import EmbeddingModel, library_versions
@@ -54,10 +56,12 @@ class Job:
         self.folder = folder.resolve()
         self.only = only
         self.data = out.resolve() / GENERATED
-        self.links = out / "links"
+        # A link's recipe names its parent's model: wherever the command is given, by one name.
+        self.links = out.resolve() / "links"
         self.on_standing = on_standing
         self.on_step = on_step
         self.say = say
+        self._places = places_of(self.data, self.folder)
         self._tasks: dict[tuple[TaskFolder, ...], list[Task]] = {}
         self._known: dict[Kind, dict[tuple[str, str], Record]] = {}
 
@@ -73,11 +77,17 @@ class Job:
         """
         self._check_only()
         self._check_folder()
+        with self.alone():
+            return self._run()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes from writing into the study's folder; raises `E_USAGE_BUSY` while one does."""
         with Claims(self.out) as claims:
             # The kernel takes a claim back from a process that dies, however it dies.
             if not claims.take("study"):
                 raise UsageError("E_USAGE_BUSY", "another process is at work on this study", where=str(self.out))
-            return self._run()
+            yield
 
     def check_begun(self) -> None:
         """Raises `E_USAGE_OUT` unless the folder is this study's, begun before."""
@@ -133,7 +143,7 @@ class Job:
             return recipe
         most = max(self._flops(other) for other, each in self._recipes(trial.seed) if each == budget)
         last = self._chain(recipe)
-        more = (most - self._flops(recipe)) / flops_of(last.recipe, self.out / "flops")
+        more = (most - self._flops(recipe)) / self._step_flops(last)
         stage = last.stage.model_copy(update={"steps": last.stage.steps + round(more)})
         return recipe.model_copy(update={"stages": (*recipe.stages[:-1], stage)})
 
@@ -146,18 +156,19 @@ class Job:
         self._tell(trial)
         recipe = self.recipe(trial)
         link = self._chain(recipe)
-        found, costs = self._known_of(link, recipe, trial.kind) or self._scored(link, recipe, trial.kind)
+        found, costs = self._known_of(link, recipe, trial.kind) or self._scored(link, recipe, trial)
         record = {
             "arm": trial.arm,
             "budget": trial.budget,
             "seed": trial.seed,
             "trial": trial.number,
             "factors": dict(trial.factors),
+            "versions": library_versions(),
+            # Scores of a record that was here, or of an earlier process, say which versions they are of.
             **found,
             "cost": added([cost for cost in costs if cost["counted"]]),
             "links": costs,
             "recipe": recipe.model_dump(mode="json"),
-            "versions": library_versions(),
         }
         write_file(path, json.dumps(record, indent=1) + "\n")
         failpoint("run-recorded")
@@ -170,8 +181,9 @@ class Job:
             return None
         return {key: record[key] for key in SCORED if key in record}, record["links"]
 
-    def _scored(self, link: Link, recipe: Recipe, kind: Kind) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def _scored(self, link: Link, recipe: Recipe, trial: Trial) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """What a link's model reaches, and costs; trained and looked at once, whichever arms and budgets end in it."""
+        kind = trial.kind
         path = self._score_file(link, recipe, kind)
         if not path.is_file():
             for each in link.chain:
@@ -183,13 +195,18 @@ class Job:
             found = scores(evaluate(model, tasks, name=link.address))
             probes = probe(model, tasks) if kind == "runs" and self.study.probes else None
             found |= {"probes": probes and probes.whole, "layers": probes and probes.layers}
+            found["versions"] = library_versions()
             write_file(path, json.dumps(found, indent=1) + "\n")
             failpoint("model-scored")
-        if not self._goes_on(link) and (self.links / link.address / "model").is_dir():
+        model_is_needed = self._goes_on(link) or self._is_pooled_again(link, trial)
+        if not model_is_needed and (self.links / link.address / "model").is_dir():
             # Its log and recipe stay.
             remove_folder(self.links / link.address / "model")
         content: dict[str, Any] = json.loads(path.read_text())
-        costs = [{"link": each.address, "counted": each.counted, **cost_of(each, self.links)} for each in link.chain]
+        costs = [
+            {"link": each.address, "counted": each.counted, **cost_of(each, self.links, self._places)}
+            for each in link.chain
+        ]
         return content, costs
 
     def _score_file(self, link: Link, recipe: Recipe, kind: Kind) -> Path:
@@ -204,6 +221,17 @@ class Job:
             for arm, budget in self._pairs()
         ]
         return any(len(other) > len(own) and other[: len(own)] == own for other in chains)
+
+    def _is_pooled_again(self, link: Link, trial: Trial) -> bool:
+        """Whether a trial that is not done ends in the same link, and pools otherwise."""
+        pooling = self.study.arm(trial.arm).pooling
+        return any(
+            other.seed == trial.seed
+            and self.study.arm(other.arm).pooling != pooling
+            and not (self.out / other.path).is_file()
+            and self._chain(self.recipe(other)).address == link.address
+            for other in (self.runs() if trial.kind == "runs" else self.tuning())
+        )
 
     def _best(self, arm: Arm, budget: Budget) -> Mapping[str, float]:
         """The factors whose mean score on the validation tasks is best; the first of equal ones."""
@@ -261,11 +289,14 @@ class Job:
             yield recipe, budget
 
     def _chain(self, recipe: Recipe) -> Link:
-        return chain_of(recipe, num_before=len(self.study.before), places=places_of(self.data, self.folder))
+        return chain_of(recipe, num_before=len(self.study.before), places=self._places)
 
     def _flops(self, recipe: Recipe) -> float:
         own = [each for each in self._chain(recipe).chain if each.counted]
-        return sum(each.stage.steps * flops_of(each.recipe, self.out / "flops") for each in own)
+        return sum(each.stage.steps * self._step_flops(each) for each in own)
+
+    def _step_flops(self, link: Link) -> float:
+        return flops_of(link.recipe, self.out / "flops", self._places)
 
     def tasks(self, kind: Kind) -> list[Task]:
         """Returns what runs that count, or tuning, are scored on; its sets must be drawn."""
@@ -310,18 +341,22 @@ class Job:
         self._known = {kind: models_of(read_records(self.out, kind)) for kind in ("runs", "tuning")}
 
     def draw_sets(self) -> None:
-        """Draws the sets that are not there yet, and looks that no question of the tests is tuned on."""
-        for name, options in self.study.generated.items():
-            if not (self.data / name).is_dir():
-                self.say(f"drawing {name}")
-                write_scene_tasks(self.data / name, **options.model_dump())
+        """Draws the sets that are not there yet, and looks that tests have unlike names and are not tuned on."""
+        for name in self.undrawn():
+            self.say(f"drawing {name}")
+            write_scene_tasks(self.data / name, **self.study.generated[name].model_dump())
         for folders in (self.study.tests, self.study.validation):
             for each in folders:
                 place = placed(each.path, self.folder, self.data)
                 if not place.is_dir():
                     raise DataError("E_DATA_FILE", "no such folder of tasks", where=str(place))
-        if self.study.tuning is not None and _same(self.tasks("runs"), self.tasks("tuning")):
+        tests = self.tasks("runs")
+        if self.study.tuning is not None and _same(tests, self.tasks("tuning")):
             raise RecipeError("E_RECIPE_OPTION", "a question of the tests is among those of the validation tasks")
+
+    def undrawn(self) -> list[str]:
+        """Returns the names of generated sets that are not there yet."""
+        return [name for name in self.study.generated if not (self.data / name).is_dir()]
 
     def _tell(self, now: Trial | None) -> None:
         if self.on_standing is None:
@@ -341,7 +376,8 @@ def scores(evaluation: Evaluation) -> dict[str, Any]:
     tasks = {name: {key: task[key] for key in ("meta_task", "hit_at_1")} for name, task in facts["tasks"].items()}
     return {
         "tasks": tasks,
-        "summary": facts["summary"],
+        # A study may ask some of a set's tasks: what that set's own result keeps back then is a mean of its tests here.
+        "summary": summarise(zip(evaluation.tasks, evaluation.scores, strict=True)),
         "score": fmean(task["hit_at_1"] for task in tasks.values()),
     }
 

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cocoa.ablation.study import GENERATED
+from cocoa.errors import TrainingStoppedError
 from cocoa.failpoints import failpoint
+from cocoa.files import write_file
 from cocoa.layouts import LAYOUTS
 from cocoa.pooling import Pooling
 from cocoa.portable import portable
-from cocoa.recipe import Recipe, Stage
-from cocoa.training.loop import StepHook, train
+from cocoa.recipe import Recipe, Stage, differences, parse_recipe
+from cocoa.training.loop import StepHook, asked_to_stop, train
+from cocoa.training.receipt import data_paths
+from cocoa.training.run_folder import DATA
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def chain_of(recipe: Recipe, *, num_before: int, places: Mapping[str, str]) -> L
 def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say: Callable[[str], None]) -> Path:
     """Returns the model folder of a link below `links`, trained now if it is not there; one that was killed goes on.
 
-    Its parent's model must be there.
+    Its parent's model must be there. On SIGTERM raises `TrainingStoppedError`, with the model if all was trained.
     """
     folder = links / link.address
     model = folder / "model"
@@ -74,15 +78,41 @@ def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say:
         return model
     recipe = link.recipe
     if link.parent is not None:
-        before = recipe.backbone.model_copy(update={"name": str(links / link.parent.address / "model")})
-        recipe = recipe.model_copy(update={"backbone": before})
+        # A folder has no revisions: that of the first backbone is in the parent's weights.
+        parent = {"name": str(links / link.parent.address / "model"), "revision": None}
+        recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update=parent)})
     resume = (folder / "recipe.yaml").is_file()
-    if folder.exists() and not resume:
+    if resume:
+        _take_over(folder, recipe)
+    elif folder.exists():
         shutil.rmtree(folder)  # killed before it had begun
-    train(recipe, folder, resume=resume, on_step=on_step, say=say)
+    try:
+        with asked_to_stop() as stop:
+            train(recipe, folder, resume=resume, on_step=on_step, say=say)
+    except TrainingStoppedError as error:
+        raise _stopped(folder) from error
     failpoint("link-trained")
     shutil.rmtree(folder / "checkpoints")
+    if stop.is_set():  # In its last step, which a run ends well after; the study does not.
+        raise _stopped(folder)
     return model
+
+
+def _stopped(folder: Path) -> TrainingStoppedError:
+    return TrainingStoppedError("E_TRAINING_STOPPED", "asked to stop; the same command goes on", where=str(folder))
+
+
+def _take_over(folder: Path, recipe: Recipe) -> None:
+    """Makes a begun link name its model and data by where they lie now: its address says that they are the same."""
+    begun = parse_recipe((folder / "recipe.yaml").read_text(), where=str(folder / "recipe.yaml"))
+    if not differences(begun, recipe):
+        return
+    if (data := folder / DATA).is_file():
+        now = dict(zip(map(str, data_paths(begun)), map(str, data_paths(recipe)), strict=True))
+        hashes = json.loads(data.read_text())
+        write_file(data, json.dumps({now.get(path, path): tables for path, tables in hashes.items()}, indent=1) + "\n")
+    # Last, so that who is killed before it does all of this again.
+    write_file(folder / "recipe.yaml", recipe.to_yaml())
 
 
 def _reads_e(stage: Stage) -> bool:

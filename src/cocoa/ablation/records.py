@@ -25,8 +25,8 @@ from cocoa.recipe import read_options
 STUDY = "study.json"
 Record = Mapping[str, Any]
 Kind = Literal["runs", "tuning"]
-SCORED = ("tasks", "summary", "score", "probes", "layers")
-"""What a record says of its model, whichever arm and budget it is of."""
+SCORED = ("tasks", "summary", "score", "probes", "layers", "versions")
+"""What a record says of its model, whichever arm and budget it is of; `versions` are those that scored it."""
 
 
 @dataclass(frozen=True)

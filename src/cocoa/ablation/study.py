@@ -5,7 +5,6 @@ Every arm is checked as a recipe before anything is trained.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cocoa.data.held_out import HeldOut
+from cocoa.data.sources import ScenePairsSource
 from cocoa.errors import RecipeError
 from cocoa.options import Options
 from cocoa.pooling import Pooling
@@ -21,9 +21,6 @@ from cocoa.recipe import BackboneOptions, Count, MachineOptions, Recipe, parse_r
 
 GENERATED = "generated"
 """Paths that begin with this word are of task sets that the study draws for itself."""
-
-# Sources whose rows may be held out; generated pairs have seeds.
-_OF_FILES = ("image_text_pairs", "mmeb_train")
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
@@ -129,11 +126,12 @@ class Study(Options):
             raise ValueError(f"contrast {' and '.join(wrong[0])} is not of two arms")
         if double := [pair for pair in self.contrasts if self.baseline in pair]:
             raise ValueError(f"contrast {' and '.join(double[0])}: every arm is tested against the baseline anyway")
-        used = {*self.before, *(name for arm in self.arms for name in arm.stages)}
+        own = {name for arm in self.arms for name in arm.stages}
+        used = {*self.before, *own}
         if unknown := sorted(used - self.stages.keys()):
             raise ValueError(f"no stage {unknown[0]!r}; known: {', '.join(self.stages)}")
         for budget in self.budgets:
-            if unknown := sorted(set(budget.drop) - used):
+            if unknown := sorted(set(budget.drop) - own):
                 raise ValueError(f"budget {budget.name} drops {unknown[0]!r}, which no arm has")
         if idle := sorted(self.stages.keys() - used):
             raise ValueError(f"stage {idle[0]!r} has no effect: no arm has it")
@@ -141,20 +139,9 @@ class Study(Options):
             raise ValueError("tuning and validation have an effect only together")
         if any(each.held_out is not None for each in self.tests):
             raise ValueError("tests are tables of their own; held_out is of validation")
-        for each in self.validation:
-            if each.held_out is not None:
-                self._holds_out(each.held_out)
         if self.tuning is not None and set(self.tuning.seeds) & set(self.seeds):
             raise ValueError("seeds of tuning must not be seeds of the study")
         return self
-
-    def _holds_out(self, held_out: HeldOut) -> None:
-        for name, stage in self.stages.items():
-            for source in stage.get("data", ()):
-                own = {"seed": 0, **(source.get("held_out") or {})}
-                if source.get("kind") in _OF_FILES and own != held_out.model_dump():
-                    said = f"give its data held_out: {held_out.model_dump_json()}"
-                    raise ValueError(f"stage {name!r} may train on what is tuned by; {said}")
 
     def arm(self, name: str) -> Arm:
         """Returns the arm of a name."""
@@ -178,7 +165,7 @@ class Study(Options):
         names = [*self.before, *(name for name in arm.stages if name not in budget.drop)]
         if len(names) == len(self.before):
             return None
-        stages = [{"name": name, **copy.deepcopy(self.stages[name])} for name in names]
+        stages = [{"name": name, **self.stages[name]} for name in names]
         tree = {
             "name": f"{self.name}-{arm.name}",
             "seed": seed,
@@ -187,14 +174,17 @@ class Study(Options):
             "precision": self.precision,
             "machine": self.machine.model_dump(mode="json"),
             "pooling": arm.pooling.model_dump(mode="json"),
-            "stages": with_sets(stages, data),
+            "stages": stages,
         }
         dropped = {f"stages.{name}." for name in budget.drop}
         changes = [each for each in (*budget.set, *arm.set) if not each.startswith(tuple(dropped))]
         where = f"study {self.name}: arm {arm.name}, budget {budget.name}"
         try:
             # YAML of JSON is YAML.
-            recipe = parse_recipe(json.dumps(tree), where=where, folder=folder, changes=changes)
+            recipe = parse_recipe(
+                json.dumps(tree), where=where, folder=folder, changes=changes, places={GENERATED: data}
+            )
+            self._check(recipe, names)
         except RecipeError as error:
             raise error.at(where) from error
         if not factors:
@@ -204,6 +194,23 @@ class Study(Options):
             for stage in recipe.stages
         ]
         return recipe.model_copy(update={"stages": tuple(tuned)})
+
+    def _check(self, recipe: Recipe, names: Sequence[str]) -> None:
+        """Raises unless a recipe's stages are called by `names` and train on nothing that validation holds out."""
+        for stage, name in zip(recipe.stages, names, strict=True):
+            if stage.name != name:
+                # Tuning and links know a stage by its key.
+                message = f"stage {name!r} is given the name {stage.name!r}; in a study its key is its name"
+                raise RecipeError("E_RECIPE_OPTION", message)
+            for each in self.validation:
+                if each.held_out is None:
+                    continue
+                for source in stage.data:
+                    # Generated pairs are told apart by their seeds.
+                    if not isinstance(source, ScenePairsSource) and source.held_out != each.held_out:
+                        said = f"give its data held_out: {each.held_out.model_dump_json()}"
+                        message = f"stage {name!r} may train on what is tuned by; {said}"
+                        raise RecipeError("E_RECIPE_OPTION", message)
 
 
 def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
@@ -232,19 +239,3 @@ def placed(path: str, folder: Path, data: Path) -> Path:
     """Returns the place of a path that a study names: a generated set's, or one beside the study file."""
     first, _, rest = path.partition("/")
     return data / rest if first == GENERATED else (folder / path).resolve()
-
-
-def with_sets(node: Any, data: Path) -> Any:
-    """Returns stages with the paths of generated sets made absolute; all others are anchored with the recipe."""
-    if isinstance(node, list):
-        return [with_sets(item, data) for item in node]
-    if isinstance(node, dict):
-        return {
-            key: str(placed(value, data, data)) if key == "path" and _is_generated(value) else with_sets(value, data)
-            for key, value in node.items()
-        }
-    return node
-
-
-def _is_generated(value: Any) -> bool:
-    return isinstance(value, str) and value.split("/")[0] == GENERATED

@@ -111,10 +111,8 @@ def runs_of(numbers: Sequence[int]) -> str:
 
 def _scores(budget: BudgetResult) -> list[str]:
     kinds = [kind for kind in META_TASKS if all(kind in arm.means for arm in budget.arms)]
-    lines = [
-        f"| arm | seeds | hit@1 | difference | p | p (Holm) | p (signs) | {' | '.join(kinds)} |",
-        "|---" * (7 + len(kinds)) + "|",
-    ]
+    columns = ["arm", "seeds", "hit@1", "difference", "p", "p (Holm)", "p (signs)", *kinds]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for arm in budget.arms:
         cells = [
             arm.title,

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cocoa.backbones import Encoded
+from cocoa.batch import joined_row
 from cocoa.errors import DataError
 from cocoa.model import EmbeddingModel
 from cocoa.probing.attributes import attribute_probes
@@ -41,9 +43,9 @@ def probe(model: EmbeddingModel, tasks: Sequence[Task], *, attributes: bool = Tr
 
     `alignment`, `uniformity`, `anisotropy`, `effective_rank`: see `geometry`. `bridge_true` and `bridge_shuffled`: what
     a hidden word of a target costs the model through its own picture's e and through another's, in nats, and
-    `bridge_nats` the difference; they are there where pictures have texts to be found. With `attributes` also
-    `reads_*`, see `attribute_probes`. All but the bridge's are also measured on each layer's vectors, with `hit_at_1`
-    among the right candidates of a task, and with the shares of `attention_shares`.
+    `bridge_nats` the difference; they are there where pictures have texts to be found, and leave room for them in a
+    row. With `attributes` also `reads_*`, see `attribute_probes`. All but the bridge's are also measured on each
+    layer's vectors, with `hit_at_1` among the right candidates of a task, and with the shares of `attention_shares`.
 
     Raises `E_DATA_EMPTY` for tasks without two questions.
     """
@@ -56,15 +58,17 @@ def probe(model: EmbeddingModel, tasks: Sequence[Task], *, attributes: bool = Tr
     targets = vectors_by_layer(model, [question.candidates[0] for question in questions])
     names, keys = [name for name, _ in chosen], [question.candidates[0].key for question in questions]
     looks = attention_shares(model, _looked_at(questions))
-    layers = [_geometry(*both) for both in zip(queries, targets, strict=True)]
+    unlike = _unlike([*(question.query for question in questions), *(question.candidates[0] for question in questions)])
+    layers = [_geometry(*both, unlike) for both in zip(queries, targets, strict=True)]
     whole = dict(layers[-1])
     for number, layer in enumerate(layers):
         hits = hit_at_1(queries[number], targets[number], names, keys)
         layer.update({"hit_at_1": hits} if hits is not None else {})
         layer.update(looks[number])
     described = [q for _, q in asked if q.query.images and q.candidates[0].text and not q.candidates[0].images]
-    if len(described) > 1:
-        true, shuffled = bridge_losses(model, [described[place] for place in _spread(len(described), _MOST_READ)])
+    pairs = _readable(model, [described[place] for place in _spread(len(described), _MOST_READ)])
+    if len(pairs) > 1:
+        true, shuffled = bridge_losses(model, pairs)
         whole.update(bridge_true=true, bridge_shuffled=shuffled, bridge_nats=shuffled - true)
     if attributes:
         read = attribute_probes(model)
@@ -74,19 +78,46 @@ def probe(model: EmbeddingModel, tasks: Sequence[Task], *, attributes: bool = Tr
     return Probes(whole, layers)
 
 
-def bridge_losses(model: EmbeddingModel, questions: Sequence[Question]) -> tuple[float, float]:
+def bridge_losses(model: EmbeddingModel, pairs: Sequence[tuple[Encoded, Encoded]]) -> tuple[float, float]:
     """Returns the mean loss of a hidden word through its own picture's e, and through another's, in nats."""
-    encode = model.backbone.encode
-    pairs = [(encode(question.query), encode(question.candidates[0])) for question in questions]
     own, other = (
         read_through_bridge(model, pairs, rate=_RATE, seed=7, shuffled=shuffled).loss for shuffled in (False, True)
     )
     return own, other
 
 
-def _geometry(queries: Vectors, targets: Vectors) -> dict[str, float]:
-    # Equal inputs are not spread by any model.
-    vectors = np.unique(np.concatenate([queries, targets]), axis=0)
+def _readable(model: EmbeddingModel, questions: Sequence[Question]) -> list[tuple[Encoded, Encoded]]:
+    """Query and right candidate of the questions whose picture leaves room for any of the candidates in a joined row.
+
+    One that does not may be embedded all the same: a row of its own is longer.
+    """
+    encode = model.backbone.encode
+    pairs = [(encode(question.query), encode(question.candidates[0])) for question in questions]
+    longest = max((target for _, target in pairs), key=len, default=None)
+    return [pair for pair in pairs if longest is not None and _fits(model, pair[0], longest)]
+
+
+def _fits(model: EmbeddingModel, query: Encoded, target: Encoded) -> bool:
+    try:
+        joined_row(model.backbone, query, target, model.max_tokens, bridged=True, num_bridges=model.pooling.tokens)
+    except DataError as error:
+        if error.code != "E_DATA_TOO_LONG":
+            raise
+        return False
+    return True
+
+
+def _unlike(samples: Sequence[Sample]) -> list[int]:
+    """The first place of each content among samples."""
+    first: dict[str, int] = {}
+    for place, sample in enumerate(samples):
+        first.setdefault(sample.key, place)
+    return list(first.values())
+
+
+def _geometry(queries: Vectors, targets: Vectors, unlike: list[int]) -> dict[str, float]:
+    # Equal inputs are not spread by any model. Their vectors may differ in the last bit, with the batch they were in.
+    vectors = np.concatenate([queries, targets])[unlike]
     return {
         "alignment": alignment(queries, targets),
         "uniformity": uniformity(vectors),

@@ -139,4 +139,5 @@ def _few_shot(result: Result) -> Curves:
         for arm in budget["arms"]:
             power = math.log2(budget["labelled"])
             curves.setdefault(arm["title"], []).append((power, 100 * arm["score"]))
-    return {name: points for name, points in curves.items() if len(points) > 1}
+    # Two budgets may stand for as many pairs: a curve is of several sizes.
+    return {name: points for name, points in curves.items() if len({power for power, _ in points}) > 1}

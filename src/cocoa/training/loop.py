@@ -142,7 +142,7 @@ class _Run:
             first = checkpoint.stage
             if checkpoint.step == 0:
                 load_weights(Trainee(model, self.recipe.stages[0], []), checkpoint)
-        with _asked_to_stop() as stop:
+        with asked_to_stop() as stop:
             for number in range(first, len(self.recipe.stages)):
                 here = checkpoint if checkpoint is not None and number == first and checkpoint.step else None
                 model = self._run_stage(model, number, data[number], here, stop)
@@ -318,12 +318,15 @@ def peak_memory(device: torch.device) -> int:
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """Gives an event that SIGTERM sets; outside the main thread, where no signal arrives, nothing sets it."""
+def asked_to_stop() -> Iterator[threading.Event]:
+    """Gives an event that SIGTERM sets, with those around it; outside the main thread, where no signal arrives, nothing
+    sets it."""
     stop = threading.Event()
 
     def ask(signum: int, frame: FrameType | None) -> None:
         stop.set()
+        if callable(before):
+            before(signum, frame)
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

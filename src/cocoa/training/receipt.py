@@ -57,13 +57,13 @@ def data_hashes(recipe: Recipe) -> Hashes:
 
     Pictures beside the tables are not hashed, there may be millions; a path that is gone has no hashes.
     """
-    paths = {
-        path
-        for stage in recipe.stages
-        for source in stage.data
-        if isinstance(path := getattr(source, "path", None), Path)
-    }
-    return {str(path): _hashes(path) for path in sorted(paths)}
+    return {str(path): _hashes(path) for path in sorted(set(data_paths(recipe)))}
+
+
+def data_paths(recipe: Recipe) -> list[Path]:
+    """Returns the paths that a recipe reads data from, in its order; one that is read twice is there twice."""
+    sources = (source for stage in recipe.stages for source in stage.data)
+    return [path for source in sources if isinstance(path := getattr(source, "path", None), Path)]
 
 
 def backbone_origin(recipe: Recipe, backbone: Backbone) -> dict[str, str]:
