@@ -110,7 +110,12 @@ def test_arms_are_tested_against_their_own_controls_too_and_all_tests_are_correc
     assert tests[min(tests)] == pytest.approx(3 * min(tests)), "three tests, not two"
     assert "| light decoder | mean | 2 | +8.5 ± 6.4 |" in markdown(result)
     page = study_page(result.to_dict())
-    assert re.search(r'<th scope="row">light decoder</th><td>mean</td><td>2</td><td class="\w+">\+8.5 ± 6.4</td>', page)
+    assert (
+        '<th scope="row">light decoder</th><td class="words">mean</td><td>2</td><td class="better">+8.5 ± 6.4</td>'
+        in page
+    )
+    assert '<td class="better">+10.5 ± 6.4</td>' in page
+    assert '<td class="">+2.0 ± 12.7</td>' in page, "no colour where the interval holds 0"
     assert "corrected by Holm for the number of tests of a budget" in page
 
 
