@@ -56,7 +56,7 @@ class Pooling(Options):
     def pool(self, states: Tensor, batch: Batch) -> Tensor:
         """Returns [M, D]: one vector, of any length, for each sample of states [N, S, D]."""
         if self.kind == "bridge" and self.tokens == 1:
-            return states.flatten(0, 1)[batch.bridge]
+            return states.flatten(0, 1).index_select(0, batch.bridge)
         chosen = batch.roles == Role.BRIDGE if self.kind == "bridge" else batch.roles != Role.PAD
         owners = batch.samples[chosen]
         counts = torch.bincount(owners, minlength=len(batch.bridge))
@@ -64,7 +64,7 @@ class Pooling(Options):
             sent(each, states.device) for each in (chosen.flatten().nonzero()[:, 0], owners, counts)
         )
         sums = torch.zeros(len(batch.bridge), states.shape[-1], dtype=torch.float32, device=states.device)
-        return sums.index_add(0, owners, states.flatten(0, 1)[places].float()) / counts[:, None]
+        return sums.index_add(0, owners, states.flatten(0, 1).index_select(0, places).float()) / counts[:, None]
 
 
 BRIDGE = Pooling()

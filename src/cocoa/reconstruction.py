@@ -17,7 +17,7 @@ from cocoa.batch import collate, joined_row, moved
 from cocoa.layouts import LAYOUTS, Role
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, MaskedPatch, MaskedText, MaskedTextOptions
-from cocoa.objectives.masked_text import states_before
+from cocoa.objectives.masked_text import states_at
 from cocoa.report.content import HiddenWord
 from cocoa.training.reconstruct import look
 
@@ -119,7 +119,7 @@ def _read(
     view = look(model, layout, hidden_batch)
     hidden = moved(hidden, view.states.device)
     loss = objective.loss(view, hidden)
-    predicted = backbone.logits(states_before(view.states, hidden.places)).argmax(-1).cpu()
+    predicted = backbone.logits(states_at(view.states, hidden.before)).argmax(-1).cpu()
     guesses = torch.zeros_like(batch.input_ids)
     guesses[places] = predicted
     texts = []

@@ -21,6 +21,7 @@ from cocoa.objectives import (
     Draws,
     View,
 )
+from cocoa.objectives.masked_text import HiddenText
 from cocoa.sample import Sample
 from cocoa.training.reconstruct import look
 
@@ -196,9 +197,9 @@ def test_a_target_reads_its_own_vector_alone(
         vectors = view.vectors.detach().clone().requires_grad_()
         own = View(view.backbone, view.batch, view.allowed, view.states, vectors)
         if make is text:
-            loss = objective.loss(own, type(hidden)(only, batch.apart.input_ids[only])).sum
+            loss = objective.loss(own, HiddenText.of(only, batch.apart.input_ids)).sum
         else:
-            loss = objective.paint(own, hidden.places)[only[hidden.places]].square().sum()
+            loss = objective.paint(own, hidden)[only[hidden.places]].square().sum()
         [gradient] = torch.autograd.grad(loss, vectors)
         used = gradient.abs().sum(1) > 0
         assert used.tolist() == [place == number for place in range(4)]

@@ -80,9 +80,7 @@ def test_the_first_word_of_the_target_is_predicted_from_the_bridge(tiny: Tiny, s
     columns = batch.bridge % batch.roles.shape[1]
     first[rows, columns + 1] = True
     assert hidden.places[first].all()
-    objective.loss(
-        View(backbone, masked, seen.allowed, states), HiddenText(first, batch.input_ids[first])
-    ).sum.backward()
+    objective.loss(View(backbone, masked, seen.allowed, states), HiddenText.of(first, batch.input_ids)).sum.backward()
     used = states.grad.abs().sum(-1) > 0
     expected = torch.zeros_like(used)
     expected[rows, columns] = True

@@ -47,7 +47,7 @@ def obey(layer: Any) -> None:
 
 def only(states: Tensor, places: Tensor) -> Tensor:
     """Returns states [N, S, F] that are 0 where they are not read."""
-    return _spread(states.flatten(0, 1)[places], places, states.shape[:2])
+    return _spread(states.flatten(0, 1).index_select(0, places), places, states.shape[:2])
 
 
 def _take(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -63,7 +63,7 @@ def _leave(part: nn.Module, args: tuple[Any, ...], output: Any) -> None:
 
 def _narrow(part: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     places = getattr(_now, "places", None)
-    return None if places is None else (args[0].flatten(0, 1)[places],)
+    return None if places is None else (args[0].flatten(0, 1).index_select(0, places),)
 
 
 def _widen(part: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.activations import QuickGELUActivation
 
@@ -51,9 +52,20 @@ class QuickGelu(nn.Module):
         return quick_gelu(numbers)
 
 
+def add_seen(hidden_states: Tensor, visual_pos_masks: Tensor, visual_embeds: Tensor) -> Tensor:
+    """Returns states [N, S, D] with features [T, D] added where a mask, bool [N, S], has its T places.
+
+    Stock code (of Qwen3-VL) asks for these places, and a GPU that is asked is waited for.
+    """
+    spread = torch.zeros_like(hidden_states)
+    return hidden_states + spread.masked_scatter(visual_pos_masks[..., None], visual_embeds.to(hidden_states.dtype))
+
+
 def put_stand_ins(stock: Any) -> None:
     """Puts stand-ins into a stock model that has none yet."""
-    tower = stock.model.visual
+    tower, language = stock.model.visual, stock.model.language_model
+    if hasattr(language, "_deepstack_process"):
+        language._deepstack_process = add_seen
     tower.patch_embed = PatchEmbedding(tower.patch_embed)
     for block in tower.blocks:
         block.attn = VisionAttention(block.attn)

@@ -52,14 +52,13 @@ class VisionAttention(nn.Module):
         calls = calls_of(tuple(cu_seqlens.tolist()), str(hidden_states.device))
         if calls.order is not None:
             query, key, value = (part.index_select(0, calls.order) for part in (query, key, value))
+        # Split in one step: the backward pass of a slice writes zeros for all that is not in it, call by call.
+        parts = [part.split([number * length for number, length in calls.sizes]) for part in (query, key, value)]
         made = []
-        start = 0
-        for number, length in calls.sizes:
-            stop = start + number * length
-            rows = [part[start:stop].unflatten(0, (number, length)).transpose(1, 2) for part in (query, key, value)]
+        for size, *own in zip(calls.sizes, *parts, strict=True):
+            rows = [part.unflatten(0, size).transpose(1, 2) for part in own]
             states = attend(self, *rows, attention_mask=None, scaling=self.scaling, dropout=0.0, is_causal=False)[0]
-            made.append(states.reshape(stop - start, -1))
-            start = stop
+            made.append(states.reshape(len(own[0]), -1))
         states = made[0] if len(made) == 1 else torch.cat(made)
         if calls.back is not None:
             states = states.index_select(0, calls.back)

@@ -16,6 +16,7 @@ from cocoa.batch import Batch
 from cocoa.objectives.draws import Draws, choose
 from cocoa.objectives.light_decoder import LightDecoder
 from cocoa.objectives.masked_patch import HiddenPatches
+from cocoa.objectives.masked_text import states_at
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 
@@ -81,21 +82,23 @@ class BridgedPatch(nn.Module):
         """Returns the squared error a value, summed over the hidden visual tokens."""
         if not len(hidden.pixels):
             return Loss(view.states.sum() * 0.0, 0)
-        error = (self.paint(view, hidden.places) - hidden.pixels).square().mean(1)
+        error = (self.paint(view, hidden) - hidden.pixels).square().mean(1)
         return Loss(error.sum(), len(hidden.pixels))
 
-    def paint(self, view: View, places: Tensor) -> Tensor:
-        """Returns float32 [number of places, m x F]: the pixels that the decoder puts there."""
+    def paint(self, view: View, hidden: HiddenPatches) -> Tensor:
+        """Returns float32 [number hidden, m x F]: the pixels that the decoder puts in the hidden places."""
         apart = view.batch.apart
         assert apart is not None
         assert apart.pixel_values is not None
         assert view.vectors is not None
         embedded = view.backbone.words(apart.input_ids)
         is_image = apart.kinds == Kind.IMAGE
-        seen = self.from_pixels(apart.pixel_values.reshape(int(is_image.sum()), -1).to(embedded.dtype))  # (T, D)
+        seen = self.from_pixels(
+            apart.pixel_values.reshape(-1, self.from_pixels.in_features).to(embedded.dtype)
+        )  # (T, D)
         patched = embedded.masked_scatter(is_image[:, :, None], seen.to(embedded.dtype))
         # A hidden place keeps the mask token's own vector.
-        embedded = torch.where((is_image & ~places)[:, :, None], patched, embedded)
+        embedded = torch.where((is_image & ~hidden.places)[:, :, None], patched, embedded)
         states = self.decoder(view.backbone, view.vectors, apart, embedded)
-        painted: Tensor = self.to_pixels(states[places])
+        painted: Tensor = self.to_pixels(states_at(states, hidden.at))
         return painted.float()

@@ -17,7 +17,7 @@ from cocoa.batch import Batch
 from cocoa.layouts import Role
 from cocoa.objectives.draws import Draws, choose
 from cocoa.objectives.light_decoder import LightDecoder
-from cocoa.objectives.masked_text import HiddenText, states_before
+from cocoa.objectives.masked_text import HiddenText, states_at
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 
@@ -56,7 +56,7 @@ class BridgedText(torch.nn.Module):
         eligible = apart.is_text & (apart.roles == Role.TARGET)
         places = choose(eligible, apart.samples, self.options.rate, draws, self.name)
         masked = apart.replace(input_ids=apart.input_ids.masked_fill(places, batch.mask_token))
-        return batch.replace(apart=masked), HiddenText(places, apart.input_ids[places])
+        return batch.replace(apart=masked), HiddenText.of(places, apart.input_ids)
 
     def reads(self, batch: Batch, hidden: HiddenText) -> Tensor:
         """Returns no place: the decoder has the vectors."""
@@ -68,7 +68,7 @@ class BridgedText(torch.nn.Module):
         assert view.vectors is not None
         embedded = view.backbone.words(apart.input_ids)
         states = self.decoder(view.backbone, view.vectors, apart, embedded)
-        logits = view.backbone.logits(states_before(states, hidden.places))
+        logits = view.backbone.logits(states_at(states, hidden.before))
         return Loss(functional.cross_entropy(logits, hidden.words, reduction="sum"), len(hidden.words))
 
 

@@ -18,6 +18,7 @@ from cocoa.backbones import Backbone, Kind
 from cocoa.backbones.reading import obey
 from cocoa.batch import Batch
 from cocoa.objectives.draws import Draws, choose
+from cocoa.objectives.masked_text import states_at
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 
@@ -113,7 +114,7 @@ class MaskedPatch(nn.Module):
     def paint(self, view: View, at: Tensor) -> Tensor:
         """Returns float32 [R, m x F]: the pixels that the decoder sees behind visual tokens, at R flat places."""
         states = view.backbone.decode_once(self.layer, view.states, view.allowed, view.batch.position_ids, read_at=at)
-        painted: Tensor = self.to_pixels(states.flatten(0, 1)[at])
+        painted: Tensor = self.to_pixels(states_at(states, at))
         return painted.float()
 
     def _target(self, pixels: Tensor) -> Tensor:

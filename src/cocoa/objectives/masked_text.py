@@ -42,6 +42,13 @@ class HiddenText:
 
     places: Tensor
     words: Tensor
+    before: Tensor
+    """The places before them in the flattened rows, int64 [number hidden]; a GPU asked for them is waited for."""
+
+    @classmethod
+    def of(cls, places: Tensor, input_ids: Tensor) -> HiddenText:
+        """Returns what was hidden at places of rows [N, S]; no place is the first of its row."""
+        return cls(places, input_ids[places], places.flatten().nonzero()[:, 0] - 1)
 
     @property
     def count(self) -> int:
@@ -63,8 +70,8 @@ class MaskedText(torch.nn.Module):
     def hide(self, batch: Batch, draws: Draws) -> tuple[Batch, HiddenText]:
         """Returns the batch with mask tokens in it, and what they stand for."""
         places = choose(self.eligible(batch), batch.samples, self.options.rate, draws, self.name)
-        words = batch.input_ids[places]
-        return batch.replace(input_ids=batch.input_ids.masked_fill(places, batch.mask_token)), HiddenText(places, words)
+        hidden = HiddenText.of(places, batch.input_ids)
+        return batch.replace(input_ids=batch.input_ids.masked_fill(places, batch.mask_token)), hidden
 
     def eligible(self, batch: Batch) -> Tensor:
         """Returns bool [N, S]: words that may be hidden; the first token of a sample has no state before it."""
@@ -79,7 +86,7 @@ class MaskedText(torch.nn.Module):
 
     def loss(self, view: View, hidden: HiddenText) -> Loss:
         """Returns the cross-entropy of the hidden words; the head runs at their places only."""
-        logits = view.backbone.logits(states_before(view.states, hidden.places))
+        logits = view.backbone.logits(states_at(view.states, hidden.before))
         return Loss(functional.cross_entropy(logits, hidden.words, reduction="sum"), len(hidden.words))
 
 
@@ -88,6 +95,6 @@ def places_before(places: Tensor) -> Tensor:
     return functional.pad(places[:, 1:], (0, 1))
 
 
-def states_before(states: Tensor, places: Tensor) -> Tensor:
-    """Returns [number of places, D]: for each chosen place i the state at i-1; place 0 must not be chosen."""
-    return states[:, :-1][places[:, 1:]]
+def states_at(states: Tensor, places: Tensor) -> Tensor:
+    """Returns [R, D]: states [N, S, D] at R places of the flattened rows, int64."""
+    return states.flatten(0, 1).index_select(0, places)

@@ -13,7 +13,7 @@ from cocoa.backbones import Backbone
 from cocoa.batch import Batch
 from cocoa.layouts import Role
 from cocoa.objectives.draws import Draws
-from cocoa.objectives.masked_text import HiddenText, places_before, states_before
+from cocoa.objectives.masked_text import HiddenText, places_before, states_at
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 
@@ -47,7 +47,7 @@ class NextToken(torch.nn.Module):
         """
         words = (batch.roles == Role.TARGET) & batch.is_text
         places = (words | (batch.roles == Role.BRIDGE)) & batch.has_before
-        return batch, HiddenText(places, batch.input_ids[places])
+        return batch, HiddenText.of(places, batch.input_ids)
 
     def reads(self, batch: Batch, hidden: HiddenText) -> Tensor:
         """Returns bool [N, S]: the places before the tokens to predict."""
@@ -55,5 +55,5 @@ class NextToken(torch.nn.Module):
 
     def loss(self, view: View, hidden: HiddenText) -> Loss:
         """Returns the cross-entropy of the target's tokens."""
-        logits = view.backbone.logits(states_before(view.states, hidden.places))
+        logits = view.backbone.logits(states_at(view.states, hidden.before))
         return Loss(functional.cross_entropy(logits, hidden.words, reduction="sum"), len(hidden.words))
