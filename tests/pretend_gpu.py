@@ -161,6 +161,7 @@ def _to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """What stands for `Tensor.to`."""
     if args and isinstance(args[0], Tensor):
         args = (args[0].device, args[0].dtype, *args[1:])
+    kwargs.pop("copy", None)
     device, dtype, _, _ = torch._C._nn._parse_to(*args, **kwargs)  # type: ignore[attr-defined]
     if dtype is not None and dtype != tensor.dtype:
         tensor = _PLAIN_TO(tensor, dtype)

@@ -18,7 +18,7 @@ META = torch.device("meta")
 
 @pytest.mark.parametrize("lines", [None, [[0, 1], [2, 3]]], ids=["padded", "packed"])
 @pytest.mark.parametrize("tokens", [1, 4])
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])  # stock layers of Qwen3-VL ask where pictures are
+@pytest.mark.parametrize("family", FAMILIES)
 def test_embedding_asks_a_device_nothing(tiny, sample, monkeypatch, family, tokens, lines) -> None:
     monkeypatch.setattr("cocoa.looks.GPU_CALL_LOOKS", 1)  # so that attention is split
     monkeypatch.setattr("cocoa.looks.PLACE_LOOKS", 0)
