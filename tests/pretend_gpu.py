@@ -82,17 +82,19 @@ class OnGpu(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> OnGpu:
-        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
-            cls,
-            held.shape,
-            held.stride(),
-            held.storage_offset(),
-            dtype=held.dtype,
-            layout=held.layout,
-            # torch itself must not be told of a GPU that it cannot find.
-            device=_CPU,
-            requires_grad=held.requires_grad,
-        )
+        # A view of what was made outside of inference mode is no inference tensor; `held` is, where it should be.
+        with torch.inference_mode(False):
+            return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
+                cls,
+                held.shape,
+                held.stride(),
+                held.storage_offset(),
+                dtype=held.dtype,
+                layout=held.layout,
+                # torch itself must not be told of a GPU that it cannot find.
+                device=_CPU,
+                requires_grad=held.requires_grad,
+            )
 
     def __init__(self, held: Tensor) -> None:
         self.held = held
