@@ -26,6 +26,7 @@ GPU = torch.device("cuda", 0)
 _CPU = torch.device("cpu")
 _aten = torch.ops.aten
 _PLAIN_TO = Tensor.to
+_PLAIN_TENSOR = torch.tensor
 _WAITING = {
     _aten._local_scalar_dense.default,
     _aten.equal.default,
@@ -172,6 +173,12 @@ def _to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return tensor
 
 
+def _tensor(data: Any, *, device: torch.device | str | None = None, **others: Any) -> Tensor:
+    """What stands for `torch.tensor`, which copies below all that may catch it."""
+    made = _PLAIN_TENSOR(data, **others)
+    return made if device is None else _to(made, torch.device(device))
+
+
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """One operation, on the numbers that its tensors hold."""
     tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
@@ -254,6 +261,7 @@ def pretended() -> Iterator[Counts]:
 
     patched = pytest.MonkeyPatch()
     patched.setattr(Tensor, "to", _to)
+    patched.setattr(torch, "tensor", _tensor)
     patched.setattr(Tensor, "pin_memory", lambda self, *_: self)
     patched.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     patched.setattr(torch, "compile", lambda function, **_: function)
