@@ -10,23 +10,27 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cocoa.backbones import fused
+from cocoa.backbones.nano import load_nano
 
 GPU = torch.device("cuda", 0)
 _CPU = torch.device("cpu")
 _aten = torch.ops.aten
 _PLAIN_TO = Tensor.to
 _PLAIN_TENSOR = torch.tensor
+_PLAIN_AUTOCAST = torch.autocast
+_PLAIN_GROUPS = clip_grad._group_tensors_by_device_and_dtype
 _WAITING = {
     _aten._local_scalar_dense.default,
     _aten.equal.default,
@@ -123,6 +127,9 @@ class OnGpu(Tensor):
     def cpu(self, *args: Any, **kwargs: Any) -> Tensor:
         return _to(self, "cpu")
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.held.untyped_storage()
+
     def tolist(self) -> Any:
         _counts.wait("tolist")
         return self.held.tolist()
@@ -177,6 +184,15 @@ def _tensor(data: Any, *, device: torch.device | str | None = None, **others: An
     """What stands for `torch.tensor`, which copies below all that may catch it."""
     made = _PLAIN_TENSOR(data, **others)
     return made if device is None else _to(made, torch.device(device))
+
+
+def _groups(lists: list[list[Any]]) -> Any:
+    """What stands for how torch groups gradients that it clips: it finds them where it was told that they are."""
+    groups = _PLAIN_GROUPS(lists)
+    return {
+        (GPU if isinstance(own[0][0], OnGpu) else device, kind): (own, places)
+        for (device, kind), (own, places) in groups.items()
+    }
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -244,8 +260,8 @@ class _Everywhere(TorchDispatchMode):
 def pretended() -> Iterator[Counts]:
     """Pretends that there is a GPU, on all threads begun inside, and gives what is asked of it.
 
-    Models made before are sent to `GPU`; nothing that was sent there may be used afterwards. Lower precision by
-    `torch.autocast` is not pretended, nor are chains of arithmetic compiled: each of them counts as one kernel.
+    Models made before are sent to `GPU`; nothing that was sent there may be used afterwards. `torch.autocast` lowers
+    what it lowers on a CPU, and chains of arithmetic are not compiled: each of them counts as one kernel.
     """
     run_thread = threading.Thread.run
 
@@ -259,12 +275,16 @@ def pretended() -> Iterator[Counts]:
         _counts.kernels = before + Counter({function.__name__: 1})
         return made
 
+    # What the stock library makes of torch when it first opens a model would be made of what stands in for torch here,
+    # and kept: rotary frequencies of all models after that were whatever memory held.
+    load_nano()
     patched = pytest.MonkeyPatch()
     patched.setattr(Tensor, "to", _to)
     patched.setattr(torch, "tensor", _tensor)
     patched.setattr(Tensor, "pin_memory", lambda self, *_: self)
-    patched.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    patched.setattr(torch, "autocast", lambda _, *given, **others: _PLAIN_AUTOCAST("cpu", *given, **others))
     patched.setattr(torch, "compile", lambda function, **_: function)
+    patched.setattr(clip_grad, "_group_tensors_by_device_and_dtype", _groups)
     patched.setattr(fused, "can_compile", lambda: True)
     patched.setattr(fused, "run_compiled", as_one_kernel)
     for name, stands_in in {

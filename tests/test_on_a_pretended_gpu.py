@@ -21,7 +21,8 @@ from stages import (
 from cocoa.backbones.families import FAMILIES
 from cocoa.model import EmbeddingModel
 from cocoa.pooling import Pooling
-from cocoa.recipe import MachineOptions
+from cocoa.recipe import MachineOptions, parse_recipe
+from cocoa.training.loop import train
 from cocoa.training.ranks import Ranks
 from pretend_gpu import GPU, OnGpu, pretended
 
@@ -55,6 +56,19 @@ def test_a_step_leaves_nothing_on_the_cpu_and_waits_for_nothing(sample, name, ma
     assert_equal_gradients(expected, there)
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_more_rows_in_a_pass_are_no_more_kernels(sample, name):
+    """Where a step has too little work for a GPU, its time is that of starting kernels (docs/performance.md)."""
+    found = []
+    for copies in (1, 4):
+        with pretended() as counts:
+            setup = ready(calm_backbone().to(GPU), make_recipe(name))
+            counts.clear()
+            gradients(setup, make_pairs(sample) * copies, LARGE, THERE)
+            found.append(counts.num_kernels)
+    assert found[1] <= 1.02 * found[0], found
+
+
 @pytest.mark.parametrize("attention", ["split", "sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("pooling", [Pooling(), Pooling(tokens=4), Pooling(kind="mean")], ids=lambda one: one.name)
@@ -67,6 +81,46 @@ def test_encoding_waits_once_for_all_vectors(tiny, sample, family, attention, po
         found = model.encode(samples(sample))
         assert sum(counts.waits.values()) == 1
     assert np.abs(found - expected).max() < 1e-6
+
+
+RECIPE = parse_recipe("""
+name: one
+backbone: {name: nano}
+max_tokens: 96
+machine: {checkpoint_every: 2}
+stages:
+  - {name: warm-up, layout: bidirectional, objectives: [{kind: masked_text, rate: 0.2}, {kind: masked_patch}],
+     data: [{kind: scene_pairs, num_pairs: 500}], steps: 3, batch_size: 4, learning_rate: 5e-4}
+  - {name: bridge, layout: eos_bridge, objectives: [{kind: masked_text, rate: 0.7, roles: [target]}],
+     data: [{kind: scene_pairs, num_pairs: 500}], steps: 3, batch_size: 4, learning_rate: 5e-4, adapter: {dropout: 0.2}}
+  - {name: contrastive, layout: bidirectional, objectives: [{kind: contrastive, temperature: 0.05}],
+     data: [{kind: scene_pairs, num_pairs: 500}], steps: 3, batch_size: 4, learning_rate: 1e-3}
+""")
+
+
+def test_a_run_waits_twice_a_step_and_goes_on_where_it_was_stopped(tmp_path):
+    waits = []
+
+    def look(stage, record):
+        waits.append({place.rpartition(":")[2]: count for (_, place), count in counts.waits.items()})
+        counts.waits.clear()
+        if stop_at == (stage.name, record["step"]):
+            raise KeyboardInterrupt
+
+    with pretended() as counts:
+        stop_at = None
+        _, whole = train(RECIPE, tmp_path / "whole", ranks=THERE, on_step=look)
+        # Steps behind those that a checkpoint or the end of a stage comes before.
+        assert all(waits[step].keys() == {"_norm", "_read_sums"} for step in (1, 4, 7)), waits
+        stop_at = ("bridge", 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(RECIPE, tmp_path / "cut", ranks=THERE, on_step=look)
+        stop_at = None
+        _, resumed = train(RECIPE, tmp_path / "cut", resume=True, ranks=THERE)
+    assert [record["losses"] for record in resumed.records] == [record["losses"] for record in whole.records]
+    one, other = (EmbeddingModel.load(tmp_path / name / "model") for name in ("whole", "cut"))
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name]), name
 
 
 def test_a_tensor_left_on_the_cpu_is_refused():

@@ -9,8 +9,9 @@ from importlib.resources import files
 import pytest
 
 from cocoa import Embedder, Index
+from cocoa.data.scene_pairs import ScenePairs
 from cocoa.errors import UsageError
-from cocoa.quickstart import MARKER, VARIANTS, run_quickstart
+from cocoa.quickstart import EXAMPLE, MARKER, SEARCHED_WITH, VARIANTS, run_quickstart
 from cocoa.recipe import parse_recipe
 
 SMALL = [f"stages.{stage}.{option}" for stage in ("warm-up", "bridge", "free-pairs", "contrastive") for option in
@@ -55,10 +56,15 @@ def test_all_variants_see_the_same_labelled_pairs_and_cocoa_plus_no_more_others_
 
 def test_the_model_and_the_index_open_and_answer(done):
     out, _ = done
-    embedder = Embedder.load(out / "cocoa")
+    embedder = Embedder.load(out / SEARCHED_WITH)
     hits = Index.open(out / "index").search(embedder, ["a dog face"], k=3)[0]
     assert len(hits) == 3
     assert all((out / "pictures" / hit.id).is_file() for hit in hits)
+
+
+def test_the_example_search_has_an_answer_among_the_pictures():
+    scenes = ScenePairs(seed=8, num_pairs=200)
+    assert EXAMPLE in [scenes[number].target.text for number in range(200)]
 
 
 def test_the_report_shows_every_part(done):

@@ -56,6 +56,10 @@ VARIANTS = {
 }
 """The stages of each way: the last one alone, the paper's three, and in place of its first two contrastive learning on
 the same unlabelled pairs (docs/study.md)."""
+SEARCHED_WITH = "cocoa_plus"
+"""The variant that the pictures are embedded and searched with: the one that finds most."""
+EXAMPLE = "a palm tree and a turtle on a yellow ground"
+"""A search whose answer is among the pictures."""
 _NUM_PICTURES = 200
 _NUM_SHOWN = 4
 
@@ -71,7 +75,7 @@ def run_quickstart(
     """Returns what it wrote to `out/results.json`: each variant's summary and cost, and the seconds of it all.
 
     Also in `out`: `data/` (tasks in MMEB's format), a model folder of each variant, `pictures/`, `index/` (their
-    embeddings by `cocoa`), `report.html`. A folder of an earlier quickstart is replaced, any other is refused
+    embeddings by `cocoa_plus`), `report.html`. A folder of an earlier quickstart is replaced, any other is refused
     (`E_USAGE_OUT`). `changes` are made to the recipe, `num_test` is the number of questions of each test table.
     """
     began = time.perf_counter()
@@ -213,7 +217,7 @@ def _search(out: Path) -> list[Search]:
         picture.save(path)
         captions[path.name] = pair.target.text
         documents.append(Document(path.name, Sample(images=(path,)), pair.target.text, str(path.resolve())))
-    embedder = Embedder.load(out / "cocoa")
+    embedder = Embedder.load(out / SEARCHED_WITH)
     embed_documents(embedder, documents, out / "index")
     index = Index.open(out / "index")
     by_words = [captions["000.png"], captions["001.png"], captions["002.png"], _a_thing(captions["003.png"])]

@@ -15,7 +15,7 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for models, results and report.")] = Path("runs/quickstart"),
 ) -> None:
     """Go the whole way on generated pictures with the nano backbone: train, evaluate, search, report."""
-    from cocoa.quickstart import run_quickstart
+    from cocoa.quickstart import EXAMPLE, run_quickstart
     from cocoa.report.progress import TrainingProgress
 
     with TrainingProgress(console) as progress:
@@ -29,4 +29,4 @@ def quickstart(
     console.print(
         f"[bold]{results['seconds']:.0f} s.[/] Open [bold]{escape(str(out / 'report.html'))}[/] in a browser."
     )
-    console.print(f'Then try: cocoa search {escape(str(out / "index"))} --text "a dog face left of a cat face"')
+    console.print(f'Then try: cocoa search {escape(str(out / "index"))} --text "{EXAMPLE}"')
