@@ -10,6 +10,7 @@ setup: .venv/ready
 # beside a CPU build of torch, and would take transformers down with it; the one test that needs it (sentence-transformers)
 # looks for it there.
 .venv/ready: pyproject.toml constraints.txt
+	@echo "Installing some 3 GB of packages into .venv; this takes minutes and says nothing."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade \
