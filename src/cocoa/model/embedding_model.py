@@ -198,7 +198,7 @@ class EmbeddingModel(nn.Module):
             sample = samples[place]
             return self.row(self.backbone.encode(sample)) if sample.images else rows[place]
 
-        shared = SharedPictures.by_source(samples)
+        shared = SharedPictures.by_source(samples, self.backbone.text)
         return self._embed_rows(rows, MAX_BATCH_TOKENS, complete, shared=shared).cpu().numpy()
 
     def _windows(self, samples: Sequence[Sample]) -> Iterator[list[Encoded]]:
