@@ -230,6 +230,20 @@ def test_a_resumed_run_goes_on_from_the_newest_checkpoint(home: Path, short_run:
     assert outcome(tmp_path / "run") == outcome(short_run)
 
 
+def test_a_run_that_has_seen_its_rare_pictures_may_be_resumed_without_any_left(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=6, checkpoint_every=1)
+    [pictures], [texts] = recipe.stages[0].data, recipe.stages[2].data
+    data = (pictures.model_copy(update={"num_pairs": 1}), texts)
+    recipe = recipe.model_copy(update={"stages": (recipe.stages[0].model_copy(update={"data": data}),)})
+    _, log = train(recipe, tmp_path / "whole")
+    shows_a_picture = [record["losses"]["masked_patch"] > 0 for record in log.records]
+    last = max(step for step, shows in enumerate(shows_a_picture) if shows)
+    assert last < 5, "steps without a picture are left"
+    interrupted(recipe, tmp_path / "run", after=last + 2)
+    assert f"resuming after step {last + 1}" in resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
 def test_a_run_in_bfloat16_goes_on_from_between_two_stages(home: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, steps=3).model_copy(update={"precision": "bfloat16"})
     train(recipe, tmp_path / "whole")

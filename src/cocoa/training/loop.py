@@ -170,6 +170,7 @@ class _Run:
         seed = stage_seed(recipe.seed, stage.name)
         # What is drawn from here on (dropout) differs from rank to rank.
         torch.manual_seed(seed + 1 + ranks.number)
+        effects = Effects(stage.name, stage.steps)
         first_step = 0
         if checkpoint is None:
             self.num_bad = 0
@@ -178,8 +179,8 @@ class _Run:
             load_weights(trainee, checkpoint)
             load_optimiser(trainee, optimiser, checkpoint.optimiser())
             self.folder.restore_random(checkpoint)
+            effects.restore(checkpoint.state.get("effects"))
         first_losses: dict[str, float] = checkpoint.state["first_losses"] if checkpoint is not None else {}
-        effects = Effects(stage.name, stage.steps - first_step)
         trainee.train()
         with closing(self._steps(trainee, mixture, range(first_step, stage.steps), seed)) as steps:
             began = time.perf_counter()
@@ -208,7 +209,7 @@ class _Run:
                 began = now
                 every = recipe.machine.checkpoint_every
                 if step + 1 < stage.steps and (notice.stop or (every and (step + 1) % every == 0)):
-                    self.folder.save(number, step + 1, self.num_steps, trainee, optimiser, first_losses)
+                    self.folder.save(number, step + 1, self.num_steps, trainee, optimiser, first_losses, effects)
                 if notice.stop and step + 1 < stage.steps:
                     raise TrainingStoppedError(
                         "E_TRAINING_STOPPED",
@@ -218,7 +219,7 @@ class _Run:
         model, objectives = self._finish(setup, own_limits, stage)
         if self.on_stage_end is not None:
             self.on_stage_end(stage, model, objectives)
-        self.folder.save(number + 1, 0, self.num_steps, Trainee(model, stage, []), None, {})
+        self.folder.save(number + 1, 0, self.num_steps, Trainee(model, stage, []), None, {}, None)
         return model
 
     def _steps(self, trainee: Trainee, mixture: Mixture, steps: range, seed: int) -> Steps:

@@ -25,6 +25,7 @@ from cocoa.training.log import BadRowLog, RunLog
 from cocoa.training.random_state import RandomState, random_states
 from cocoa.training.ranks import Ranks
 from cocoa.training.receipt import Hashes
+from cocoa.training.sanity import Effects
 from cocoa.training.trainee import Trainee
 
 Say = Callable[[str], None]
@@ -125,6 +126,7 @@ class RunFolder:
         trainee: Trainee,
         optimiser: Optimizer | None,
         first_losses: dict[str, float],
+        effects: Effects | None,
     ) -> None:
         """Writes a checkpoint of the state before `step` of a stage (0: the model between two stages)."""
         self.log.sync()
@@ -139,6 +141,7 @@ class RunFolder:
             "num_steps": num_steps,
             "ranks": self.ranks.count,
             "first_losses": first_losses,
+            "effects": effects.state if effects is not None else None,
             "random": random_states(self.ranks),
             "recipe": self.recipe.model_dump(mode="json"),
             "versions": library_versions(),
