@@ -140,6 +140,7 @@ def test_a_wrong_recipe_is_refused_by_name(old: str, new: str, message: str) -> 
         ("stages.0.data=[]", "at least 1"),
         ("stages=[]", "at least 1"),
         ("stages.0.warmup_steps=10", "warmup_steps 10 must be below steps 10"),
+        ("pooling.tokens=64", "pooling.tokens 64 must be below max_tokens 64"),
         ("stages.0.name=bridge", "stage names must differ"),
         ("stages.contrastive.batch_size=1", "no effect with batch_size 1"),
         ("stages.0.learning_rate=.inf", "finite number"),

@@ -167,6 +167,12 @@ class Recipe(Options):
             raise ValueError(f"stage names must differ: {', '.join(names)}")
         return self
 
+    @model_validator(mode="after")
+    def _bridge_tokens_leave_room(self) -> Recipe:
+        if self.pooling.tokens >= self.max_tokens:
+            raise ValueError(f"pooling.tokens {self.pooling.tokens} must be below max_tokens {self.max_tokens}")
+        return self
+
     def to_yaml(self) -> str:
         """Returns the recipe with every default written out; reading it gives the same recipe."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
