@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from make_golden_losses import save_backbone
@@ -18,7 +19,7 @@ from rank_runner import run_ranks, start_ranks
 from cocoa.errors import CocoaError, TrainingError, TrainingStoppedError, UsageError
 from cocoa.failpoints import FAILPOINTS
 from cocoa.files import sha256
-from cocoa.model import EmbeddingModel
+from cocoa.model import Card, EmbeddingModel
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.training import run_folder
 from cocoa.training.checkpoints import load_weights, newest_checkpoint
@@ -369,6 +370,55 @@ def test_a_run_whose_data_has_changed_is_not_resumed(home: Path, short_run: Path
     assert next(iter(told["data"].values())) != {"train.jsonl": sha256(table)}, "the run's data, not today's"
     table.write_text(rows)
     assert "resuming after step 3" in resumed(stopped, tmp_path / "run")
+
+
+def smaller_pictures(backbone: Path) -> None:
+    path = backbone / "preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    settings["size"]["longest_edge"] = settings["size"]["shortest_edge"]
+    path.write_text(json.dumps(settings))
+
+
+def test_a_run_goes_on_with_the_commit_of_the_hub_that_it_began_from(
+    home: Path, short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, copy = "a" * 40, "b" * 40, tmp_path / "hub" / "models--somebody--owls"
+    shutil.copytree(home / "backbone", copy / "snapshots" / old)
+    (copy / "refs").mkdir()
+    (copy / "refs" / "main").write_text(old)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    recipe = recipe_of(home, steps=4, checkpoint_every=2)
+    named = recipe.backbone.model_copy(update={"name": "somebody/owls"})
+    recipe = recipe.model_copy(update={"backbone": named})
+    interrupted(recipe, tmp_path / "run", after=3)
+    # Another commit is pushed, which sees pictures differently.
+    smaller_pictures(shutil.copytree(copy / "snapshots" / old, copy / "snapshots" / new))
+    (copy / "refs" / "main").write_text(new)
+    model, told = restored_model(tmp_path / "run")
+    assert (model.backbone.commit, told["backbone"]) == (old, {"commit": old})
+    resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(short_run)
+    assert Card.read(tmp_path / "run" / "model").receipt["backbone"] == {"commit": old}
+
+
+def test_a_run_whose_backbones_folder_has_changed_is_not_resumed(home: Path, short_run: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(home, tmp_path / "own")
+    recipe = recipe_of(own, steps=4, checkpoint_every=2)
+    interrupted(recipe, tmp_path / "run", after=3)
+    smaller_pictures(own / "backbone")
+    message = r"backbone\S* has changed since the run was begun: preprocessor_config\.json"
+    with pytest.raises(UsageError, match=message) as caught:
+        train(recipe, tmp_path / "run", resume=True)
+    assert caught.value.code == "E_USAGE_RESUME"
+    with pytest.raises(TrainingError, match="has changed since the run was begun") as refused:
+        restored_model(tmp_path / "run")
+    assert refused.value.code == "E_TRAINING_CHECKPOINT"
+    # What does not make the backbone, and weights, which the checkpoint has, may change.
+    shutil.copy(home / "backbone" / "preprocessor_config.json", own / "backbone")
+    (own / "backbone" / "note.json").write_text("{}")
+    resumed(recipe, tmp_path / "run")
+    assert "note.json" not in Card.read(tmp_path / "run" / "model").receipt["backbone"]
 
 
 def interrupt(stage: object, record: dict[str, object]) -> None:

@@ -133,9 +133,14 @@ class _Run:
         hashes = data_hashes(self.recipe) if self.ranks.is_first else {}
         if resume and self.ranks.is_first:
             self.folder.check_data(hashes)
-        model = open_model(self.recipe, self.ranks.device)
+        # A run goes on with the commit that it began from, whatever has been pushed meanwhile.
+        commit = checkpoint.backbone.get("commit") if checkpoint else None
+        model = open_model(self.recipe, self.ranks.device, commit=commit)
         check_stages(model, self.recipe)
         origin = backbone_origin(self.recipe, model.backbone) if self.ranks.is_first else {}
+        if checkpoint is not None and self.ranks.is_first:
+            origin = self.folder.check_backbone(checkpoint, origin)
+        self.folder.origin = origin
         self.num_bad = self.folder.begin(resume, found, checkpoint, hashes)
         first = 0
         if checkpoint is not None:
@@ -243,7 +248,8 @@ class _Run:
         trainee = setup.trainee
         if trainee.is_sharded:
             split = dict(trainee.named_parameters())
-            setup = set_up(open_model(self.recipe, self.ranks.device), self.recipe, stage, sharded=False)
+            opened = open_model(self.recipe, self.ranks.device, commit=trainee.model.backbone.commit)
+            setup = set_up(opened, self.recipe, stage, sharded=False)
             trainee = setup.trainee
             for name, weight in trainee.named_parameters():
                 put(weight.data, whole(split[name]))

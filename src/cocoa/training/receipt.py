@@ -15,6 +15,7 @@ from cocoa.portable import own_places, portable
 from cocoa.recipe import Recipe
 from cocoa.training.setup import stage_seed
 
+_BESIDE_WEIGHTS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 Hashes = dict[str, dict[str, str]]
 """The sha256 of each table, by the path that a recipe reads and the table's name there."""
 
@@ -78,6 +79,14 @@ def backbone_origin(recipe: Recipe, backbone: Backbone) -> dict[str, str]:
     if name in (NANO, NANO_UNTRAINED) or not folder.is_dir():
         return {}
     return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors")}
+
+
+def changed_files(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Returns the names of a backbone's files that are not what `backbone_origin` said before, its weights apart.
+
+    Those are in the checkpoint from which a run goes on. Where nothing is known of before, nothing has changed.
+    """
+    return [name for name in _BESIDE_WEIGHTS if before and before.get(name) != now.get(name)]
 
 
 def _hashes(path: Path) -> dict[str, str]:
