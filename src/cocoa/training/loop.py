@@ -151,7 +151,7 @@ class _Run:
             for number in range(first, len(self.recipe.stages)):
                 here = checkpoint if checkpoint is not None and number == first and checkpoint.step else None
                 model = self._run_stage(model, number, data[number], here, stop)
-        model.matryoshka = trained_lengths(self.recipe)
+        model.matryoshka = trained_lengths(self.recipe.stages)
         if self.ranks.is_first:
             if on_trained is not None:
                 on_trained(self.folder.log)

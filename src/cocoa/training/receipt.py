@@ -12,7 +12,7 @@ from cocoa.files import sha256
 from cocoa.model import library_versions
 from cocoa.objectives.contrastive import ContrastiveOptions
 from cocoa.portable import own_places, portable
-from cocoa.recipe import Recipe
+from cocoa.recipe import Recipe, Stage
 from cocoa.training.setup import stage_seed
 
 _BESIDE_WEIGHTS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -97,9 +97,9 @@ def _hashes(path: Path) -> dict[str, str]:
     return {str(table.relative_to(path)): sha256(table) for folder in folders for table in find_tables(folder)}
 
 
-def trained_lengths(recipe: Recipe) -> tuple[int, ...]:
-    """Returns the lengths below the full one that the recipe's last contrastive stage trains to be vectors."""
-    for stage in reversed(recipe.stages):
+def trained_lengths(stages: Sequence[Stage]) -> tuple[int, ...]:
+    """Returns the lengths below the full one that the last contrastive one of some stages trains to be vectors."""
+    for stage in reversed(stages):
         for options in stage.objectives:
             if isinstance(options, ContrastiveOptions):
                 return tuple(sorted(options.dimensions))

@@ -41,7 +41,8 @@ def restored_model(folder: Path) -> tuple[EmbeddingModel, dict[str, Any]]:
     if changed := changed_files(found.backbone, origin):
         message = f"the backbone {recipe.backbone.name} has changed since the run was begun: {', '.join(changed)}"
         raise TrainingError("E_TRAINING_CHECKPOINT", message, where=str(found.folder))
-    model.matryoshka = trained_lengths(recipe)
+    begun = found.stage + (found.step > 0)
+    model.matryoshka = trained_lengths(recipe.stages[:begun])
     return model, receipt(recipe, _records(found), _data(found, recipe), found.backbone or origin)
 
 
