@@ -97,6 +97,9 @@ def test_numbers_are_read_as_people_write_them(spelled: str, value: float) -> No
         ("steps: 10", "steps: ten", "stages.0.steps: input should be a valid integer (got 'ten')"),
         ("steps: 10", "steps: 10.0", "stages.0.steps: input should be a valid integer"),
         ("seed: 3", "seed: '3'", "seed: input should be a valid integer"),
+        ("seed: 3", f"seed: {2**70}", "seed: input should be less than 18446744073709551616"),
+        ("seed: 3", f"seed: {-(2**63) - 1}", "seed: input should be greater than or equal to -9223372036854775808"),
+        ("temperature: 0.05", "dimensions: [8, 4, 8]", "stages.2.objectives.0: a dimension is listed twice"),
         ("seed: 3", "seed: true", "seed: input should be a valid integer"),
         ("learning_rate: 1e-3", "learning_rate: '1e-3'", "stages.0.learning_rate: input should be a valid number"),
         ("rate: 0.2", "rate: 1.2", "stages.0.objectives.0.rate: input should be less than or equal to 1 (got 1.2)"),
@@ -230,6 +233,11 @@ def test_options_are_set_by_index_and_by_name() -> None:
         ("=3", "--set takes key.key=value"),
         ("stages..steps=3", "--set takes key.key=value"),
         ("seed=[", "not YAML"),
+        ("seed=2026-13-45", "not YAML: '2026-13-45'"),
+        ("seed=" + "9" * 6000, "not YAML: '999"),
+        ("seed=" + "[" * 5000 + "]" * 5000, "not YAML: '[[["),
+        ("seed=&it [*it]", "not YAML"),
+        ("stages." + "9" * 6000 + ".steps=1", "among warm-up, bridge, contrastive"),
     ],
 )
 def test_a_change_of_what_is_not_there_is_refused(change: str, message: str) -> None:

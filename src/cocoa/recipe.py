@@ -146,7 +146,7 @@ class Recipe(Options):
     """A whole run: a backbone and the stages that change it, one after another."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0
     backbone: BackboneOptions
     max_tokens: Annotated[int, Field(ge=16)] = 4096
     """Longest row; texts are cut to it, pictures never are."""
@@ -291,7 +291,7 @@ def _change(tree: dict[str, Any], change: str) -> None:
         if isinstance(node, list):
             names = [item.get("name", item.get("kind")) if isinstance(item, dict) else None for item in node]
             known = [name for name in names if name]
-            place = names.index(key) if key in known else int(key) if key.isdecimal() else -1
+            place = names.index(key) if key in known else int(key) if key.isdecimal() and len(key) < 10 else -1
             if not 0 <= place < len(node):
                 raise RecipeError("E_RECIPE_SET", f"--set {dotted}: no {key!r} among {', '.join(known)}")
             index: Any = place
@@ -302,8 +302,9 @@ def _change(tree: dict[str, Any], change: str) -> None:
         if depth == len(keys) - 1:
             try:
                 node[index] = yaml.load(value, _Yaml)
-            except yaml.YAMLError as error:
-                raise RecipeError("E_RECIPE_SET", f"--set {dotted}: not YAML: {value!r}") from error
+                json.dumps(node[index], default=str, skipkeys=True)
+            except (yaml.YAMLError, ValueError, RecursionError) as error:  # As of a whole recipe, see `read_yaml`.
+                raise RecipeError("E_RECIPE_SET", f"--set {dotted}: not YAML: {value[:80]!r}") from error
         elif isinstance(node, dict) and index in _GROUPS:
             # A group of options that all have defaults need not be there to be changed.
             node = node.setdefault(index, {})
