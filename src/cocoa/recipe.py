@@ -42,7 +42,8 @@ class BackboneOptions(Options):
 class MachineOptions(Options):
     """How a run is computed, not what.
 
-    Without dropout nothing here changes the numbers beyond rounding; all of it may change when a run is resumed.
+    Without dropout nothing here changes the numbers beyond rounding, except that with `sharding` weights that a step
+    does not reach still move by their momentum and `weight_decay`. All of it may change when a run is resumed.
     """
 
     chunk_tokens: Annotated[int, Field(ge=64)] = 16_384

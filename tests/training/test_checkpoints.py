@@ -23,7 +23,7 @@ from cocoa.model import Card, EmbeddingModel
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.training import run_folder
 from cocoa.training.checkpoints import load_weights, newest_checkpoint
-from cocoa.training.loop import train
+from cocoa.training.loop import asked_to_stop, train
 from cocoa.training.restoring import restored_model
 from cocoa.training.setup import open_model
 from cocoa.training.trainee import Trainee
@@ -462,6 +462,19 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(home: Path, short_run: Pat
     assert (checkpoint.stage, checkpoint.step) == (1, 3), "the step that was under way is finished"
     resumed(recipe, tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+def test_a_handler_of_sigterm_that_is_not_pythons_does_not_end_a_run_that_is_over(monkeypatch) -> None:
+    before, real = signal.getsignal(signal.SIGTERM), signal.signal
+    # What the system's own call answers where a library has set the handler.
+    monkeypatch.setattr(signal, "signal", lambda number, handler: (real(number, handler), None)[1])
+    try:
+        with asked_to_stop() as stop:
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        real(signal.SIGTERM, before)
 
 
 def test_a_wrong_weight_is_refused_by_name(home: Path, short_run: Path) -> None:

@@ -342,7 +342,8 @@ def asked_to_stop() -> Iterator[threading.Event]:
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # None is one that Python did not set, and cannot set again.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _norm(norm: Tensor) -> float:
