@@ -92,6 +92,14 @@ def test_a_picture_is_never_cut(backbone: Backbone, sample: MakeSample) -> None:
     assert caught.value.code == "E_DATA_TOO_LONG"
 
 
+def test_a_query_is_cut_for_the_picture_of_its_target(backbone: Backbone, sample: MakeSample) -> None:
+    target = backbone.encode(sample("<|image_1|> a red apple", (84, 84)))
+    for limit, expected in ((24, "A" * 13 + "B" * 11), (12, "A" + "B" * 11), (11, "B" * 11)):
+        row = joined_row(backbone, words(50), target, limit, bridged=False)
+        assert drawn(row) == expected
+        assert row[-1][0].num_uncuttable == 11
+
+
 def test_text_before_a_picture_is_kept_with_it(backbone: Backbone, sample: MakeSample) -> None:
     encoded = backbone.encode(sample("a red apple <|image_1|> stands left of a blue bird", (56, 56)))
     kept = encoded.cut(1)
@@ -105,7 +113,7 @@ def test_pictures_beyond_the_limit_are_an_error_with_their_row(backbone: Backbon
     for row in (
         lambda: single_row(backbone, encoded, 22),
         lambda: joined_row(backbone, encoded, words(30), 28, bridged=True),
-        lambda: joined_row(backbone, words(3), encoded, 24, bridged=True),
+        lambda: joined_row(backbone, words(3), encoded, 22, bridged=True),
         lambda: closed_row(backbone, encoded, words(30), 28),
     ):
         with pytest.raises(DataError, match=r"file\.jsonl:3: .*max_tokens") as caught:

@@ -24,6 +24,7 @@ from cocoa.sample import Sample
 from cocoa.training import loop
 from cocoa.training.loop import train
 from cocoa.training.receipt import backbone_origin, receipt
+from cocoa.training.restoring import restored_model
 from cocoa.training.setup import open_model
 from making import make_picture
 
@@ -136,6 +137,15 @@ def test_a_receipt_says_which_backbone_the_run_began_from(run, tmp_path):
     assert origin == {name: sha256(folder / name) for name in origin}
     backbone.commit = "a" * 40
     assert backbone_origin(recipe, backbone) == {"commit": "a" * 40}
+
+
+def test_a_model_of_a_checkpoint_has_the_lengths_that_were_trained_until_then(run):
+    found = {}
+    for folder in (run / "checkpoints").iterdir():
+        model, told = restored_model(folder)
+        found[folder.name] = (model.matryoshka, [stage["steps"] for stage in told["stages"].values()])
+    whole = (32, 64)
+    assert found == {"00000001": ((), [1, 0]), "00000002": (whole, [1, 1]), "00000003": (whole, [1, 2])}
 
 
 @pytest.mark.parametrize(

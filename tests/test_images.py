@@ -8,6 +8,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,25 @@ def test_a_source_is_not_changed() -> None:
     image = Image.new("RGB", (2, 2), "red")
     open_rgb(image).putpixel((0, 0), (0, 0, 0))
     assert image.getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_picture_that_is_not_loaded_yet_may_be_read_by_several_threads_at_once(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    drawn = np.random.default_rng(1).integers(0, 256, (500, 700, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(drawn), kind, exif=exif)
+    expected = (shown(data).tobytes(), image_key(Image.open(io.BytesIO(data))), (500, 700))
+    for _ in range(3):
+        lazy = Image.open(io.BytesIO(data))
+        together = threading.Barrier(9)
+
+        def read(number: int, lazy: Image.Image = lazy, together: threading.Barrier = together) -> object:
+            together.wait()
+            return [lambda: shown(lazy).tobytes(), lambda: image_key(lazy), lambda: picture_size(lazy)][number % 3]()
+
+        with ThreadPoolExecutor(9) as threads:
+            assert list(threads.map(read, range(9))) == list(expected) * 3
 
 
 BAD: dict[str, tuple[Callable[[], object], str]] = {

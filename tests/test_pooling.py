@@ -7,10 +7,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from cocoa.backbones import load_nano
 from cocoa.batch import collate, joined_row
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS, Role
 from cocoa.model import EmbeddingModel, fingerprint, identity_difference, identity_of
+from cocoa.model.golden import Golden
 from cocoa.pooling import Pooling
 
 POOLINGS = [Pooling(), Pooling(kind="mean"), Pooling(tokens=4)]
@@ -68,6 +70,15 @@ def test_a_model_folder_keeps_how_it_pools(tiny, samples, tmp_path, pooling):
     again = EmbeddingModel.load(tmp_path / "model")
     assert again.pooling == pooling
     np.testing.assert_array_equal(again.encode(samples), model.encode(samples))
+
+
+@pytest.mark.parametrize("max_tokens", [17, 28, 48, 96])
+def test_a_model_whose_bridge_tokens_leave_little_room_is_saved_with_what_fits_whole(tmp_path, max_tokens):
+    model = EmbeddingModel(load_nano(), max_tokens=max_tokens, pooling=Pooling(tokens=16))
+    model.save(tmp_path / "model")
+    again = EmbeddingModel.load(tmp_path / "model")
+    lengths = [len(again.backbone.encode(one.sample)) for one in Golden.read(tmp_path / "model").inputs]
+    assert 0 < max(lengths) <= max_tokens - 16
 
 
 def test_vectors_of_other_poolings_are_not_comparable(tiny, tmp_path):

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from cocoa import reconstruction
 from cocoa.backbones.nano import load_nano
 from cocoa.data.scene_pairs import ScenePairs
+from cocoa.layouts import Role
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import MaskedPatchOptions
+from cocoa.pooling import Pooling
 from cocoa.recipe import parse_recipe
 from cocoa.reconstruction import read_through_bridge, rebuild_pictures, rebuild_words
 from cocoa.training.loop import train
@@ -39,6 +42,17 @@ def test_a_rebuilt_picture_keeps_what_was_visible(model):
         changed = (masked != truth).any(-1)
         assert 0.3 < changed.mean() < 0.7
         np.testing.assert_array_equal(rebuilt[~changed], truth[~changed])
+
+
+def test_a_picture_is_rebuilt_from_rows_with_all_bridge_tokens(model, monkeypatch):
+    model.pooling = Pooling(tokens=4)
+    batches = []
+    real = reconstruction.collate
+    monkeypatch.setattr(reconstruction, "collate", lambda *given: batches.append(real(*given)) or batches[-1])
+    painter = MaskedPatchOptions(rate=0.5).build(model.backbone)
+    rebuild_pictures(model, painter, "eos_bridge", encoded(model.backbone, 2), seed=1)
+    [batch] = batches
+    assert (batch.roles == Role.BRIDGE).sum(1).tolist() == [4, 4]
 
 
 def test_the_same_words_are_hidden_whichever_bridge_token_is_read(model):

@@ -106,11 +106,12 @@ def joined_row(
 ) -> Row:
     """Returns the row [query ; e ; target], or [query ; target] if not `bridged`, its texts cut to `max_tokens`.
 
-    The target keeps at least a quarter of the row, so that something is left to rebuild; e is never cut.
+    The target keeps at least a quarter of the row, so that something is left to rebuild, and as much as its pictures
+    need; e is never cut.
     """
     bridges = _bridges(backbone, num_bridges) if bridged else []
     budget = max_tokens - len(bridges)
-    keep = min(len(target), max(budget // 4, budget - len(query)))
+    keep = min(len(target), budget, max(budget // 4, budget - len(query), target.num_uncuttable))
     query, target = fitted(query, budget - keep), fitted(target, keep)
     return [(query, Role.CONTEXT), *bridges, (target, Role.TARGET)]
 

@@ -42,7 +42,8 @@ class BackboneOptions(Options):
 class MachineOptions(Options):
     """How a run is computed, not what.
 
-    Without dropout nothing here changes the numbers beyond rounding; all of it may change when a run is resumed.
+    Without dropout nothing here changes the numbers beyond rounding, except that with `sharding` weights that a step
+    does not reach still move by their momentum and `weight_decay`. All of it may change when a run is resumed.
     """
 
     chunk_tokens: Annotated[int, Field(ge=64)] = 16_384
@@ -146,7 +147,7 @@ class Recipe(Options):
     """A whole run: a backbone and the stages that change it, one after another."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0
     backbone: BackboneOptions
     max_tokens: Annotated[int, Field(ge=16)] = 4096
     """Longest row; texts are cut to it, pictures never are."""
@@ -165,6 +166,12 @@ class Recipe(Options):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stage names must differ: {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _bridge_tokens_leave_room(self) -> Recipe:
+        if self.pooling.tokens >= self.max_tokens:
+            raise ValueError(f"pooling.tokens {self.pooling.tokens} must be below max_tokens {self.max_tokens}")
         return self
 
     def to_yaml(self) -> str:
@@ -285,7 +292,7 @@ def _change(tree: dict[str, Any], change: str) -> None:
         if isinstance(node, list):
             names = [item.get("name", item.get("kind")) if isinstance(item, dict) else None for item in node]
             known = [name for name in names if name]
-            place = names.index(key) if key in known else int(key) if key.isdecimal() else -1
+            place = names.index(key) if key in known else int(key) if key.isdecimal() and len(key) < 10 else -1
             if not 0 <= place < len(node):
                 raise RecipeError("E_RECIPE_SET", f"--set {dotted}: no {key!r} among {', '.join(known)}")
             index: Any = place
@@ -296,8 +303,9 @@ def _change(tree: dict[str, Any], change: str) -> None:
         if depth == len(keys) - 1:
             try:
                 node[index] = yaml.load(value, _Yaml)
-            except yaml.YAMLError as error:
-                raise RecipeError("E_RECIPE_SET", f"--set {dotted}: not YAML: {value!r}") from error
+                json.dumps(node[index], default=str, skipkeys=True)
+            except (yaml.YAMLError, ValueError, RecursionError) as error:  # As of a whole recipe, see `read_yaml`.
+                raise RecipeError("E_RECIPE_SET", f"--set {dotted}: not YAML: {value[:80]!r}") from error
         elif isinstance(node, dict) and index in _GROUPS:
             # A group of options that all have defaults need not be there to be changed.
             node = node.setdefault(index, {})

@@ -39,9 +39,11 @@ def rebuild_pictures(
     In the rebuilt picture the patches that were visible are shown as they are.
     """
     bridged = LAYOUTS[layout].bridged
-    whole = collate(
-        model.backbone, [joined_row(model.backbone, a, b, model.max_tokens, bridged=bridged) for a, b in pairs]
-    )
+    rows = [
+        joined_row(model.backbone, a, b, model.max_tokens, bridged=bridged, num_bridges=model.pooling.tokens)
+        for a, b in pairs
+    ]
+    whole = collate(model.backbone, rows)
     hidden_batch, hidden = objective.hide(whole, Draws(seed, tuple(range(len(pairs)))))
     view = look(model, layout, hidden_batch)
     painted = objective.paint(view, hidden.at.to(view.states.device)).cpu()
@@ -58,8 +60,8 @@ def rebuild_pictures(
         grids = [*query.grids, *target.grids]
         stop = start + int(np.prod(grids[0]))
         shown = (
-            Image.fromarray(model.backbone.grid.uncut(rows[start:stop].numpy(), grids[0]))
-            for rows in (masked, whole.pixel_values, rebuilt)
+            Image.fromarray(model.backbone.grid.uncut(patches[start:stop].numpy(), grids[0]))
+            for patches in (masked, whole.pixel_values, rebuilt)
         )
         triples.append(tuple(shown))
         start += sum(int(np.prod(grid)) for grid in grids)

@@ -125,7 +125,12 @@ def test_a_picture_stands_where_its_placeholder_does_or_in_front(
     assert [len(patches) for patches in encoded.patches] == [rows * columns for _, rows, columns in order]
 
 
-@pytest.mark.parametrize("text", ["<|image_3|>", "<|image_0|> dog", "<|image_1|> and <|image_1|>", "<|image_22|>"])
+LONG = f"<|image_{'9' * 5000}|>"
+
+
+@pytest.mark.parametrize(
+    "text", ["<|image_3|>", "<|image_0|> dog", "<|image_1|> and <|image_1|>", "<|image_22|>", LONG]
+)
 def test_a_placeholder_of_no_picture_or_twice_is_an_error_with_its_row(
     tiny: Tiny, sample: MakeSample, text: str
 ) -> None:

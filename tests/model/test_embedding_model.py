@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cocoa.backbones import Backbone
 from cocoa.batch import collate, single_row
+from cocoa.errors import DataError
 from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
 from cocoa.sample import Sample
@@ -52,6 +53,16 @@ def test_a_vector_does_not_depend_on_batch_size_or_order(
         assert (embed(model, samples, max_batch_tokens) - alone).abs().max() <= 1e-5
         shuffled = embed(model, [samples[place] for place in order], max_batch_tokens)
         assert (shuffled - alone[order]).abs().max() <= 1e-5
+
+
+def test_encoding_leaves_a_model_in_its_mode_however_it_ends(tiny: Tiny) -> None:
+    model = EmbeddingModel(tiny()).train()
+    model.encode([Sample("a red apple")])
+    assert model.training
+    with pytest.raises(DataError):
+        model.encode([Sample("a red apple"), Sample("")])
+    assert model.training
+    assert model.backbone.layers[0].training
 
 
 def test_different_inputs_give_different_vectors(tiny: Tiny, samples: list[Sample]) -> None:

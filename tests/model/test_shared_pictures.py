@@ -99,6 +99,21 @@ def test_pictures_of_one_place_are_seen_once_while_samples_are_read(tiny, sample
     np.testing.assert_allclose(together, alone, atol=2e-5)
 
 
+@pytest.mark.parametrize("text", ["<|image_2|> beside <|image_1|>", "one <|image_1|> of two"])
+@pytest.mark.parametrize("second", [(60, 60), (90, 57)], ids=["of one size", "of two sizes"])
+def test_a_picture_that_is_seen_once_is_the_one_that_the_text_names(tiny, sample, text, second):
+    model = EmbeddingModel(tiny()).eval()
+    both = sample(text, (60, 60), second)
+    one, two = both.images
+    neighbours = [both, Sample("owls", (one,)), Sample("cats", (two,))]
+    alone = np.concatenate([model.encode([each]) for each in neighbours])
+    with counted(model) as counts:
+        together = model.encode(neighbours)
+    once, every_time = distinct_patches([model.backbone.encode(each) for each in neighbours])
+    assert counts.patches == once < every_time
+    np.testing.assert_allclose(together, alone, atol=2e-5)
+
+
 def test_passes_side_by_side_give_the_same_vectors(tiny, sample, monkeypatch):
     monkeypatch.setattr(embedding_model, "pass_tokens", lambda *_: 64)
     model = EmbeddingModel(tiny()).eval()

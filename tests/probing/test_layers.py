@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from cocoa.backbones import Kind
 from cocoa.batch import collate
+from cocoa.errors import DataError
 from cocoa.layouts import LAYOUTS, Role
 from cocoa.model import EmbeddingModel
 from cocoa.pooling import Pooling
@@ -50,6 +51,17 @@ def run_alone(model, sample):
         **extra,
     )
     return batch, output, allowed[0, 0]
+
+
+@pytest.mark.parametrize("probed", [vectors_by_layer, attention_shares])
+def test_probing_leaves_a_model_in_its_mode_however_it_ends(tiny, samples, probed):
+    model = model_of(tiny).train()
+    probed(model, samples)
+    assert model.training
+    model.max_tokens = 8  # no room for a picture
+    with pytest.raises(DataError):
+        probed(model, samples)
+    assert model.training
 
 
 @pytest.mark.parametrize("family", FAMILIES)

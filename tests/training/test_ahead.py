@@ -6,9 +6,11 @@ import dataclasses
 import json
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,11 +18,13 @@ from make_golden_losses import save_backbone
 from stages import ALONE, LARGE, SMALL, STAGES, calm_backbone, encoded, make_pairs, make_recipe, ready
 from torch import Tensor
 
+from cocoa.data.mixing import Mixture
 from cocoa.errors import CocoaError, DataError, TrainingStoppedError
 from cocoa.recipe import Recipe, parse_recipe
+from cocoa.sample import Pair, Sample
 from cocoa.training import loop
 from cocoa.training.ahead import prepared
-from cocoa.training.batches import EncodedPairs, join
+from cocoa.training.batches import EncodedPairs, join, prefetched
 from cocoa.training.passes import Passes, prepare
 from cocoa.training.ranks import Ranks
 from cocoa.training.step import backward_step
@@ -153,6 +157,27 @@ def test_no_thread_is_left_however_a_run_ends(home: Path, tmp_path: Path, way: s
     assert left == []
     assert of_stage_ends == [], "the model changes only when nothing reads it"
     assert begun[0] > 1, "there were some"
+
+
+def test_what_no_thread_has_begun_to_read_is_left_when_a_run_ends() -> None:
+    begun = []
+
+    class Slow:
+        def pair(self, number: int) -> Pair:
+            begun.append(number)
+            if number >= 16:
+                time.sleep(0.05)
+            return Pair(Sample("a dog"), Sample("two cats"))
+
+    mixture = cast(Mixture, Slow())
+    with closing(
+        prefetched(
+            calm_backbone(), mixture, ALONE, steps=range(9), batch_size=16, workers=2, fit=lambda _: 0, skip_bad=False
+        )
+    ) as batches:
+        assert len(next(batches).queries) == 16
+    assert len(begun) < 24, "of the 48 of this step and the two that are read ahead"
+    assert threads() == []
 
 
 def test_the_next_step_is_prepared_while_one_trains(

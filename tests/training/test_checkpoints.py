@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from make_golden_losses import save_backbone
@@ -18,11 +19,11 @@ from rank_runner import run_ranks, start_ranks
 from cocoa.errors import CocoaError, TrainingError, TrainingStoppedError, UsageError
 from cocoa.failpoints import FAILPOINTS
 from cocoa.files import sha256
-from cocoa.model import EmbeddingModel
+from cocoa.model import Card, EmbeddingModel
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.training import run_folder
 from cocoa.training.checkpoints import load_weights, newest_checkpoint
-from cocoa.training.loop import train
+from cocoa.training.loop import asked_to_stop, train
 from cocoa.training.restoring import restored_model
 from cocoa.training.setup import open_model
 from cocoa.training.trainee import Trainee
@@ -230,6 +231,20 @@ def test_a_resumed_run_goes_on_from_the_newest_checkpoint(home: Path, short_run:
     assert outcome(tmp_path / "run") == outcome(short_run)
 
 
+def test_a_run_that_has_seen_its_rare_pictures_may_be_resumed_without_any_left(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=6, checkpoint_every=1)
+    [pictures], [texts] = recipe.stages[0].data, recipe.stages[2].data
+    data = (pictures.model_copy(update={"num_pairs": 1}), texts)
+    recipe = recipe.model_copy(update={"stages": (recipe.stages[0].model_copy(update={"data": data}),)})
+    _, log = train(recipe, tmp_path / "whole")
+    shows_a_picture = [record["losses"]["masked_patch"] > 0 for record in log.records]
+    last = max(step for step, shows in enumerate(shows_a_picture) if shows)
+    assert last < 5, "steps without a picture are left"
+    interrupted(recipe, tmp_path / "run", after=last + 2)
+    assert f"resuming after step {last + 1}" in resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
 def test_a_run_in_bfloat16_goes_on_from_between_two_stages(home: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, steps=3).model_copy(update={"precision": "bfloat16"})
     train(recipe, tmp_path / "whole")
@@ -357,6 +372,55 @@ def test_a_run_whose_data_has_changed_is_not_resumed(home: Path, short_run: Path
     assert "resuming after step 3" in resumed(stopped, tmp_path / "run")
 
 
+def smaller_pictures(backbone: Path) -> None:
+    path = backbone / "preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    settings["size"]["longest_edge"] = settings["size"]["shortest_edge"]
+    path.write_text(json.dumps(settings))
+
+
+def test_a_run_goes_on_with_the_commit_of_the_hub_that_it_began_from(
+    home: Path, short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, copy = "a" * 40, "b" * 40, tmp_path / "hub" / "models--somebody--owls"
+    shutil.copytree(home / "backbone", copy / "snapshots" / old)
+    (copy / "refs").mkdir()
+    (copy / "refs" / "main").write_text(old)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    recipe = recipe_of(home, steps=4, checkpoint_every=2)
+    named = recipe.backbone.model_copy(update={"name": "somebody/owls"})
+    recipe = recipe.model_copy(update={"backbone": named})
+    interrupted(recipe, tmp_path / "run", after=3)
+    # Another commit is pushed, which sees pictures differently.
+    smaller_pictures(shutil.copytree(copy / "snapshots" / old, copy / "snapshots" / new))
+    (copy / "refs" / "main").write_text(new)
+    model, told = restored_model(tmp_path / "run")
+    assert (model.backbone.commit, told["backbone"]) == (old, {"commit": old})
+    resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(short_run)
+    assert Card.read(tmp_path / "run" / "model").receipt["backbone"] == {"commit": old}
+
+
+def test_a_run_whose_backbones_folder_has_changed_is_not_resumed(home: Path, short_run: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(home, tmp_path / "own")
+    recipe = recipe_of(own, steps=4, checkpoint_every=2)
+    interrupted(recipe, tmp_path / "run", after=3)
+    smaller_pictures(own / "backbone")
+    message = r"backbone\S* has changed since the run was begun: preprocessor_config\.json"
+    with pytest.raises(UsageError, match=message) as caught:
+        train(recipe, tmp_path / "run", resume=True)
+    assert caught.value.code == "E_USAGE_RESUME"
+    with pytest.raises(TrainingError, match="has changed since the run was begun") as refused:
+        restored_model(tmp_path / "run")
+    assert refused.value.code == "E_TRAINING_CHECKPOINT"
+    # What does not make the backbone, and weights, which the checkpoint has, may change.
+    shutil.copy(home / "backbone" / "preprocessor_config.json", own / "backbone")
+    (own / "backbone" / "note.json").write_text("{}")
+    resumed(recipe, tmp_path / "run")
+    assert "note.json" not in Card.read(tmp_path / "run" / "model").receipt["backbone"]
+
+
 def interrupt(stage: object, record: dict[str, object]) -> None:
     if record["step"] == 3:
         raise KeyboardInterrupt
@@ -398,6 +462,19 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(home: Path, short_run: Pat
     assert (checkpoint.stage, checkpoint.step) == (1, 3), "the step that was under way is finished"
     resumed(recipe, tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+def test_a_handler_of_sigterm_that_is_not_pythons_does_not_end_a_run_that_is_over(monkeypatch) -> None:
+    before, real = signal.getsignal(signal.SIGTERM), signal.signal
+    # What the system's own call answers where a library has set the handler.
+    monkeypatch.setattr(signal, "signal", lambda number, handler: (real(number, handler), None)[1])
+    try:
+        with asked_to_stop() as stop:
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        real(signal.SIGTERM, before)
 
 
 def test_a_wrong_weight_is_refused_by_name(home: Path, short_run: Path) -> None:

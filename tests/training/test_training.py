@@ -250,6 +250,11 @@ def test_pictures_may_be_rare() -> None:
     effects.check(step(3, 1))
     for _ in range(1000):
         effects.check(step(3, 0))
+    # A checkpoint that does not say what came before it may have had the only picture.
+    resumed = Effects("warm-up", 1000)
+    resumed.restore(None)
+    for _ in range(1000):
+        resumed.check(step(3, 0))
 
 
 def test_a_folder_with_anything_in_it_is_not_trained_into(backbone_folder: Path, tmp_path: Path) -> None:

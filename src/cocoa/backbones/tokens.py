@@ -108,12 +108,13 @@ class TextTokens:
         for position, piece in enumerate(PLACEHOLDER.split(text)):
             if position % 2 == 0:
                 pieces.append(piece)
-            elif int(piece) - 1 in range(num_images) and int(piece) - 1 not in pieces:
-                pieces.append(int(piece) - 1)
+            # Python refuses to make a number of thousands of digits.
+            elif len(piece) < 10 and (number := int(piece) - 1) in range(num_images) and number not in pieces:
+                pieces.append(number)
             else:
                 raise DataError(
                     "E_DATA_PLACEHOLDER",
-                    f"text names picture <|image_{piece}|> once too often or without one ({num_images} given)",
+                    f"text names picture <|image_{piece[:20]}|> once too often or without one ({num_images} given)",
                     where=where,
                 )
         unnamed = [number for number in range(num_images) if number not in pieces]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 from PIL import Image, UnidentifiedImageError
@@ -13,7 +14,7 @@ from cocoa.errors import ImageError
 from cocoa.images.colours import to_rgb
 from cocoa.images.headers import Header, kind_of, read_header
 from cocoa.images.limits import DEFAULT_LIMITS, Fail, ImageLimits, check_size
-from cocoa.images.sources import ImageSource, name_of, orientation, read_bytes
+from cocoa.images.sources import ImageSource, lock_of, name_of, orientation, read_bytes
 
 NOTES = ("first_frame", "trailing_bytes", "profile_broken", "profile_of_other_colours")
 """What may have been passed over in a picture: frames, bytes behind the end, a profile."""
@@ -63,7 +64,8 @@ def open_rgb(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS, where: s
     check_size(image.size, limits, fail)
     try:
         # TIFF is turned upright by Pillow itself here, so the orientation is read after this line, not before.
-        image.load()
+        with lock_of(image) if image is source else nullcontext():
+            image.load()
     except MemoryError as error:
         raise fail("E_IMAGE_TOO_LARGE", "does not fit in memory") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data.

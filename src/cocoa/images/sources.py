@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cocoa.errors import ImageError
 from cocoa.images.limits import Fail, ImageLimits
 
 _ORIENTATION = 0x0112
+_LOCKS = tuple(threading.RLock() for _ in range(251))
+"""More than threads that read pictures, so that two seldom wait for each other's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ def image_key(source: ImageSource) -> str:
     if isinstance(source, bytes):
         return "bytes:" + hashlib.sha256(source).hexdigest()
     if isinstance(source, Image.Image):
+        with lock_of(source):
+            source.load()
         digest = hashlib.sha256(f"{source.mode} {source.size} ".encode())
         digest.update(source.tobytes())
         # Equal indices under another palette, key colour, orientation or profile are another picture.
@@ -47,10 +52,19 @@ def image_key(source: ImageSource) -> str:
     return place.encode("utf-8", "backslashreplace").decode()
 
 
+def lock_of(image: Image.Image) -> threading.RLock:
+    """Returns the lock that whoever loads a picture given as an object holds.
+
+    Several items may share the object, and Pillow mixes up the pixels or the notes of one that two threads load.
+    """
+    return _LOCKS[id(image) % len(_LOCKS)]
+
+
 def orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation, 1 without a readable one: a broken note must not cost the picture."""
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        with lock_of(image):
+            value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # Pillow's EXIF parser raises nearly anything on garbage.
         return 1
     return value if isinstance(value, int) else 1

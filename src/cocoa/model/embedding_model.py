@@ -22,6 +22,7 @@ from cocoa.chunks import Chunk, padded_chunks
 from cocoa.errors import ModelError
 from cocoa.layouts import LAYOUTS
 from cocoa.looks import Looks, placed
+from cocoa.model.evaluating import evaluating
 from cocoa.model.passes import num_readers, pass_tokens, run_passes
 from cocoa.model.shared_pictures import SharedPictures
 from cocoa.pooling import BRIDGE, Pooling
@@ -170,25 +171,23 @@ class EmbeddingModel(nn.Module):
         they name the same place of it (or hold the same object). Raises `DataError` or `ImageError` naming the sample
         at fault, and `E_MODEL_OUTPUT` rather than return a vector that is not finite or not of unit length.
         """
-        was_training = self.training
-        self.eval()
         vectors = np.zeros((len(samples), self.backbone.hidden_size), np.float32)
         done = 0
-        for outlines in self._windows(samples):
-            window = self._embed_window(samples[done : done + len(outlines)], outlines)
-            # Not a number is also not near 1.
-            wrong = np.flatnonzero(~(np.abs(np.linalg.norm(window, axis=1) - 1) < LENGTH_ERROR))
-            if len(wrong):
-                number = done + int(wrong[0])
-                what = "of unit length" if np.isfinite(window[wrong[0]]).all() else "finite"
-                raise ModelError(
-                    "E_MODEL_OUTPUT", f"vector {number} is not {what}", where=samples[number].where or "encode"
-                )
-            vectors[done : done + len(window)] = window
-            done += len(window)
-            if on_progress is not None:
-                on_progress(done)
-        self.train(was_training)
+        with evaluating(self):
+            for outlines in self._windows(samples):
+                window = self._embed_window(samples[done : done + len(outlines)], outlines)
+                # Not a number is also not near 1.
+                wrong = np.flatnonzero(~(np.abs(np.linalg.norm(window, axis=1) - 1) < LENGTH_ERROR))
+                if len(wrong):
+                    number = done + int(wrong[0])
+                    what = "of unit length" if np.isfinite(window[wrong[0]]).all() else "finite"
+                    raise ModelError(
+                        "E_MODEL_OUTPUT", f"vector {number} is not {what}", where=samples[number].where or "encode"
+                    )
+                vectors[done : done + len(window)] = window
+                done += len(window)
+                if on_progress is not None:
+                    on_progress(done)
         return vectors
 
     def _embed_window(self, samples: Sequence[Sample], outlines: Sequence[Encoded]) -> NDArray[np.float32]:
@@ -198,7 +197,7 @@ class EmbeddingModel(nn.Module):
             sample = samples[place]
             return self.row(self.backbone.encode(sample)) if sample.images else rows[place]
 
-        shared = SharedPictures.by_source(samples)
+        shared = SharedPictures.by_source(samples, self.backbone.text)
         return self._embed_rows(rows, MAX_BATCH_TOKENS, complete, shared=shared).cpu().numpy()
 
     def _windows(self, samples: Sequence[Sample]) -> Iterator[list[Encoded]]:

@@ -78,9 +78,8 @@ class Golden:
     @classmethod
     def of(cls, model: EmbeddingModel) -> Golden:
         """Returns the golden vectors of a model, computed in float32; inputs that its rows would cut are left out."""
-        fitting = tuple(
-            one for one in golden_inputs() if len(model.backbone.encode(one.sample, pixels=False)) < model.max_tokens
-        )
+        most = model.max_content_tokens
+        fitting = tuple(one for one in golden_inputs() if len(model.backbone.encode(one.sample, pixels=False)) <= most)
         with _in_float32(model):
             vectors = model.encode([one.sample for one in fitting])
             return cls(fitting, vectors, _settings(model))

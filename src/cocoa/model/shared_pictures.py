@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cocoa.backbones import Backbone, Encoded, Seen
 from cocoa.backbones.patches import Patches
+from cocoa.backbones.tokens import TextTokens
 from cocoa.batch import Batch
 from cocoa.images import ImageSource
 from cocoa.sample import Sample
@@ -55,9 +56,13 @@ class SharedPictures:
         )
 
     @classmethod
-    def by_source(cls, samples: Sequence[Sample]) -> SharedPictures:
+    def by_source(cls, samples: Sequence[Sample], text: TextTokens) -> SharedPictures:
         """Returns the pictures of samples that are still to be read, equal where they come from the same place."""
-        return cls([[_source(image) for image in sample.images] for sample in samples])
+        # Patches stand in the order in which the text names its pictures, not in the one they were given in.
+        pieces = ((sample, text.split(sample.text, len(sample.images), sample.where)) for sample in samples)
+        return cls(
+            [[_source(sample.images[piece]) for piece in read if isinstance(piece, int)] for sample, read in pieces]
+        )
 
     def see(self, backbone: Backbone, batch: Batch, places: Iterable[int]) -> Seen | None:
         """Returns what the tower makes of a batch's pictures, run over those that are not kept; None without pictures.

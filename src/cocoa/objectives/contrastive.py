@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,6 +28,12 @@ class ContrastiveOptions(Options):
     """Matryoshka: the first so many dimensions alone must find the target too (arXiv 2205.13147), each as much as the
     whole vector."""
     weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _dimensions_differ(self) -> ContrastiveOptions:
+        if len(set(self.dimensions)) < len(self.dimensions):
+            raise ValueError("a dimension is listed twice")
+        return self
 
     def build(self, backbone: Backbone) -> Contrastive:
         """Returns the objective; raises what `check` raises."""

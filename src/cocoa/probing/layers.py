@@ -19,6 +19,7 @@ from cocoa.batch import collate, row_length
 from cocoa.chunks import padded_chunks
 from cocoa.layouts import LAYOUTS
 from cocoa.model import EmbeddingModel
+from cocoa.model.evaluating import evaluating
 from cocoa.sample import Sample
 
 _WINDOW = 128
@@ -32,20 +33,18 @@ def vectors_by_layer(model: EmbeddingModel, samples: Sequence[Sample]) -> NDArra
 
     The last layer's are taken after the final norm: they are the embeddings.
     """
-    was_training = model.training
-    model.eval()
     found = np.zeros((len(model.backbone.layers), len(samples), model.backbone.hidden_size), np.float32)
-    for start in range(0, len(samples), _WINDOW):
-        rows = [model.row(model.backbone.encode(sample)) for sample in samples[start : start + _WINDOW]]
-        for chunk in padded_chunks([row_length(row) for row in rows], _MOST_TOKENS):
-            places = [place for [place] in chunk]
-            batch = collate(model.backbone, [rows[place] for place in places]).to(model.backbone.device)
-            with outputs_of(model.backbone.layers) as states:
-                last = model.states(batch, LAYOUTS[model.layout].allowed(batch.roles, batch.samples))
-            for number, state in enumerate([*states[:-1], last]):
-                vectors = functional.normalize(model.pooling.pool(state, batch).float(), dim=-1)
-                found[number, [start + place for place in places]] = vectors.cpu().numpy()
-    model.train(was_training)
+    with evaluating(model):
+        for start in range(0, len(samples), _WINDOW):
+            rows = [model.row(model.backbone.encode(sample)) for sample in samples[start : start + _WINDOW]]
+            for chunk in padded_chunks([row_length(row) for row in rows], _MOST_TOKENS):
+                places = [place for [place] in chunk]
+                batch = collate(model.backbone, [rows[place] for place in places]).to(model.backbone.device)
+                with outputs_of(model.backbone.layers) as states:
+                    last = model.states(batch, LAYOUTS[model.layout].allowed(batch.roles, batch.samples))
+                for number, state in enumerate([*states[:-1], last]):
+                    vectors = functional.normalize(model.pooling.pool(state, batch).float(), dim=-1)
+                    found[number, [start + place for place in places]] = vectors.cpu().numpy()
     return found
 
 

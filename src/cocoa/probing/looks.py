@@ -17,6 +17,7 @@ from cocoa.batch import Batch, collate, row_length
 from cocoa.chunks import padded_chunks
 from cocoa.layouts import LAYOUTS, Role
 from cocoa.model import EmbeddingModel
+from cocoa.model.evaluating import evaluating
 from cocoa.probing.layers import outputs_of
 from cocoa.sample import Sample
 
@@ -33,20 +34,18 @@ def attention_shares(model: EmbeddingModel, samples: Sequence[Sample]) -> list[d
     would be if each looked at all that it may look at alike. `e_to_text`, `e_to_image`, `e_to_itself`: where e looks;
     what is left goes to control tokens such as the tags around a picture. Several bridge tokens count as one e.
     """
-    was_training = model.training
-    model.eval()
     totals = np.zeros((len(model.backbone.layers), len(SHARES)))
     rows = [model.row(model.backbone.encode(sample)) for sample in samples]
-    for chunk in padded_chunks([row_length(row) for row in rows], _MOST_TOKENS):
-        batch = collate(model.backbone, [rows[place] for [place] in chunk]).to(model.backbone.device)
-        allowed = LAYOUTS[model.layout].allowed(batch.roles, batch.samples).to(model.backbone.device)
-        attentions = [layer.get_submodule("self_attn") for layer in model.backbone.layers]
-        with _written_out(model.backbone), outputs_of(attentions, number=1) as weights:
-            model.states(batch, allowed)
-        even = allowed.float() / allowed.sum(-1, keepdim=True)
-        for number, weight in enumerate(weights):
-            totals[number] += _shares(weight.float().mean(1), even[:, 0], batch).sum(0).cpu().numpy()
-    model.train(was_training)
+    with evaluating(model):
+        for chunk in padded_chunks([row_length(row) for row in rows], _MOST_TOKENS):
+            batch = collate(model.backbone, [rows[place] for [place] in chunk]).to(model.backbone.device)
+            allowed = LAYOUTS[model.layout].allowed(batch.roles, batch.samples).to(model.backbone.device)
+            attentions = [layer.get_submodule("self_attn") for layer in model.backbone.layers]
+            with _written_out(model.backbone), outputs_of(attentions, number=1) as weights:
+                model.states(batch, allowed)
+            even = allowed.float() / allowed.sum(-1, keepdim=True)
+            for number, weight in enumerate(weights):
+                totals[number] += _shares(weight.float().mean(1), even[:, 0], batch).sum(0).cpu().numpy()
     return [dict(zip(SHARES, layer.tolist(), strict=True)) for layer in totals / len(samples)]
 
 

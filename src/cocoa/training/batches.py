@@ -123,7 +123,8 @@ def prefetched(
     """Yields this rank's pairs of each step; `workers` threads read ahead, pair by pair (0: nothing is read ahead).
 
     Which pairs a step has is a pure function of the mixture and the step, whatever the ranks and workers. A row that
-    cannot be read is left out and listed in `bad` if `skip_bad`, and else raised at its step.
+    cannot be read is left out and listed in `bad` if `skip_bad`, and else raised at its step. When this ends or is
+    closed, pairs that no thread has begun to read are left.
     """
 
     def read(number: int) -> tuple[EncodedPair, int] | CocoaError:
@@ -141,14 +142,18 @@ def prefetched(
             numbers = [step * batch_size + place for place in share]
             upcoming.append((numbers, [pool.submit(read, number) for number in numbers] if workers else []))
 
-        for step in steps:
-            while len(upcoming) < (STEPS_AHEAD + 1 if workers else 1) and step + len(upcoming) < steps.stop:
-                begin(step + len(upcoming))
-            began = time.perf_counter()
-            numbers, futures = upcoming.popleft()
-            found = [future.result() for future in futures] if workers else [read(number) for number in numbers]
-            waited = time.perf_counter() - began
-            yield _sorted_out(numbers, found, skip_bad, waited)
+        try:
+            for step in steps:
+                while len(upcoming) < (STEPS_AHEAD + 1 if workers else 1) and step + len(upcoming) < steps.stop:
+                    begin(step + len(upcoming))
+                began = time.perf_counter()
+                numbers, futures = upcoming.popleft()
+                found = [future.result() for future in futures] if workers else [read(number) for number in numbers]
+                waited = time.perf_counter() - began
+                yield _sorted_out(numbers, found, skip_bad, waited)
+        finally:
+            # Else whoever ends a run waits for all that was to be read ahead.
+            pool.shutdown(cancel_futures=True)
 
 
 def _sorted_out(

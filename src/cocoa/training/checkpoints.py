@@ -49,6 +49,11 @@ class Checkpoint:
         """Steps done in all stages."""
         return int(self.state["num_steps"])
 
+    @property
+    def backbone(self) -> dict[str, str]:
+        """What the run began from, see `receipt.backbone_origin`; of older versions nothing is known."""
+        return dict(self.state.get("backbone", {}))
+
     def weights(self) -> dict[str, Tensor]:
         """Returns all weights by name."""
         return _read(self.folder / _WEIGHTS)

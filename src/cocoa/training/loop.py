@@ -133,9 +133,14 @@ class _Run:
         hashes = data_hashes(self.recipe) if self.ranks.is_first else {}
         if resume and self.ranks.is_first:
             self.folder.check_data(hashes)
-        model = open_model(self.recipe, self.ranks.device)
+        # A run goes on with the commit that it began from, whatever has been pushed meanwhile.
+        commit = checkpoint.backbone.get("commit") if checkpoint else None
+        model = open_model(self.recipe, self.ranks.device, commit=commit)
         check_stages(model, self.recipe)
         origin = backbone_origin(self.recipe, model.backbone) if self.ranks.is_first else {}
+        if checkpoint is not None and self.ranks.is_first:
+            origin = self.folder.check_backbone(checkpoint, origin)
+        self.folder.origin = origin
         self.num_bad = self.folder.begin(resume, found, checkpoint, hashes)
         first = 0
         if checkpoint is not None:
@@ -146,7 +151,7 @@ class _Run:
             for number in range(first, len(self.recipe.stages)):
                 here = checkpoint if checkpoint is not None and number == first and checkpoint.step else None
                 model = self._run_stage(model, number, data[number], here, stop)
-        model.matryoshka = trained_lengths(self.recipe)
+        model.matryoshka = trained_lengths(self.recipe.stages)
         if self.ranks.is_first:
             if on_trained is not None:
                 on_trained(self.folder.log)
@@ -170,6 +175,7 @@ class _Run:
         seed = stage_seed(recipe.seed, stage.name)
         # What is drawn from here on (dropout) differs from rank to rank.
         torch.manual_seed(seed + 1 + ranks.number)
+        effects = Effects(stage.name, stage.steps)
         first_step = 0
         if checkpoint is None:
             self.num_bad = 0
@@ -178,8 +184,8 @@ class _Run:
             load_weights(trainee, checkpoint)
             load_optimiser(trainee, optimiser, checkpoint.optimiser())
             self.folder.restore_random(checkpoint)
+            effects.restore(checkpoint.state.get("effects"))
         first_losses: dict[str, float] = checkpoint.state["first_losses"] if checkpoint is not None else {}
-        effects = Effects(stage.name, stage.steps - first_step)
         trainee.train()
         with closing(self._steps(trainee, mixture, range(first_step, stage.steps), seed)) as steps:
             began = time.perf_counter()
@@ -208,7 +214,7 @@ class _Run:
                 began = now
                 every = recipe.machine.checkpoint_every
                 if step + 1 < stage.steps and (notice.stop or (every and (step + 1) % every == 0)):
-                    self.folder.save(number, step + 1, self.num_steps, trainee, optimiser, first_losses)
+                    self.folder.save(number, step + 1, self.num_steps, trainee, optimiser, first_losses, effects)
                 if notice.stop and step + 1 < stage.steps:
                     raise TrainingStoppedError(
                         "E_TRAINING_STOPPED",
@@ -218,7 +224,7 @@ class _Run:
         model, objectives = self._finish(setup, own_limits, stage)
         if self.on_stage_end is not None:
             self.on_stage_end(stage, model, objectives)
-        self.folder.save(number + 1, 0, self.num_steps, Trainee(model, stage, []), None, {})
+        self.folder.save(number + 1, 0, self.num_steps, Trainee(model, stage, []), None, {}, None)
         return model
 
     def _steps(self, trainee: Trainee, mixture: Mixture, steps: range, seed: int) -> Steps:
@@ -242,7 +248,8 @@ class _Run:
         trainee = setup.trainee
         if trainee.is_sharded:
             split = dict(trainee.named_parameters())
-            setup = set_up(open_model(self.recipe, self.ranks.device), self.recipe, stage, sharded=False)
+            opened = open_model(self.recipe, self.ranks.device, commit=trainee.model.backbone.commit)
+            setup = set_up(opened, self.recipe, stage, sharded=False)
             trainee = setup.trainee
             for name, weight in trainee.named_parameters():
                 put(weight.data, whole(split[name]))
@@ -335,7 +342,8 @@ def asked_to_stop() -> Iterator[threading.Event]:
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # None is one that Python did not set, and cannot set again.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _norm(norm: Tensor) -> float:

@@ -12,9 +12,10 @@ from cocoa.files import sha256
 from cocoa.model import library_versions
 from cocoa.objectives.contrastive import ContrastiveOptions
 from cocoa.portable import own_places, portable
-from cocoa.recipe import Recipe
+from cocoa.recipe import Recipe, Stage
 from cocoa.training.setup import stage_seed
 
+_BESIDE_WEIGHTS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 Hashes = dict[str, dict[str, str]]
 """The sha256 of each table, by the path that a recipe reads and the table's name there."""
 
@@ -80,6 +81,14 @@ def backbone_origin(recipe: Recipe, backbone: Backbone) -> dict[str, str]:
     return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors")}
 
 
+def changed_files(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Returns the names of a backbone's files that are not what `backbone_origin` said before, its weights apart.
+
+    Those are in the checkpoint from which a run goes on. Where nothing is known of before, nothing has changed.
+    """
+    return [name for name in _BESIDE_WEIGHTS if before and before.get(name) != now.get(name)]
+
+
 def _hashes(path: Path) -> dict[str, str]:
     if path.is_file():
         return {path.name: sha256(path)}
@@ -88,9 +97,9 @@ def _hashes(path: Path) -> dict[str, str]:
     return {str(table.relative_to(path)): sha256(table) for folder in folders for table in find_tables(folder)}
 
 
-def trained_lengths(recipe: Recipe) -> tuple[int, ...]:
-    """Returns the lengths below the full one that the recipe's last contrastive stage trains to be vectors."""
-    for stage in reversed(recipe.stages):
+def trained_lengths(stages: Sequence[Stage]) -> tuple[int, ...]:
+    """Returns the lengths below the full one that the last contrastive one of some stages trains to be vectors."""
+    for stage in reversed(stages):
         for options in stage.objectives:
             if isinstance(options, ContrastiveOptions):
                 return tuple(sorted(options.dimensions))

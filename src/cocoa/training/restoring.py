@@ -12,7 +12,7 @@ from cocoa.errors import TrainingError
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe
 from cocoa.training.checkpoints import Checkpoint, load_weights, newest_checkpoint, read_checkpoint
-from cocoa.training.receipt import Hashes, backbone_origin, data_hashes, receipt, trained_lengths
+from cocoa.training.receipt import Hashes, backbone_origin, changed_files, data_hashes, receipt, trained_lengths
 from cocoa.training.run_folder import DATA
 from cocoa.training.setup import finished, open_model, set_up
 from cocoa.training.trainee import Trainee
@@ -21,7 +21,8 @@ from cocoa.training.trainee import Trainee
 def restored_model(folder: Path) -> tuple[EmbeddingModel, dict[str, Any]]:
     """Returns the model, and its receipt, of a run's newest checkpoint or of one checkpoint's folder.
 
-    Raises `E_TRAINING_CHECKPOINT` where there is none that is complete, and what opening the backbone raises.
+    Raises `E_TRAINING_CHECKPOINT` where there is none that is complete or its backbone has changed, and what opening
+    the backbone raises.
     """
     if (folder / "checkpoints").is_dir():
         found, passed = newest_checkpoint(folder / "checkpoints")
@@ -36,12 +37,17 @@ def restored_model(folder: Path) -> tuple[EmbeddingModel, dict[str, Any]]:
         message = "its recipe is not one that this version reads"
         raise TrainingError("E_TRAINING_CHECKPOINT", message, where=str(found.folder)) from error
     model = _model_of(found, recipe)
-    model.matryoshka = trained_lengths(recipe)
-    return model, receipt(recipe, _records(found), _data(found, recipe), backbone_origin(recipe, model.backbone))
+    origin = backbone_origin(recipe, model.backbone)
+    if changed := changed_files(found.backbone, origin):
+        message = f"the backbone {recipe.backbone.name} has changed since the run was begun: {', '.join(changed)}"
+        raise TrainingError("E_TRAINING_CHECKPOINT", message, where=str(found.folder))
+    begun = found.stage + (found.step > 0)
+    model.matryoshka = trained_lengths(recipe.stages[:begun])
+    return model, receipt(recipe, _records(found), _data(found, recipe), found.backbone or origin)
 
 
 def _model_of(checkpoint: Checkpoint, recipe: Recipe) -> EmbeddingModel:
-    model = open_model(recipe)
+    model = open_model(recipe, commit=checkpoint.backbone.get("commit"))
     if checkpoint.step == 0:
         # Between two stages: the model is what the stage before made of it.
         stage = recipe.stages[max(checkpoint.stage - 1, 0)]

@@ -24,7 +24,8 @@ from cocoa.training.checkpoints import (
 from cocoa.training.log import BadRowLog, RunLog
 from cocoa.training.random_state import RandomState, random_states
 from cocoa.training.ranks import Ranks
-from cocoa.training.receipt import Hashes
+from cocoa.training.receipt import Hashes, changed_files
+from cocoa.training.sanity import Effects
 from cocoa.training.trainee import Trainee
 
 Say = Callable[[str], None]
@@ -44,6 +45,7 @@ class RunFolder:
         self.say = say
         self.log = RunLog(path / "metrics.jsonl" if ranks.is_first else None)
         self.bad_rows = BadRowLog(path / "bad_rows.jsonl")
+        self.origin: dict[str, str] = {}
 
     def check_new(self) -> None:
         """Raises `E_USAGE_OUT` unless the folder is new or empty."""
@@ -90,6 +92,17 @@ class RunFolder:
             message = f"the data has changed since the run was begun: {', '.join(changed[:3])}{more}"
             raise UsageError("E_USAGE_RESUME", message, where=str(self.path))
 
+    def check_backbone(self, checkpoint: Checkpoint, origin: dict[str, str]) -> dict[str, str]:
+        """Returns what the run began from, which its checkpoint says; `origin` is what is there now.
+
+        Raises `E_USAGE_RESUME` if it is another backbone than the checkpoint's weights are of.
+        """
+        before = checkpoint.backbone
+        if changed := changed_files(before, origin):
+            message = f"the backbone has changed since the run was begun: {', '.join(changed)}"
+            raise UsageError("E_USAGE_RESUME", message, where=self.recipe.backbone.name)
+        return before or origin
+
     def begin(self, resume: bool, found: list[BadRows], checkpoint: Checkpoint | None, hashes: Hashes) -> int:
         """Makes the folder hold a run up to the checkpoint; damaged checkpoints of later steps are set aside.
 
@@ -125,6 +138,7 @@ class RunFolder:
         trainee: Trainee,
         optimiser: Optimizer | None,
         first_losses: dict[str, float],
+        effects: Effects | None,
     ) -> None:
         """Writes a checkpoint of the state before `step` of a stage (0: the model between two stages)."""
         self.log.sync()
@@ -139,8 +153,10 @@ class RunFolder:
             "num_steps": num_steps,
             "ranks": self.ranks.count,
             "first_losses": first_losses,
+            "effects": effects.state if effects is not None else None,
             "random": random_states(self.ranks),
             "recipe": self.recipe.model_dump(mode="json"),
+            "backbone": self.origin,
             "versions": library_versions(),
         }
         if writes:

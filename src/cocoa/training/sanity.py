@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from cocoa.errors import TrainingError
 from cocoa.training.batches import EncodedPairs
@@ -29,12 +30,25 @@ MOST_IDLE_STEPS = 100
 
 
 class Effects:
-    """What each objective of a stage has had to predict since the stage, or the run, went on."""
+    """What each objective of a stage has had to predict in the stage's first steps."""
 
     def __init__(self, stage: str, steps: int) -> None:
         self.stage = stage
         self.left = min(MOST_IDLE_STEPS, steps)
         self.counts: Counter[str] = Counter()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON."""
+        return {"left": self.left, "counts": dict(self.counts)}
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Goes on from a checkpoint's state.
+
+        Of None, as in checkpoints of older versions, nothing more is judged: the steps that are left may well be idle.
+        """
+        self.left = state["left"] if state is not None else 0
+        self.counts = Counter(state["counts"] if state is not None else {})
 
     def check(self, tally: Tally) -> None:
         """Counts a step. Raises `E_TRAINING_NO_EFFECT` where an objective has been idle all along."""

@@ -82,20 +82,25 @@ def finished(setup: Setup, limits: PatchGrid) -> EmbeddingModel:
     return trainee.model
 
 
-def open_model(recipe: Recipe, device: torch.device | None = None) -> EmbeddingModel:
-    """Returns the recipe's backbone as an embedding model, before any stage; on the best device unless one is given."""
+def open_model(recipe: Recipe, device: torch.device | None = None, *, commit: str | None = None) -> EmbeddingModel:
+    """Returns the recipe's backbone as an embedding model, before any stage; on the best device unless one is given.
+
+    With `commit`, that of a hub id is read and not what the recipe's revision is at now.
+    """
     # Random weights (`nano-untrained`, a new mask token's row) come from this seed.
     torch.manual_seed(recipe.seed)
     options = recipe.backbone
-    model = model_of(recipe, recipe.stages[-1], backbone_of(recipe))
+    model = model_of(recipe, recipe.stages[-1], backbone_of(recipe, commit=commit))
     set_pixel_limits(model, options.min_pixels, options.max_pixels, "recipe: backbone")
     for weight in model.parameters():
         weight.data = weight.data.to(_dtype(recipe))
     return model.to(device or best_device())
 
 
-def backbone_of(recipe: Recipe, *, weights: bool = True) -> Backbone:
+def backbone_of(recipe: Recipe, *, weights: bool = True, commit: str | None = None) -> Backbone:
     """Returns the backbone that a recipe begins from; without `weights` its shape only, see `load_backbone`.
+
+    `commit` is read instead of the recipe's revision.
 
     Raises `ModelError`, of the recipe's option where the option is to blame (`E_MODEL_REVISION`).
     """
@@ -103,7 +108,7 @@ def backbone_of(recipe: Recipe, *, weights: bool = True) -> Backbone:
     try:
         return open_backbone(
             options.name,
-            revision=options.revision,
+            revision=commit or options.revision,
             attention=options.attention,
             dtype=_dtype(recipe),
             weights=weights,
