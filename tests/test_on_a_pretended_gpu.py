@@ -19,6 +19,7 @@ from stages import (
 )
 
 from cocoa.backbones.families import FAMILIES
+from cocoa.layouts import Layout
 from cocoa.model import EmbeddingModel
 from cocoa.pooling import Pooling
 from cocoa.recipe import MachineOptions
@@ -53,6 +54,20 @@ def test_a_step_leaves_nothing_on_the_cpu_and_waits_for_nothing(sample, name, ma
         assert len(counts.waits) == 1, "losses are asked for in one question"
         there = {key: value.cpu() for key, value in found.items()}
     assert_equal_gradients(expected, there)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_looks_are_grouped_for_the_device_that_computes_them(sample, name, monkeypatch):
+    plain, devices = Layout.looks, []
+
+    def looks(*given, device="cpu", **options):
+        devices.append(device)
+        return plain(*given, device=device, **options)
+
+    monkeypatch.setattr(Layout, "looks", looks)
+    with pretended():
+        gradients(ready(calm_backbone().to(GPU), make_recipe(name)), make_pairs(sample), LARGE, THERE)
+    assert set(devices) == {"cuda"}
 
 
 @pytest.mark.parametrize("attention", ["split", "sdpa", "eager"])

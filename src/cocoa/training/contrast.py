@@ -20,6 +20,7 @@ from torch.nn import functional
 from cocoa.backbones import Seen
 from cocoa.batch import Batch, collate, row_length
 from cocoa.chunks import flattened
+from cocoa.looks import Looks
 from cocoa.objectives import Contrastive
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import EncodedPairs, cut, idle_pairs
@@ -60,7 +61,7 @@ def contrast_backward(
         # One that is done goes on with nothing at stake.
         spare = made or single_chunks(trainee, idle_pairs(backbone), machine)
         made += spare[-1:] * (num_passes - len(chunks))
-    parts = [_Part(chunk.batch, sent(chunk.places, ranks.device)) for chunk in made]
+    parts = [_Part(chunk.batch, chunk.looks, sent(chunk.places, ranks.device)) for chunk in made]
     num_rows = len(pairs.queries) + len(pairs.targets) + len(pairs.negatives)
     vectors = torch.zeros(num_rows, backbone.hidden_size, device=ranks.device)
 
@@ -92,16 +93,18 @@ def contrast_backward(
         torch.autograd.backward(graphs[number], share)
         graphs[number] = graphs[number].detach()
         if at_stake:
-            tally.read(part.batch, trainee.model.num_looks(part.batch))
+            tally.read(part.batch, trainee.model.num_looks(part.batch, part.looks))
     after.restore()
     return tally
 
 
 @dataclass(frozen=True)
 class SingleChunk:
-    """A forward pass to come: a batch of single rows, and their places among all rows of this rank (int64 [M])."""
+    """A forward pass to come: a batch of single rows, its looks (None: attention takes a square mask), and the rows'
+    places among all of this rank (int64 [M])."""
 
     batch: Batch
+    looks: Looks | None
     places: Tensor
 
     @property
@@ -114,6 +117,7 @@ class _Part:
     """A chunk under way: its places on the device, and what a frozen tower saw in its first pass."""
 
     batch: Batch
+    looks: Looks | None
     places: Tensor
     seen: Seen | None = None
 
@@ -127,7 +131,8 @@ def single_chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions
     made = []
     for chunk in cut(lengths, machine, backbone.device):
         places, lines = flattened(chunk)
-        made.append(SingleChunk(collate(backbone, [rows[place] for place in places], lines), torch.tensor(places)))
+        batch = collate(backbone, [rows[place] for place in places], lines)
+        made.append(SingleChunk(batch, trainee.model.looks(batch), torch.tensor(places)))
     return made
 
 
@@ -142,7 +147,7 @@ def _pool(trainee: Trainee, part: _Part, *, keep_seen: bool = False) -> Callable
                 seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
             if keep_seen:
                 part.seen = seen
-        return model.pooled(batch, seen)
+        return model.pooled(batch, seen, None if part.looks is None else part.looks.anew())
 
     return work
 
