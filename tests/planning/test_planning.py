@@ -331,6 +331,22 @@ def test_sharded_weights_are_shared_out() -> None:
     assert shared.optimiser == whole.optimiser // 2
 
 
+def test_a_sharded_stage_is_planned_with_what_is_whole_on_each_rank(shape: Backbone) -> None:
+    """In a step all outside the layers and its gradients, at the end of the stage the whole model."""
+    recipe = make_recipe("bridge", extra="machine: {sharding: true}", options="freeze_vision: true")
+    inside = {id(weight) for layer in shape.layers for weight in layer.parameters()}
+    seen = {id(weight) for weight in shape.vision.parameters()}
+    outside = {id(weight): 4 * weight.numel() for weight in shape.parameters() if id(weight) not in inside}
+    learns = sum(size for key, size in outside.items() if key not in seen)
+    layer = 4 * sum(weight.numel() for weight in shape.layers[0].parameters())
+    assert Costs(shape, recipe, recipe.stages[0]).gathered == 2 * layer + sum(outside.values()) + learns
+    few, many = (plan_on(recipe, ranks=ranks).stages[0].memory for ranks in (2, 6))
+    whole = 4 * sum(weight.numel() for weight in shape.parameters())
+    assert few.optimiser > 0
+    assert few.activations > sum(outside.values()) + learns
+    assert many.total >= many.base + whole + whole // 6
+
+
 def test_small_chunks_need_a_second_pass_for_contrast() -> None:
     whole = plan_on(make_recipe("contrastive", batch_size=16)).stages[0]
     cached = plan_on(make_recipe("contrastive", batch_size=16, extra="machine: {chunk_tokens: 128}")).stages[0]

@@ -6,7 +6,7 @@ Shapes: N lines of S padded tokens, P patches, L decoder layers, V blocks of the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -233,6 +233,19 @@ class Costs:
         """Bytes of what AdamW keeps: two numbers a trained weight, and a count for each tensor."""
         return 2 * self.gradients + 4 * len(self.trainee.trained)
 
+    @property
+    def gathered(self) -> int:
+        """Bytes that are whole at the worst moment of a step whose weights are split over ranks, beside the shares.
+
+        Two layers are: one computes while the next is gathered. All outside the layers (the vision tower, embeddings,
+        head, the objectives' own weights) is from the first pass to the end of the last, and so are its gradients.
+        """
+        layers = [list(layer.parameters()) for layer in self.trainee.model.backbone.layers]
+        inside = {id(weight) for layer in layers for weight in layer}
+        outside = [weight for weight in self.trainee.parameters() if id(weight) not in inside]
+        learns = [weight for weight in outside if weight.requires_grad]
+        return 2 * max(map(_bytes, layers)) + _bytes(outside) + _bytes(learns)
+
     def beyond(self, step: Step, machine: MachineOptions) -> int:
         """Returns the bytes at the worst moment of a step, beside weights and optimiser: gradients, what the backward
         pass needs, and temporaries."""
@@ -326,6 +339,10 @@ class Costs:
                 _units_of(samples, [one.backward for one in depths], [one.backward for one in shallow]),
             )
         return self._flops[kind]
+
+
+def _bytes(weights: Iterable[Tensor]) -> int:
+    return sum(weight.nbytes for weight in weights)
 
 
 _DEPTHS = (Depth(1, 1), Depth(2, 1), Depth(1, 2))
