@@ -347,6 +347,26 @@ def test_a_sharded_stage_is_planned_with_what_is_whole_on_each_rank(shape: Backb
     assert many.total >= many.base + whole + whole // 6
 
 
+def test_saving_a_model_of_lower_precision_is_planned_with_its_weights_in_float32(
+    shape: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = devices_module._published()
+    monkeypatch.setattr(devices_module, "_published", lambda: known)
+    whole = 4 * sum(weight.numel() for weight in shape.parameters())
+    # As of a large model's short rows.
+    monkeypatch.setattr(Costs, "beyond", lambda costs, *_: costs.gradients)
+    recipe = make_recipe(
+        "contrastive", "bridge", extra="precision: bfloat16", options="adapter: {rank: 1, dora: false}"
+    )
+    first, last = (stage.memory.total - stage.memory.base for stage in plan_on(recipe).stages)
+    assert first < whole <= last
+    known["h100"]["memory_bytes"] = int((known["h100"]["base_bytes"] + (first + whole) / 2) / 0.9)
+    made = plan_on(recipe)
+    assert [stage.fits for stage in made.stages] == [True, False]
+    [warning] = [warning for warning in made.warnings if "needs" in warning]
+    assert "stage bridge" in warning and "the whole model" in warning
+
+
 def test_small_chunks_need_a_second_pass_for_contrast() -> None:
     whole = plan_on(make_recipe("contrastive", batch_size=16)).stages[0]
     cached = plan_on(make_recipe("contrastive", batch_size=16, extra="machine: {chunk_tokens: 128}")).stages[0]

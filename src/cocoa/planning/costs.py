@@ -246,6 +246,11 @@ class Costs:
         learns = [weight for weight in outside if weight.requires_grad]
         return 2 * max(map(_bytes, layers)) + _bytes(outside) + _bytes(learns)
 
+    @property
+    def in_float32(self) -> int:
+        """Bytes of the model's weights as float32, without adapters and the objectives' own."""
+        return sum(weight.numel() for weight in self._backbone.parameters()) * torch.float32.itemsize
+
     def beyond(self, step: Step, machine: MachineOptions) -> int:
         """Returns the bytes at the worst moment of a step, beside weights and optimiser: gradients, what the backward
         pass needs, and temporaries."""

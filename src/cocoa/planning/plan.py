@@ -232,6 +232,8 @@ class _StagePlanner:
         if machine.sharding and self.ranks > 1:
             # At the end of a stage the shares are put together beside themselves; at its beginning there are none yet.
             held.append(costs.weights + costs.weights // self.ranks)
+        if self.recipe.precision == "bfloat16" and self.stage is self.recipe.stages[-1]:
+            held.append(costs.in_float32)  # while the model folder's golden vectors are made
         return [Memory(self.device.base_bytes, weights, 0, 0, 0, 0, 0) for weights in held]
 
     def data_bytes(self, steps: list[Step]) -> int:
