@@ -367,6 +367,16 @@ def test_saving_a_model_of_lower_precision_is_planned_with_its_weights_in_float3
     assert "stage bridge" in warning and "the whole model" in warning
 
 
+def test_the_candidates_of_all_ranks_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cocoa.training.contrast._MOST_SCORES", 2**24)
+    recipes = (
+        make_recipe("contrastive", extra="machine: {chunk_tokens: 1024}", batch_size=size) for size in (512, 2**15)
+    )
+    few, many = (plan_on(one, ranks=ranks).stages[0].memory for one, ranks in zip(recipes, (1, 64), strict=True))
+    # 512 queries on each rank, beside 512 candidates and beside 32,768.
+    assert many.activations > 13 * 2**24 > 2 * few.activations
+
+
 def test_small_chunks_need_a_second_pass_for_contrast() -> None:
     whole = plan_on(make_recipe("contrastive", batch_size=16)).stages[0]
     cached = plan_on(make_recipe("contrastive", batch_size=16, extra="machine: {chunk_tokens: 128}")).stages[0]

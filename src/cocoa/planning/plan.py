@@ -213,7 +213,7 @@ class _StagePlanner:
         """The worst moment of a step."""
         costs = self.costs
         weights, gradients, optimiser = costs.weights, costs.gradients, costs.optimiser
-        worst = max(costs.beyond(step, machine) for step in steps)
+        worst = max(costs.beyond(step, machine, self.ranks) for step in steps)
         activations = max(0, worst - gradients)
         if self.recipe.machine.sharding and self.ranks > 1:
             weights, gradients, optimiser = (value // self.ranks for value in (weights, gradients, optimiser))

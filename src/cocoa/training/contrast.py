@@ -1,7 +1,9 @@
-"""The contrastive half of a step: a batch of any size in the memory of one chunk (gradient caching, arXiv 2101.06983).
+"""The contrastive half of a step: a batch of any size, its passes in the memory of one chunk (gradient caching, arXiv
+2101.06983).
 
-First pass: all vectors, as they are pooled, without a graph. Then the loss over the vectors of all ranks, and its
-gradient at each vector, to which whatever else learns from the same vectors adds its own. Second pass: chunk by chunk
+First pass: all vectors, as they are pooled, without a graph. Then the loss over the vectors of all ranks, some queries
+at a time, and its gradient at each vector, to which whatever else learns from the same vectors adds its own; this holds
+the candidates' vectors of all ranks several times over, whatever a chunk is. Second pass: chunk by chunk
 with a graph, from those gradients back into the weights. Where the whole batch fits into one chunk's tokens the graphs
 of the first pass are kept, and there is no second.
 
@@ -29,6 +31,10 @@ from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
 from cocoa.transfer import sent
+
+_MOST_SCORES = 2**22
+"""Scores of queries and candidates that are held at once: a GPU computes no faster with more, and each is held about
+13 bytes at the worst moment."""
 
 Beside = Callable[[Tensor], tuple[Tensor, Tally]]
 """What else learns from the queries' vectors, float32 [N, D] of any length: returns the gradient at them, and sums."""
@@ -159,7 +165,6 @@ def _gradient_at_vectors(
     num_queries = len(pairs.queries)
     num_targets = len(pairs.targets)
     with torch.enable_grad():
-        queries = vectors[:num_queries].clone().requires_grad_()
         # Targets of all ranks first, then all negatives: the order that one rank alone would have.
         targets, my_target = ranks.gather(vectors[num_queries : num_queries + num_targets])
         negatives, my_negative = ranks.gather(vectors[num_queries + num_targets :])
@@ -167,11 +172,18 @@ def _gradient_at_vectors(
         contents = torch.cat([ranks.gather(content[:num_targets])[0], ranks.gather(content[num_targets:])[0]])
         candidates = torch.cat([targets, negatives]).clone().requires_grad_()
         right = my_target + torch.arange(num_queries, device=vectors.device)
-        loss = objective.loss(_unit(queries), _unit(candidates), contents, right)
-        total = float(ranks.total(torch.tensor([float(loss.count)], dtype=torch.float64)))
-        (objective.weight * loss.sum / max(1.0, total)).backward()  # type: ignore[no-untyped-call]
+        total = float(ranks.total(torch.tensor([float(num_queries)], dtype=torch.float64)))
+        size = block_size(len(candidates))
+        own, losses = [], []
+        for start in range(0, max(1, num_queries), size):  # a rank without queries has its candidates all the same
+            block = slice(start, min(start + size, num_queries))
+            queries = vectors[block].clone().requires_grad_()
+            loss = objective.loss(_unit(queries), _unit(candidates), contents, right[block])
+            (objective.weight * loss.sum / max(1.0, total)).backward()  # type: ignore[no-untyped-call]
+            assert queries.grad is not None
+            own.append(queries.grad)
+            losses.append(loss.sum.detach())
     assert candidates.grad is not None
-    assert queries.grad is not None
     # What other ranks' queries ask of this rank's candidates comes from those ranks.
     others = ranks.total(candidates.grad)
     mine = torch.cat(
@@ -180,7 +192,12 @@ def _gradient_at_vectors(
             others[len(targets) + my_negative :][: len(pairs.negatives)],
         ]
     )
-    return torch.cat([queries.grad, mine]), loss.sum.detach(), loss.count
+    return torch.cat([*own, mine]), torch.stack(losses).sum(), num_queries
+
+
+def block_size(num_candidates: int) -> int:
+    """Returns how many queries are compared with the candidates at once."""
+    return max(1, _MOST_SCORES // max(1, num_candidates))
 
 
 def _unit(vectors: Tensor) -> Tensor:
