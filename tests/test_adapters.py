@@ -18,6 +18,7 @@ from cocoa.backbones.nano import load_nano
 from cocoa.batch import Batch, collate, joined_row
 from cocoa.errors import TrainingError
 from cocoa.layouts import Role
+from cocoa.model import EmbeddingModel
 from cocoa.sample import Sample
 
 Tiny = Callable[..., Backbone]
@@ -174,6 +175,44 @@ def test_the_listed_modules_and_no_others_are_adapted(tiny: Tiny, vision: bool) 
         assert sorted(adapter.names) == sorted(in_place) == sorted(expected)
         assert any(name.startswith("model.visual.") for name in adapter.names) is vision
         assert any("lora" in name for name, _ in backbone.vision.named_parameters()) is vision
+
+
+@both
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_adapters_of_the_last_layer_read_only_what_is_read_of_it(
+    tiny: Tiny, task: Task, options: LoraOptions, checkpointed: bool
+) -> None:
+    """Before, in and after training, with the vectors and gradients of a pass that reads everything."""
+    model = EmbeddingModel(tiny())
+    backbone = model.backbone
+    if checkpointed:
+        backbone.checkpoint_activations()
+    hooks = {name: len(module._forward_hooks) for name, module in backbone.stock.named_modules()}
+    allowed, places = model.allowed(task.batch), model.pooling.places(task.batch)
+    adapter = adapted(backbone, options.model_copy(update={"dropout": 0.0}))
+    for name, weight in trainable(backbone).items():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.01)
+    backbone.train()
+    attention = backbone.layers[-1].self_attn
+    sizes: set[int] = set()
+    for part in (attention.q_proj, attention.o_proj):
+        for down in part.lora_A.values():
+            down.register_forward_pre_hook(lambda _, given: sizes.add(given[0].numel() // given[0].shape[-1]))
+    found = []
+    for read_at in (None, places):
+        sizes.clear()
+        backbone.zero_grad()
+        vectors = model.states(task.batch, allowed, read_at=read_at).flatten(0, 1)[places]
+        (vectors * torch.linspace(-1, 1, backbone.hidden_size)).sum().backward()
+        gradient = torch.cat([weight.grad.flatten() for weight in trainable(backbone).values()])
+        found.append((vectors.detach(), gradient))
+        sizes.discard(backbone.hidden_size)  # DoRA multiplies A with a unit matrix
+        assert sizes == {task.batch.roles.numel() if read_at is None else len(places)}
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-4, atol=1e-4)
+    assert (found[0][1] - found[1][1]).norm() < 1e-4 * found[0][1].norm()
+    adapter.merge()
+    assert {name: len(module._forward_hooks) for name, module in backbone.stock.named_modules()} == hooks
 
 
 # --- Training ---

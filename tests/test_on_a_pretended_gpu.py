@@ -19,6 +19,7 @@ from stages import (
 )
 
 from cocoa.backbones.families import FAMILIES
+from cocoa.layouts import Layout
 from cocoa.model import EmbeddingModel
 from cocoa.pooling import Pooling
 from cocoa.recipe import MachineOptions, parse_recipe
@@ -67,6 +68,20 @@ def test_more_rows_in_a_pass_are_no_more_kernels(sample, name):
             gradients(setup, make_pairs(sample) * copies, LARGE, THERE)
             found.append(counts.num_kernels)
     assert found[1] <= 1.02 * found[0], found
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_looks_are_grouped_for_the_device_that_computes_them(sample, name, monkeypatch):
+    plain, devices = Layout.looks, []
+
+    def looks(*given, device="cpu", **options):
+        devices.append(device)
+        return plain(*given, device=device, **options)
+
+    monkeypatch.setattr(Layout, "looks", looks)
+    with pretended():
+        gradients(ready(calm_backbone().to(GPU), make_recipe(name)), make_pairs(sample), LARGE, THERE)
+    assert set(devices) == {"cuda"}
 
 
 @pytest.mark.parametrize("attention", ["split", "sdpa", "eager"])

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cocoa.backbones import Backbone
+from cocoa.backbones.reading import hand_over
 from cocoa.errors import TrainingError
 from cocoa.options import Options
 
@@ -65,6 +66,7 @@ class Adapter:
         for name in self.names:
             adapted = stock.get_submodule(name)
             adapted.merge()
+            hand_over(adapted, adapted.base_layer)
             stock.set_submodule(name, adapted.base_layer)
         del stock.peft_config
         self._mask_row.merge()
@@ -93,6 +95,7 @@ def add_adapter(backbone: Backbone, options: LoraOptions) -> Adapter:
     for name in names:
         adapted = stock.get_submodule(name)
         _in_float32(adapted)
+        hand_over(adapted.base_layer, adapted)
         # New modules are in training mode: their dropout would act in a model that is not.
         adapted.train(adapted.base_layer.training)
     return Adapter(backbone, names, _MaskRow(stock, backbone.text.control.mask), unfrozen)

@@ -7,7 +7,7 @@ lines of S places (flattened: place = line x S + column), n rows of a group, Q q
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -87,6 +87,10 @@ class Looks:
             Group(sent(group.queries, device), sent(group.keys, device), moved(group.masked)) for group in self.groups
         )
         return Looks(self.shape, self.causal, self.num_needed, groups, back=moved(self.back), masked=moved(self.masked))
+
+    def anew(self) -> Looks:
+        """Returns the same looks without what a pass made of their masks, which would be held as long as they are."""
+        return replace(self, _added={})
 
     def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Returns [N, S, H, D]: what queries [N, H, S, D] get from keys and values [N, heads of keys, S, D].

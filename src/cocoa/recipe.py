@@ -53,7 +53,8 @@ class MachineOptions(Options):
     activation_checkpointing: bool = False
     """Compute each layer again in the backward pass instead of keeping its inside: a third slower, far less memory."""
     sharding: bool = False
-    """Split the weights over the ranks (FSDP2) instead of keeping all on each."""
+    """Split the weights over the ranks (FSDP2) instead of keeping all on each. What is outside the decoder's layers is
+    whole on each during a step, and the whole model where a stage begins and ends: see `cocoa plan`."""
     rank_timeout: Count = 600
     """Seconds that a rank waits for another before the run ends: more than the slowest step or checkpoint takes."""
     workers: Annotated[int, Field(ge=0, le=256)] = 2

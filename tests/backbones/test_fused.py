@@ -7,6 +7,8 @@ from collections import Counter
 
 import pytest
 import torch
+import torch._dynamo.config as dynamo
+from torch._dynamo.testing import CompileCounter
 from transformers.activations import QuickGELUActivation
 
 from cocoa.backbones import fused
@@ -75,6 +77,29 @@ def test_a_chain_can_be_compiled_whole(chain) -> None:
     found, expected = whole(*given), chain(*given)
     for one, other in zip(found, expected, strict=True):
         assert (one - other).abs().max() < 1e-6
+
+
+def test_a_chain_has_kernels_for_all_that_the_stages_of_a_run_ask_of_it(monkeypatch) -> None:
+    """Stages differ in types, axes and gradients; past torch's own limit the rest would run without kernels."""
+    kernels, compiler = CompileCounter(), torch.compile
+
+    def compile_here(function, **options):
+        return compiler(function, backend=kernels, **options)
+
+    monkeypatch.setattr(torch, "compile", compile_here)
+    monkeypatch.setattr(fused, "can_compile", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda numbers: True))
+    gated = fused.fused(fused.gated.__wrapped__)
+    asked = [
+        torch.zeros([3] * axes, dtype=dtype, requires_grad=learns)
+        for axes in (2, 3)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16)
+        for learns in (True, False)
+    ]
+    with dynamo.patch(recompile_limit=8):
+        for numbers in asked:
+            gated(numbers, numbers)
+    assert kernels.frame_count == len(asked) > 8
 
 
 def test_what_keeps_kernels_from_being_made_is_said(monkeypatch, caplog) -> None:

@@ -10,13 +10,14 @@ import torch
 from stages import ALONE, calm_backbone, encoded, make_recipe, ready
 from torch.utils.flop_counter import FlopCounterMode
 
+from cocoa.objectives import ContrastiveOptions
 from cocoa.planning.costs import Costs
 from cocoa.planning.ledger import FUSED, LiveBytes
 from cocoa.planning.passes import step_of
 from cocoa.recipe import MachineOptions
 from cocoa.sample import Pair
 from cocoa.training import contrast
-from cocoa.training.batches import encode_pair
+from cocoa.training.batches import EncodedPairs, encode_pair
 from cocoa.training.step import backward_step
 
 
@@ -76,6 +77,28 @@ def test_what_a_frozen_tower_saw_is_held_by_gradient_caching_and_planned(
         peaks.append(memory.peak)
     # Without it the tower is run once more, whose own bytes are a part of that peak.
     assert 0.5 * held < peaks[0] - peaks[1] <= held
+
+
+@pytest.mark.parametrize(("dimensions", "num_queries"), [((), 300), ((8,), 300), ((8, 4), 300), ((), 20)])
+def test_what_the_contrastive_loss_holds_is_planned(
+    dimensions: tuple[int, ...], num_queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more queries than are compared at once, and of few beside many candidates."""
+    monkeypatch.setattr(contrast, "_MOST_SCORES", 2**15)
+    options = ContrastiveOptions(dimensions=dimensions)
+    recipe = make_recipe("contrastive")
+    stage = recipe.stages[0].model_copy(update={"objectives": (options,)})
+    backbone = calm_backbone()
+    vectors = torch.randn(2 * 300, backbone.hidden_size)[300 - num_queries :]
+    none: list[Any] = [None]
+    pairs = EncodedPairs(
+        none * num_queries, none * num_queries, none * (300 - num_queries), torch.arange(300), list(range(num_queries))
+    )
+    objective = options.build(backbone)
+    contrast._gradient_at_vectors(objective, vectors, pairs, ALONE)
+    with LiveBytes() as memory:
+        contrast._gradient_at_vectors(objective, vectors, pairs, ALONE)
+    assert Costs(backbone, recipe, stage).contrast(num_queries, 300) == pytest.approx(memory.peak, rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["warm-up", "bridge", "contrastive"])

@@ -331,6 +331,52 @@ def test_sharded_weights_are_shared_out() -> None:
     assert shared.optimiser == whole.optimiser // 2
 
 
+def test_a_sharded_stage_is_planned_with_what_is_whole_on_each_rank(shape: Backbone) -> None:
+    """In a step all outside the layers and its gradients, at the end of the stage the whole model."""
+    recipe = make_recipe("bridge", extra="machine: {sharding: true}", options="freeze_vision: true")
+    inside = {id(weight) for layer in shape.layers for weight in layer.parameters()}
+    seen = {id(weight) for weight in shape.vision.parameters()}
+    outside = {id(weight): 4 * weight.numel() for weight in shape.parameters() if id(weight) not in inside}
+    learns = sum(size for key, size in outside.items() if key not in seen)
+    layer = 4 * sum(weight.numel() for weight in shape.layers[0].parameters())
+    assert Costs(shape, recipe, recipe.stages[0]).gathered == 2 * layer + sum(outside.values()) + learns
+    few, many = (plan_on(recipe, ranks=ranks).stages[0].memory for ranks in (2, 6))
+    whole = 4 * sum(weight.numel() for weight in shape.parameters())
+    assert few.optimiser > 0
+    assert few.activations > sum(outside.values()) + learns
+    assert many.total >= many.base + whole + whole // 6
+
+
+def test_saving_a_model_of_lower_precision_is_planned_with_its_weights_in_float32(
+    shape: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = devices_module._published()
+    monkeypatch.setattr(devices_module, "_published", lambda: known)
+    whole = 4 * sum(weight.numel() for weight in shape.parameters())
+    # As of a large model's short rows.
+    monkeypatch.setattr(Costs, "beyond", lambda costs, *_: costs.gradients)
+    recipe = make_recipe(
+        "contrastive", "bridge", extra="precision: bfloat16", options="adapter: {rank: 1, dora: false}"
+    )
+    first, last = (stage.memory.total - stage.memory.base for stage in plan_on(recipe).stages)
+    assert first < whole <= last
+    known["h100"]["memory_bytes"] = int((known["h100"]["base_bytes"] + (first + whole) / 2) / 0.9)
+    made = plan_on(recipe)
+    assert [stage.fits for stage in made.stages] == [True, False]
+    [warning] = [warning for warning in made.warnings if "needs" in warning]
+    assert "stage bridge" in warning and "the whole model" in warning
+
+
+def test_the_candidates_of_all_ranks_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cocoa.training.contrast._MOST_SCORES", 2**24)
+    recipes = (
+        make_recipe("contrastive", extra="machine: {chunk_tokens: 1024}", batch_size=size) for size in (512, 2**15)
+    )
+    few, many = (plan_on(one, ranks=ranks).stages[0].memory for one, ranks in zip(recipes, (1, 64), strict=True))
+    # 512 queries on each rank, beside 512 candidates and beside 32,768.
+    assert many.activations > 13 * 2**24 > 2 * few.activations
+
+
 def test_small_chunks_need_a_second_pass_for_contrast() -> None:
     whole = plan_on(make_recipe("contrastive", batch_size=16)).stages[0]
     cached = plan_on(make_recipe("contrastive", batch_size=16, extra="machine: {chunk_tokens: 128}")).stages[0]

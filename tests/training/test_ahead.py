@@ -7,6 +7,7 @@ import json
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from cocoa.data.mixing import Mixture
 from cocoa.errors import CocoaError, DataError, TrainingStoppedError
-from cocoa.recipe import Recipe, parse_recipe
+from cocoa.layouts import Layout
+from cocoa.recipe import MachineOptions, Recipe, parse_recipe
 from cocoa.sample import Pair, Sample
 from cocoa.training import loop
 from cocoa.training.ahead import prepared
@@ -277,6 +279,44 @@ def test_preparing_reads_no_weight_and_no_random_state(name: str, sample: Callab
     assert len(tensors(before)) > 10
     assert equal(before, after)
     assert equal(before, other) == (name in ("contrastive", "captioner")), "these hide nothing"
+
+
+@pytest.mark.parametrize("attention", ["split", "sdpa"])
+@pytest.mark.parametrize("machine", [LARGE, SMALL], ids=["whole", "cached"])
+@pytest.mark.parametrize("name", STAGES)
+def test_who_may_look_at_whom_is_worked_out_before_the_step_and_once_a_pass(
+    name: str, machine: MachineOptions, attention: str, sample: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where attention takes a square mask, that is made with the pass and never to be counted alone."""
+    asked: Counter[str] = Counter()
+
+    def counting(kind: str) -> Callable[..., Any]:
+        plain = getattr(Layout, kind)
+
+        def ask(*given: Any, **options: Any) -> Any:
+            asked[kind] += 1
+            return plain(*given, **options)
+
+        return ask
+
+    setup = ready(calm_backbone(attention), make_recipe(name))
+    pairs = encoded(setup.trainee.model.backbone, make_pairs(sample))
+    expected = backward_step(setup.trainee, pairs, ALONE, machine, 0)
+    for kind in ("looks", "allowed"):
+        monkeypatch.setattr(Layout, kind, counting(kind))
+    passes = prepare(setup.trainee, pairs, machine, 0)
+    rows = [*passes.joined, *passes.single, *passes.beside]
+    num_apart = sum(chunk.batch.apart is not None for chunk in rows)
+    assert asked["looks"] == (len(rows) + num_apart if attention == "split" else 0)
+    asked.clear()
+    tally = backward_step(setup.trainee, pairs, ALONE, machine, 0, passes)
+    assert (tally.num_looks, tally.num_needed_looks) == (expected.num_looks, expected.num_needed_looks)
+    assert tally.losses == expected.losses
+    num_runs = len(passes.joined) + (1 + (machine is SMALL)) * len(passes.single)
+    if attention == "split":
+        assert not asked
+    elif not num_apart:  # each light decoder makes its own
+        assert asked == {"allowed": num_runs}
 
 
 def tensors(part: Any) -> list[Tensor]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from stages import (
+    ALONE,
     LARGE,
     SMALL,
     assert_equal_gradients,
@@ -20,9 +23,11 @@ from torch.nn import functional
 from cocoa.batch import collate, single_row
 from cocoa.errors import RecipeError
 from cocoa.layouts import LAYOUTS
+from cocoa.objectives import Contrastive, ContrastiveOptions
+from cocoa.planning.ledger import LiveBytes
 from cocoa.recipe import MachineOptions
 from cocoa.sample import Sample
-from cocoa.training.batches import content_key
+from cocoa.training.batches import EncodedPairs, content_key
 from cocoa.training.reconstruct import hidden_chunks, look
 from cocoa.training.setup import open_data
 
@@ -133,6 +138,58 @@ def test_cached_gradients_are_uncached_ones(sample, extra) -> None:
     expected = {name: weight.grad for name, weight in trainee.trained.items() if weight.grad is not None}
     assert tally.losses["contrastive"] == pytest.approx(total.item() / 6, abs=1e-6)
     assert_equal_gradients(expected, cached, 1e-6)
+
+
+def gradient_at_vectors(num_queries: int, num_negatives: int = 0, **options: Any) -> tuple[torch.Tensor, float]:
+    """The gradient at random vectors, of which some have equal content, and the loss."""
+    from cocoa.training import contrast
+
+    draws = torch.Generator().manual_seed(0)
+    content = torch.randint(0, 30, (num_queries + num_negatives,), generator=draws)
+    vectors = torch.randn(num_queries + len(content), 16, generator=draws)
+    none: list[Any] = [None]
+    pairs = EncodedPairs(
+        none * num_queries, none * num_queries, none * num_negatives, content, list(range(num_queries))
+    )
+    objective = Contrastive(ContrastiveOptions(temperature=0.2, **options))
+    gradient, loss, count = contrast._gradient_at_vectors(objective, vectors, pairs, ALONE)
+    assert count == num_queries
+    if num_queries:  # as all at once
+        leaf = vectors.clone().requires_grad_()
+        unit = functional.normalize(leaf, dim=-1)
+        whole = objective.loss(unit[:num_queries], unit[num_queries:], content)
+        [expected] = torch.autograd.grad(whole.sum / num_queries, leaf)
+        assert float(loss) == pytest.approx(whole.sum.item(), rel=1e-6)
+        assert (gradient - expected).abs().max() <= 1e-6 * expected.norm()
+        if contrast.block_size(len(content)) >= num_queries:
+            assert torch.equal(gradient, expected)
+            assert torch.equal(loss, whole.sum)
+    return gradient, float(loss)
+
+
+@pytest.mark.parametrize("dimensions", [(), (8, 4)])
+@pytest.mark.parametrize("num_negatives", [0, 7])
+@pytest.mark.parametrize("most", [1, 600, 10_000])
+def test_queries_compared_a_few_at_a_time_get_the_gradient_that_they_get_all_at_once(
+    dimensions, num_negatives, most, monkeypatch
+) -> None:
+    monkeypatch.setattr("cocoa.training.contrast._MOST_SCORES", most)
+    gradient_at_vectors(40, num_negatives, dimensions=dimensions)
+    assert not gradient_at_vectors(0)[0].numel()
+
+
+def test_what_the_contrastive_loss_holds_does_not_grow_as_the_square_of_the_batch(monkeypatch) -> None:
+    from cocoa.training import contrast
+
+    monkeypatch.setattr(contrast, "_MOST_SCORES", 2**14)
+    objective, peaks = Contrastive(ContrastiveOptions()), []
+    for size in (256, 1024):
+        vectors, none = torch.randn(2 * size, 8), [None]
+        pairs = EncodedPairs(none * size, none * size, [], torch.arange(size), list(range(size)))
+        with LiveBytes() as memory:
+            contrast._gradient_at_vectors(objective, vectors, pairs, ALONE)
+        peaks.append(memory.peak)
+    assert peaks[1] < 2 * peaks[0]
 
 
 @pytest.mark.parametrize("machine", [LARGE, SMALL], ids=["whole", "cached"])

@@ -19,7 +19,7 @@ from cocoa.errors import CocoaError, TrainingError, UsageError
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.sample import Sample
-from cocoa.training import sanity
+from cocoa.training import loop, sanity
 from cocoa.training.loop import train
 from cocoa.training.sanity import Effects
 from cocoa.training.schedule import learning_rate
@@ -54,6 +54,31 @@ def test_each_stage_learns_one_batch_by_heart(tiny: Tiny, sample: MakeSample, na
         first, last = history[0][kind], history[-1][kind]
         assert first > 0.5, "there was something to learn"
         assert last < 0.05 * first, (kind, first, last)
+
+
+def test_gradients_and_the_optimisers_numbers_are_gone_when_shares_are_put_together(
+    sample: MakeSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then a rank holds the whole model beside its share: what else it held might be too much."""
+    recipe = make_recipe_of("contrastive")
+    setup = ready(calm_backbone(), recipe)
+    gradients(setup, make_pairs(sample))
+    setup.optimiser.step()
+    setup.trainee.is_sharded = True
+    opened = []
+
+    def opening(*given: object) -> EmbeddingModel:
+        assert not setup.optimiser.state
+        assert all(weight.grad is None for weight in setup.trainee.parameters())
+        opened.append(EmbeddingModel(calm_backbone()))
+        return opened[-1]
+
+    monkeypatch.setattr(loop, "open_model", opening)
+    run = loop._Run(recipe, tmp_path, ALONE, None, None, loop._quiet)
+    model, _ = run._finish(setup, setup.trainee.model.backbone.grid, recipe.stages[0])
+    assert [model] == opened
+    for one, other in zip(model.parameters(), setup.trainee.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_an_objective_adds_its_weighted_mean(sample: MakeSample) -> None:

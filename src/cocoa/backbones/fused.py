@@ -25,6 +25,10 @@ from cocoa.errors import ModelError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
+_MOST_VARIANTS = 64
+"""Kernels of one chain: with and without gradients, by type, by number of axes, by whether two sizes are equal.
+
+torch gives up after 8 and runs the lines as they stand from then on; the stages of one run can ask for more."""
 
 
 @cache
@@ -61,7 +65,11 @@ def fused(function: Function) -> Function:
 
     @cache
     def compiled() -> Any:
-        return torch.compile(function, dynamic=True)  # not before it is needed: what compiles takes long to import
+        import torch._dynamo.config as dynamo  # not before it is needed: what compiles takes long to import
+
+        # For the whole process: not all supported versions can be told for one function.
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_VARIANTS)
+        return torch.compile(function, dynamic=True)
 
     @wraps(function)
     def call(first: Tensor, *others: Any) -> Any:

@@ -45,6 +45,15 @@ def obey(layer: Any) -> None:
     layer.mlp.register_forward_hook(_leave)
 
 
+def hand_over(part: nn.Module, other: nn.Module) -> None:
+    """Makes a module that now stands in the place of a layer's part, or around it, obey instead of the part."""
+    # What is around a part must be narrow too: an adapter reads what the part reads.
+    for hooks in ("_forward_pre_hooks", "_forward_hooks"):
+        own, others = getattr(part, hooks), getattr(other, hooks)
+        for key in [key for key, hook in own.items() if hook in (_narrow, _widen)]:
+            others[key] = own.pop(key)
+
+
 def only(states: Tensor, places: Tensor) -> Tensor:
     """Returns states [N, S, F] that are 0 where they are not read."""
     return _spread(states.flatten(0, 1).index_select(0, places), places, states.shape[:2])

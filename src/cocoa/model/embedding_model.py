@@ -68,17 +68,24 @@ class EmbeddingModel(nn.Module):
 
     def allowed(self, batch: Batch, layout: str | None = None) -> Tensor | Looks:
         """Returns who may look at whom in a batch under a layout (None: the model's own), as its attention takes it."""
-        rule = LAYOUTS[layout or self.layout]
-        if self.backbone.attention == "split":
-            return rule.looks(batch.roles, batch.samples, device=self.backbone.device.type)
-        return rule.allowed(batch.roles, batch.samples)
+        looks = self.looks(batch, layout)
+        return LAYOUTS[layout or self.layout].allowed(batch.roles, batch.samples) if looks is None else looks
 
-    def num_looks(self, batch: Batch, layout: str | None = None) -> tuple[int, int]:
-        """Returns the query-key pairs that one head of one layer computes for a batch, and those that it needs."""
+    def looks(self, batch: Batch, layout: str | None = None) -> Looks | None:
+        """Returns who may look at whom as `split` attention takes it; None where attention takes a square mask."""
+        if self.backbone.attention != "split":
+            return None
+        return LAYOUTS[layout or self.layout].looks(batch.roles, batch.samples, device=self.backbone.device.type)
+
+    def num_looks(self, batch: Batch, looks: Looks | None, layout: str | None = None) -> tuple[int, int]:
+        """Returns the query-key pairs that one head of one layer computes for a batch, and those that it needs.
+
+        `looks` are the batch's own under that layout.
+        """
+        if looks is not None:
+            return looks.num_computed, looks.num_needed
         rule = LAYOUTS[layout or self.layout]
-        allowed = self.allowed(batch, layout)
-        computed = allowed.num_computed if isinstance(allowed, Looks) else allowed.numel()
-        return computed, rule.num_needed(batch.roles, batch.samples)
+        return batch.roles.numel() * batch.roles.shape[1], rule.num_needed(batch.roles, batch.samples)
 
     def states(
         self, batch: Batch, allowed: Tensor | Looks, seen: Seen | None = None, *, read_at: Tensor | None = None
@@ -112,9 +119,10 @@ class EmbeddingModel(nn.Module):
         """Returns float32 [M, D] of unit length: each sample's e."""
         return functional.normalize(self.pooled(batch, seen), dim=-1)
 
-    def pooled(self, batch: Batch, seen: Seen | None = None) -> Tensor:
-        """Returns float32 [M, D]: the same vectors before they get unit length."""
-        states = self.states(batch, self.allowed(batch), seen, read_at=self.pooling.places(batch))
+    def pooled(self, batch: Batch, seen: Seen | None = None, looks: Looks | None = None) -> Tensor:
+        """Returns float32 [M, D]: the same vectors before they get unit length; `looks` if they were made before."""
+        allowed = self.allowed(batch) if looks is None else looks
+        states = self.states(batch, allowed, seen, read_at=self.pooling.places(batch))
         return self.pooling.pool(states, batch).float()
 
     def embed_all(self, samples: Sequence[Encoded], *, max_batch_tokens: int = MAX_BATCH_TOKENS) -> Tensor:

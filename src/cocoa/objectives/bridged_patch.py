@@ -99,6 +99,6 @@ class BridgedPatch(nn.Module):
         patched = embedded.masked_scatter(is_image[:, :, None], seen.to(embedded.dtype))
         # A hidden place keeps the mask token's own vector.
         embedded = torch.where((is_image & ~hidden.places)[:, :, None], patched, embedded)
-        states = self.decoder(view.backbone, view.vectors, apart, embedded)
+        states = self.decoder(view.backbone, view.vectors, apart, embedded, view.apart_looks)
         painted: Tensor = self.to_pixels(states_at(states, hidden.at))
         return painted.float()

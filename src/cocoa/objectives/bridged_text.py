@@ -67,7 +67,7 @@ class BridgedText(torch.nn.Module):
         apart = _apart(view.batch)
         assert view.vectors is not None
         embedded = view.backbone.words(apart.input_ids)
-        states = self.decoder(view.backbone, view.vectors, apart, embedded)
+        states = self.decoder(view.backbone, view.vectors, apart, embedded, view.apart_looks)
         logits = view.backbone.logits(states_at(states, hidden.before))
         return Loss(functional.cross_entropy(logits, hidden.words, reduction="sum"), len(hidden.words))
 

@@ -16,8 +16,17 @@ from torch import Tensor, nn
 from cocoa.backbones import Backbone
 from cocoa.batch import Batch
 from cocoa.layouts import LAYOUTS, Role
-from cocoa.looks import placed
+from cocoa.looks import Looks, placed
 from cocoa.transfer import sent
+
+_EVERYONE = LAYOUTS["bidirectional"]
+
+
+def looks_apart(backbone: Backbone, apart: Batch) -> Looks | None:
+    """Returns who looks at whom in targets that stand apart; None where attention takes a square mask."""
+    if backbone.attention != "split":
+        return None
+    return _EVERYONE.looks(apart.roles, device=backbone.device.type)
 
 
 class LightDecoder(nn.Module):
@@ -31,18 +40,18 @@ class LightDecoder(nn.Module):
         self.layers = nn.ModuleList(deepcopy(backbone.layers[place]) for place in places)
         self.norm = deepcopy(backbone.final_norm)
 
-    def forward(self, backbone: Backbone, vectors: Tensor, apart: Batch, embedded: Tensor) -> Tensor:
+    def forward(
+        self, backbone: Backbone, vectors: Tensor, apart: Batch, embedded: Tensor, looks: Looks | None = None
+    ) -> Tensor:
         """Returns [M, S, D]: the states of targets, in which every token looks at every token and at the vector.
 
         `apart` has a target in each line, behind its e; `embedded` [M, S, D] is what stands at each place, and
-        `vectors` [M, D] stand in the places of e.
+        `vectors` [M, D] stand in the places of e; `looks` are those of `looks_apart`, if they were made before.
         """
         is_bridge = sent(apart.roles == Role.BRIDGE, embedded.device)[:, :, None]
         states = torch.where(is_bridge, vectors[:, None].to(embedded.dtype), embedded)
-        everyone = LAYOUTS["bidirectional"]
-        split = backbone.attention == "split"
-        allowed = everyone.looks(apart.roles) if split else everyone.allowed(apart.roles)
-        allowed = placed(allowed, embedded.device)
+        looks = looks_apart(backbone, apart) if looks is None else looks.anew()
+        allowed = placed(_EVERYONE.allowed(apart.roles) if looks is None else looks, embedded.device)
         for layer in self.layers:
             states = backbone.decode_once(layer, states, allowed, apart.position_ids)
         result: Tensor = self.norm(states)

@@ -27,6 +27,7 @@ class View:
     """A forward pass as an objective sees it: the batch that went in, the states that came out, the mask between.
 
     `vectors` are what the states are pooled to, for each sample; they are there where the targets stand apart.
+    `apart_looks` are the looks of those targets, where they were worked out before.
     """
 
     backbone: Backbone
@@ -34,6 +35,7 @@ class View:
     allowed: Tensor | Looks  # (N, 1, S, S) bool, or the same as looks
     states: Tensor  # (N, S, D)
     vectors: Tensor | None = None  # (M, D)
+    apart_looks: Looks | None = None
 
 
 @dataclass(frozen=True)

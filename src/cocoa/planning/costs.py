@@ -6,7 +6,7 @@ Shapes: N lines of S padded tokens, P patches, L decoder layers, V blocks of the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from cocoa.planning.passes import Kind, Pass, Step
 from cocoa.planning.standin import Depth, stand_in
 from cocoa.recipe import MachineOptions, Recipe, Stage
 from cocoa.training.beside import target_batch, view_of_vectors
+from cocoa.training.contrast import block_size
 from cocoa.training.reconstruct import hide, look
 from cocoa.training.setup import model_of, set_up
 from cocoa.training.trainee import Trainee
@@ -233,9 +234,27 @@ class Costs:
         """Bytes of what AdamW keeps: two numbers a trained weight, and a count for each tensor."""
         return 2 * self.gradients + 4 * len(self.trainee.trained)
 
-    def beyond(self, step: Step, machine: MachineOptions) -> int:
+    @property
+    def gathered(self) -> int:
+        """Bytes that are whole at the worst moment of a step whose weights are split over ranks, beside the shares.
+
+        Two layers are: one computes while the next is gathered. All outside the layers (the vision tower, embeddings,
+        head, the objectives' own weights) is from the first pass to the end of the last, and so are its gradients.
+        """
+        layers = [list(layer.parameters()) for layer in self.trainee.model.backbone.layers]
+        inside = {id(weight) for layer in layers for weight in layer}
+        outside = [weight for weight in self.trainee.parameters() if id(weight) not in inside]
+        learns = [weight for weight in outside if weight.requires_grad]
+        return 2 * max(map(_bytes, layers)) + _bytes(outside) + _bytes(learns)
+
+    @property
+    def in_float32(self) -> int:
+        """Bytes of the model's weights as float32, without adapters and the objectives' own."""
+        return sum(weight.numel() for weight in self._backbone.parameters()) * torch.float32.itemsize
+
+    def beyond(self, step: Step, machine: MachineOptions, ranks: int = 1) -> int:
         """Returns the bytes at the worst moment of a step, beside weights and optimiser: gradients, what the backward
-        pass needs, and temporaries."""
+        pass needs, and temporaries. All of the `ranks` have as many candidates."""
         accumulates = len(step.passes) + len(step.apart) > 1
         groups = [[part] for part in _largest(step.joined)]
         decoders = _largest(step.apart)
@@ -245,8 +264,24 @@ class Costs:
             groups.append([*decoders, *step.single])
         else:
             groups += [[part] for part in (*decoders, *_largest(step.single))]
-        kept = 0 if step.fits(machine) else self._kept_pictures(step.single)
-        return kept + max(self._peak(group, accumulates and len(group) == 1) for group in groups)
+        peaks = [self._peak(group, accumulates and len(group) == 1) for group in groups]
+        if not step.single:
+            return max(peaks)
+        contrast = self.contrast(step.num_pairs, ranks * step.num_candidates)
+        if step.fits(machine):
+            peaks[-1] += contrast
+            return max(peaks)
+        return self._kept_pictures(step.single) + max(*peaks, contrast + (self.gradients if step.joined else 0))
+
+    def contrast(self, num_queries: int, num_candidates: int) -> int:
+        """Returns the bytes of finding queries' targets among the candidates of all ranks: scores and what is made of
+        them, once more for each Matryoshka length, and vectors; or later vectors and gradients alone."""
+        lengths = sum(len(options.dimensions) for options in self._stage.objectives if options.kind == "contrastive")
+        scores = min(num_queries, block_size(num_candidates)) * num_candidates
+        vector = self._backbone.hidden_size * torch.float32.itemsize
+        return max(
+            (13 + 4 * lengths) * scores + 4 * num_candidates * vector, (7 * num_candidates + num_queries) * vector
+        )
 
     def _kept_pictures(self, passes: list[Pass]) -> int:
         """The bytes of what a frozen tower saw, which gradient caching keeps from the first pass for the second."""
@@ -326,6 +361,10 @@ class Costs:
                 _units_of(samples, [one.backward for one in depths], [one.backward for one in shallow]),
             )
         return self._flops[kind]
+
+
+def _bytes(weights: Iterable[Tensor]) -> int:
+    return sum(weight.nbytes for weight in weights)
 
 
 _DEPTHS = (Depth(1, 1), Depth(2, 1), Depth(1, 2))

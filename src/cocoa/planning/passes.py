@@ -117,16 +117,24 @@ class Pass:
 
 @dataclass(frozen=True)
 class Step:
-    """The passes of one step on one rank: of joined rows, of single rows, and of light decoders beside these."""
+    """The passes of one step of `num_pairs` pairs on one rank: of joined rows, of single rows, and of light decoders
+    beside these."""
 
     joined: list[Pass]
     single: list[Pass]
     apart: list[Pass]
+    num_pairs: int
 
     @property
     def passes(self) -> list[Pass]:
         """All passes of the model; the light decoders' are not."""
         return [*self.joined, *self.single]
+
+    @property
+    def num_candidates(self) -> int:
+        """Targets and hard negatives of this rank that are embedded."""
+        rows = sum(len(line) for part in self.single for line in part.lines)
+        return max(0, rows - self.num_pairs)
 
     def fits(self, machine: MachineOptions) -> bool:
         """Whether the single rows need no gradient caching, see `training.contrast`."""
@@ -160,6 +168,7 @@ def step_of(
             "apart",
             LAYOUTS["bidirectional"] if splits else None,
         ),
+        len(pairs),
     )
 
 

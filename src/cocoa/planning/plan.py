@@ -206,21 +206,35 @@ class _StagePlanner:
     # Memory.
 
     def memory(self, steps: list[Step], machine: MachineOptions) -> Memory:
+        moments = [self.step_memory(steps, machine), *self.whole_memory()]
+        return max(moments, key=lambda moment: moment.total)
+
+    def step_memory(self, steps: list[Step], machine: MachineOptions) -> Memory:
+        """The worst moment of a step."""
         costs = self.costs
         weights, gradients, optimiser = costs.weights, costs.gradients, costs.optimiser
-        worst = max(costs.beyond(step, machine) for step in steps)
+        worst = max(costs.beyond(step, machine, self.ranks) for step in steps)
         activations = max(0, worst - gradients)
         if self.recipe.machine.sharding and self.ranks > 1:
-            whole = max(sum(weight.nbytes for weight in layer.parameters()) for layer in self.backbone.layers)
-            # Two layers are whole at a time: one computes while the next is gathered.
             weights, gradients, optimiser = (value // self.ranks for value in (weights, gradients, optimiser))
-            activations += 2 * whole
+            activations += costs.gathered
         data = self.data_bytes(steps)
         held = (
             data if self.device.holds_data else max(self.copied_bytes(step) for step in steps) // len(steps[0].passes)
         )
         gaps = round(self.device.gap_rate * activations)
         return Memory(self.device.base_bytes, weights, gradients, optimiser, activations, gaps, held)
+
+    def whole_memory(self) -> list[Memory]:
+        """The moments at which the model is there as a whole, in another form than in a step."""
+        costs, machine = self.costs, self.recipe.machine
+        held = []
+        if machine.sharding and self.ranks > 1:
+            # At the end of a stage the shares are put together beside themselves; at its beginning there are none yet.
+            held.append(costs.weights + costs.weights // self.ranks)
+        if self.recipe.precision == "bfloat16" and self.stage is self.recipe.stages[-1]:
+            held.append(costs.in_float32)  # while the model folder's golden vectors are made
+        return [Memory(self.device.base_bytes, weights, 0, 0, 0, 0, 0) for weights in held]
 
     def data_bytes(self, steps: list[Step]) -> int:
         """Patches of the steps that are read ahead and of the one that runs, and their copies in passes.
@@ -320,7 +334,11 @@ class _StagePlanner:
             yield f"a row of {longest} tokens is longer than chunk_tokens {machine.chunk_tokens} and is a pass alone"
         if self.stage.batch_size < self.ranks:
             yield f"batch_size {self.stage.batch_size} is below the number of ranks, {self.ranks}: the run will refuse"
-        if not fits:
+        if not all(map(self.has_room, self.whole_memory())):
+            most = max(held.total for held in self.whole_memory())
+            what = "to hold the whole model when the stage ends, which no other option makes less"
+            yield f"needs {most / 1e9:.1f} GB of {self.device.memory_bytes / 1e9:.1f} GB {what}"
+        elif not fits:
             yield f"needs {memory.total / 1e9:.1f} GB of {self.device.memory_bytes / 1e9:.1f} GB: {self.advice(chunk)}"
 
     def advice(self, chunk: int | None) -> str:

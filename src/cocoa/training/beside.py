@@ -13,6 +13,7 @@ from torch import Tensor, tensor, zeros_like
 
 from cocoa.batch import Batch, Row, collate, row_length, target_row
 from cocoa.chunks import flattened, padded_chunks
+from cocoa.looks import Looks
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, Reconstruction, View
 from cocoa.recipe import MachineOptions
@@ -42,7 +43,8 @@ def beside_backward(
 
     def view(chunk: HiddenChunk) -> View:
         # A list as an index would be a copy that is waited for.
-        return view_of_vectors(model, chunk.batch, leaf[sent(tensor(chunk.places), leaf.device)])
+        own = leaf[sent(tensor(chunk.places), leaf.device)]
+        return view_of_vectors(model, chunk.batch, own, looks=chunk.looks, apart_looks=chunk.apart_looks)
 
     # A rank without pairs needs none of the layers here: the decoders' weights are gathered with the whole.
     tally = predict_backward(trainee, objectives, chunks, view, ranks)
@@ -60,7 +62,8 @@ def target_chunks(
     device = model.backbone.device.type
     for chunk in padded_chunks([row_length(row) for row in rows], machine.chunk_tokens, device):
         places, _ = flattened(chunk)
-        made.append(hide(objectives, target_batch(model, [rows[place] for place in places]), draws, places))
+        batch = target_batch(model, [rows[place] for place in places])
+        made.append(hide(objectives, batch, draws, places).with_looks(model))
     return made
 
 
@@ -69,6 +72,17 @@ def target_batch(model: EmbeddingModel, rows: Sequence[Row]) -> Batch:
     return collate(model.backbone, [row[:1] for row in rows]).replace(apart=collate(model.backbone, rows))
 
 
-def view_of_vectors(model: EmbeddingModel, batch: Batch, vectors: Tensor) -> View:
-    """Returns the view of a batch of e alone, whose states are vectors [N, D] that were made elsewhere."""
-    return View(model.backbone, batch.to(vectors.device), model.allowed(batch), vectors[:, None], vectors)
+def view_of_vectors(
+    model: EmbeddingModel,
+    batch: Batch,
+    vectors: Tensor,
+    *,
+    looks: Looks | None = None,
+    apart_looks: Looks | None = None,
+) -> View:
+    """Returns the view of a batch of e alone, whose states are vectors [N, D] that were made elsewhere.
+
+    `looks` and `apart_looks` are as in `HiddenChunk`, if they were made before.
+    """
+    allowed = model.allowed(batch) if looks is None else looks
+    return View(model.backbone, batch.to(vectors.device), allowed, vectors[:, None], vectors, apart_looks)

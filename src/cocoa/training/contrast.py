@@ -1,7 +1,9 @@
-"""The contrastive half of a step: a batch of any size in the memory of one chunk (gradient caching, arXiv 2101.06983).
+"""The contrastive half of a step: a batch of any size, its passes in the memory of one chunk (gradient caching, arXiv
+2101.06983).
 
-First pass: all vectors, as they are pooled, without a graph. Then the loss over the vectors of all ranks, and its
-gradient at each vector, to which whatever else learns from the same vectors adds its own. Second pass: chunk by chunk
+First pass: all vectors, as they are pooled, without a graph. Then the loss over the vectors of all ranks, some queries
+at a time, and its gradient at each vector, to which whatever else learns from the same vectors adds its own; this holds
+the candidates' vectors of all ranks several times over, whatever a chunk is. Second pass: chunk by chunk
 with a graph, from those gradients back into the weights. Where the whole batch fits into one chunk's tokens the graphs
 of the first pass are kept, and there is no second.
 
@@ -20,6 +22,7 @@ from torch.nn import functional
 from cocoa.backbones import Seen
 from cocoa.batch import Batch, collate, row_length
 from cocoa.chunks import flattened
+from cocoa.looks import Looks
 from cocoa.objectives import Contrastive
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import EncodedPairs, cut, idle_pairs
@@ -28,6 +31,10 @@ from cocoa.training.ranks import Ranks
 from cocoa.training.tally import Tally
 from cocoa.training.trainee import Trainee
 from cocoa.transfer import sent
+
+_MOST_SCORES = 2**22
+"""Scores of queries and candidates that are held at once: a GPU computes no faster with more, and each is held about
+13 bytes at the worst moment."""
 
 Beside = Callable[[Tensor], tuple[Tensor, Tally]]
 """What else learns from the queries' vectors, float32 [N, D] of any length: returns the gradient at them, and sums."""
@@ -60,7 +67,7 @@ def contrast_backward(
         # One that is done goes on with nothing at stake.
         spare = made or single_chunks(trainee, idle_pairs(backbone), machine)
         made += spare[-1:] * (num_passes - len(chunks))
-    parts = [_Part(chunk.batch, sent(chunk.places, ranks.device)) for chunk in made]
+    parts = [_Part(chunk.batch, chunk.looks, sent(chunk.places, ranks.device)) for chunk in made]
     num_rows = len(pairs.queries) + len(pairs.targets) + len(pairs.negatives)
     vectors = torch.zeros(num_rows, backbone.hidden_size, device=ranks.device)
 
@@ -92,16 +99,18 @@ def contrast_backward(
         torch.autograd.backward(graphs[number], share)
         graphs[number] = graphs[number].detach()
         if at_stake:
-            tally.read(part.batch, trainee.model.num_looks(part.batch))
+            tally.read(part.batch, trainee.model.num_looks(part.batch, part.looks))
     after.restore()
     return tally
 
 
 @dataclass(frozen=True)
 class SingleChunk:
-    """A forward pass to come: a batch of single rows, and their places among all rows of this rank (int64 [M])."""
+    """A forward pass to come: a batch of single rows, its looks (None: attention takes a square mask), and the rows'
+    places among all of this rank (int64 [M])."""
 
     batch: Batch
+    looks: Looks | None
     places: Tensor
 
     @property
@@ -114,6 +123,7 @@ class _Part:
     """A chunk under way: its places on the device, and what a frozen tower saw in its first pass."""
 
     batch: Batch
+    looks: Looks | None
     places: Tensor
     seen: Seen | None = None
 
@@ -127,7 +137,8 @@ def single_chunks(trainee: Trainee, pairs: EncodedPairs, machine: MachineOptions
     made = []
     for chunk in cut(lengths, machine, backbone.device):
         places, lines = flattened(chunk)
-        made.append(SingleChunk(collate(backbone, [rows[place] for place in places], lines), torch.tensor(places)))
+        batch = collate(backbone, [rows[place] for place in places], lines)
+        made.append(SingleChunk(batch, trainee.model.looks(batch), torch.tensor(places)))
     return made
 
 
@@ -142,7 +153,7 @@ def _pool(trainee: Trainee, part: _Part, *, keep_seen: bool = False) -> Callable
                 seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
             if keep_seen:
                 part.seen = seen
-        return model.pooled(batch, seen)
+        return model.pooled(batch, seen, None if part.looks is None else part.looks.anew())
 
     return work
 
@@ -154,7 +165,6 @@ def _gradient_at_vectors(
     num_queries = len(pairs.queries)
     num_targets = len(pairs.targets)
     with torch.enable_grad():
-        queries = vectors[:num_queries].clone().requires_grad_()
         # Targets of all ranks first, then all negatives: the order that one rank alone would have.
         targets, my_target = ranks.gather(vectors[num_queries : num_queries + num_targets])
         negatives, my_negative = ranks.gather(vectors[num_queries + num_targets :])
@@ -162,11 +172,18 @@ def _gradient_at_vectors(
         contents = torch.cat([ranks.gather(content[:num_targets])[0], ranks.gather(content[num_targets:])[0]])
         candidates = torch.cat([targets, negatives]).clone().requires_grad_()
         right = my_target + torch.arange(num_queries, device=vectors.device)
-        loss = objective.loss(_unit(queries), _unit(candidates), contents, right)
-        total = float(ranks.total(torch.tensor([float(loss.count)], dtype=torch.float64)))
-        (objective.weight * loss.sum / max(1.0, total)).backward()  # type: ignore[no-untyped-call]
+        total = float(ranks.total(torch.tensor([float(num_queries)], dtype=torch.float64)))
+        size = block_size(len(candidates))
+        own, losses = [], []
+        for start in range(0, max(1, num_queries), size):  # a rank without queries has its candidates all the same
+            block = slice(start, min(start + size, num_queries))
+            queries = vectors[block].clone().requires_grad_()
+            loss = objective.loss(_unit(queries), _unit(candidates), contents, right[block])
+            (objective.weight * loss.sum / max(1.0, total)).backward()  # type: ignore[no-untyped-call]
+            assert queries.grad is not None
+            own.append(queries.grad)
+            losses.append(loss.sum.detach())
     assert candidates.grad is not None
-    assert queries.grad is not None
     # What other ranks' queries ask of this rank's candidates comes from those ranks.
     others = ranks.total(candidates.grad)
     mine = torch.cat(
@@ -175,7 +192,12 @@ def _gradient_at_vectors(
             others[len(targets) + my_negative :][: len(pairs.negatives)],
         ]
     )
-    return torch.cat([queries.grad, mine]), loss.sum.detach(), loss.count
+    return torch.cat([*own, mine]), torch.stack(losses).sum(), num_queries
+
+
+def block_size(num_candidates: int) -> int:
+    """Returns how many queries are compared with the candidates at once."""
+    return max(1, _MOST_SCORES // max(1, num_candidates))
 
 
 def _unit(vectors: Tensor) -> Tensor:

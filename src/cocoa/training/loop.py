@@ -247,6 +247,9 @@ class _Run:
         """The model of a stage's end, whole on every rank and without adapters, and the stage's objectives."""
         trainee = setup.trainee
         if trainee.is_sharded:
+            # The whole model comes beside the shares: what is done with must not lie there too.
+            trainee.zero_grad(set_to_none=True)
+            setup.optimiser.state.clear()
             split = dict(trainee.named_parameters())
             opened = open_model(self.recipe, self.ranks.device, commit=trainee.model.backbone.commit)
             setup = set_up(opened, self.recipe, stage, sharded=False)

@@ -1,4 +1,8 @@
-"""The passes of a step: all that the CPU must work out before the first of them runs."""
+"""The passes of a step: all that the CPU must work out before the first of them runs.
+
+Of who may look at whom only a square mask is left for the pass itself (`attention: sdpa` and `eager`): it is too large
+to keep for each pass of a step.
+"""
 
 from __future__ import annotations
 

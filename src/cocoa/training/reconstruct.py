@@ -6,7 +6,7 @@ Shapes: N lines, S sequence.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from cocoa.backbones import Encoded
 from cocoa.batch import Batch, Row, apart_row, closed_row, collate, joined_row, moved, row_length
 from cocoa.chunks import flattened
 from cocoa.layouts import LAYOUTS
-from cocoa.looks import placed
+from cocoa.looks import Looks, placed
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, Loss, Reconstruction, View
+from cocoa.objectives.light_decoder import looks_apart
 from cocoa.recipe import MachineOptions, Stage
 from cocoa.training.batches import EncodedPairs, cut, idle_pairs
 from cocoa.training.ranks import Ranks
@@ -30,12 +31,23 @@ from cocoa.transfer import sent
 @dataclass(frozen=True)
 class HiddenChunk:
     """One forward pass to come: the batch as it will be seen, what each objective hid in it, its pairs' places, and
-    `reads`, bool [N, S], where objectives read the last states (None: everywhere)."""
+    `reads`, bool [N, S], where objectives read the last states (None: everywhere).
+
+    `looks` are the batch's, `apart_looks` those of its targets that stand apart; None where the pass works them out.
+    """
 
     batch: Batch
     hidden: list[Any]
     places: list[int]
     reads: Tensor | None
+    looks: Looks | None = None
+    apart_looks: Looks | None = None
+
+    def with_looks(self, model: EmbeddingModel, layout: str | None = None) -> HiddenChunk:
+        """Returns the chunk with its looks worked out, where attention takes any: a square mask is too large to keep
+        for each pass of a step."""
+        apart = None if self.batch.apart is None else looks_apart(model.backbone, self.batch.apart)
+        return replace(self, looks=model.looks(self.batch, layout), apart_looks=apart)
 
 
 def reconstruct_backward(
@@ -57,14 +69,14 @@ def reconstruct_backward(
         chunks = hidden_chunks(model, stage, objectives, pairs, machine, seed)
 
     def view_of(chunk: HiddenChunk) -> View:
-        return look(model, stage.layout, chunk.batch, chunk.reads)
+        return look(model, stage.layout, chunk.batch, chunk.reads, looks=chunk.looks, apart_looks=chunk.apart_looks)
 
     idle = None
     if trainee.is_sharded and not chunks:
         [idle] = hidden_chunks(model, stage, objectives, idle_pairs(model.backbone), machine, seed)
     tally = predict_backward(trainee, objectives, chunks, view_of, ranks, idle)
     for chunk in chunks:
-        tally.read(chunk.batch, model.num_looks(chunk.batch, stage.layout))
+        tally.read(chunk.batch, model.num_looks(chunk.batch, chunk.looks, stage.layout))
     return tally
 
 
@@ -134,7 +146,7 @@ def hidden_chunks(
     for chunk in cut(lengths, machine, model.backbone.device):
         places, lines = flattened(chunk)
         batch = collate(model.backbone, [rows[place] for place in places], lines)
-        made.append(hide(objectives, batch, draws, places))
+        made.append(hide(objectives, batch, draws, places).with_looks(model, stage.layout))
     return made
 
 
@@ -163,18 +175,27 @@ def stage_row(model: EmbeddingModel, stage: Stage, query: Encoded, target: Encod
     return joined_row(model.backbone, query, target, model.max_tokens, bridged=bridged, num_bridges=num_bridges)
 
 
-def look(model: EmbeddingModel, layout: str, batch: Batch, reads: Tensor | None = None) -> View:
+def look(
+    model: EmbeddingModel,
+    layout: str,
+    batch: Batch,
+    reads: Tensor | None = None,
+    *,
+    looks: Looks | None = None,
+    apart_looks: Looks | None = None,
+) -> View:
     """Returns the model's states of a batch under a layout, with all that made them.
 
     With `reads`, bool [N, S], the last layer is computed there and where vectors are pooled from; other states are 0.
+    `looks` and `apart_looks` are as in `HiddenChunk`, if they were made before.
     """
-    allowed = model.allowed(batch, layout)
+    allowed = model.allowed(batch, layout) if looks is None else looks.anew()
     read_at = None if reads is None else _places_read(model, batch, reads)
     batch = batch.to(model.backbone.device)
     allowed = placed(allowed, model.backbone.device)
     states = model.states(batch, allowed, read_at=read_at)
     vectors = None if batch.apart is None else model.pooling.pool(states, batch)
-    return View(model.backbone, batch, allowed, states, vectors)
+    return View(model.backbone, batch, allowed, states, vectors, apart_looks)
 
 
 def _places_read(model: EmbeddingModel, batch: Batch, reads: Tensor) -> Tensor | None:
