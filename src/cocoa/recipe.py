@@ -97,6 +97,7 @@ class Stage(Options):
     """How the learning rate goes to 0 after `warmup_steps`; `constant` stays."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's, of matrices alone: norms, biases, embeddings, the mask token's row and DoRA's lengths do not decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
 
     @property

@@ -17,6 +17,7 @@ from cocoa.images import DEFAULT_LIMITS, open_rgb, picture_size
 from cocoa.model import EmbeddingModel
 from cocoa.planning import costs as costs_module
 from cocoa.planning import devices as devices_module
+from cocoa.planning import rehearsal
 from cocoa.planning.costs import Costs, _work, trace
 from cocoa.planning.devices import open_device
 from cocoa.planning.lengths import measure_pair, positions, sample_pairs
@@ -395,3 +396,17 @@ def test_a_plan_for_here_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage.speed_basis.startswith("measured here")
     assert stage.step_seconds > 0
     assert stage.memory.base > 100_000_000
+
+
+def test_a_trial_is_made_smaller_where_a_step_does_not_fit(shape: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the free memory of the GPU that it runs on, whatever the machine has."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 5000))
+    assert rehearsal.room(torch.device("cuda", 0)) == 800
+    monkeypatch.setattr(rehearsal, "_SECONDS", 0.2)
+    monkeypatch.setattr(rehearsal, "room", lambda device: 500.0)
+    recipe = make_recipe("bridge", batch_size=2, extra="machine: {workers: 0}")
+    mixture = open_data(recipe, recipe.stages[0])
+    whole = Depth.of(shape)
+    for needed, layers in ((500, whole.layers), (1000, whole.layers // 2)):
+        tried = rehearsal.rehearse(shape, recipe, recipe.stages[0], mixture, num_pairs=2, flops=1.0, needed=needed)
+        assert tried.depth.layers == layers

@@ -81,6 +81,34 @@ def test_gradients_and_the_optimisers_numbers_are_gone_when_shares_are_put_toget
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize(
+    ("extra", "kinds"),
+    [
+        ("freeze_vision: false", ("norm", "bias", "embed_tokens.weight")),
+        ("adapter: {dropout: 0.0}", ("mask_row", "lora_magnitude_vector")),
+    ],
+    ids=["whole", "dora"],
+)
+def test_weight_decay_pulls_on_matrices_alone(extra: str, kinds: tuple[str, ...]) -> None:
+    """Without any gradient nothing else moves a weight."""
+    setup = ready(calm_backbone(), make_recipe_of("warm-up", f"weight_decay: 0.5, {extra}"))
+    trained = setup.trainee.trained
+    before = {name: weight.detach().clone() for name, weight in trained.items()}
+    for group in setup.optimiser.param_groups:
+        group["lr"] = 0.1
+    for weight in trained.values():
+        weight.grad = torch.zeros_like(weight)
+    setup.optimiser.step()
+    pulled = {name for name, weight in trained.items() if not torch.equal(weight, before[name])}
+    for name in pulled:
+        assert torch.allclose(trained[name], 0.95 * before[name])
+    for name, weight in trained.items():
+        spared = weight.ndim < 2 or "embed_tokens" in name or "pos_embed" in name
+        assert (name in pulled) == (not spared and bool(before[name].any())), name
+    assert all(any(kind in name for name in trained) for kind in kinds)
+    assert sum(len(group["params"]) for group in setup.optimiser.param_groups) == len(trained)
+
+
 def test_an_objective_adds_its_weighted_mean(sample: MakeSample) -> None:
     recipe = make_recipe_of("warm-up")
     text, patch = recipe.stages[0].objectives

@@ -296,6 +296,7 @@ class _StagePlanner:
             # AdamW reads a weight, its gradient and two numbers, and writes three of them back.
             traffic = 7 * self.costs.gradients
             return self.device.rates.seconds(self.recipe, flops, traffic), None, self.device.basis
+        beyond = max(self.costs.beyond(step, self.recipe.machine, self.ranks) for step in steps)
         tried = rehearse(
             self.backbone,
             self.recipe,
@@ -303,7 +304,7 @@ class _StagePlanner:
             self.mixture,
             num_pairs=self.share,
             flops=flops,
-            weights=self.costs.weights,
+            needed=self.costs.weights + self.costs.optimiser + beyond,
         )
         if tried.num_pairs == self.share and tried.depth == self.costs.depth:
             return tried.seconds, tried.data_wait, "measured here, on random weights"

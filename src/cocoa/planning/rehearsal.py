@@ -26,6 +26,8 @@ _LEAST_STEPS = 3
 _MOST_STEPS = 12
 _SHARE_EXPECTED = 0.5
 """Of what a large matrix product reaches; only decides how much is tried out."""
+_SHARE_OF_GPU = 0.8
+"""Of what is free: a longest row comes, and allocators leave gaps."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,17 @@ class Rehearsal:
 
 
 def rehearse(
-    backbone: Backbone, recipe: Recipe, stage: Stage, mixture: Mixture, *, num_pairs: int, flops: float, weights: int
+    backbone: Backbone, recipe: Recipe, stage: Stage, mixture: Mixture, *, num_pairs: int, flops: float, needed: int
 ) -> Rehearsal:
-    """Returns the time of a step on `num_pairs` pairs, tried out on fewer, or on fewer layers, where all take too long.
+    """Returns the time of a step on `num_pairs` pairs, tried out on fewer, or on fewer layers, where all take too long
+    or have no room here.
 
-    `flops` and `weights` (bytes) are those of the whole step and model.
+    `flops` and `needed` (bytes of weights, optimiser and all that a step holds) are those of the whole step and model.
     """
     device = best_device()
     depth = Depth.of(backbone)
     expected = flops / (_SHARE_EXPECTED * _product_rate(device))
-    # Weights, gradients and two numbers a weight for AdamW.
-    room = psutil.virtual_memory().available / 2 / (4 * weights)
-    shrink = min(1.0, room, 2 * _SECONDS * num_pairs / expected)
+    shrink = min(1.0, room(device) / needed, 2 * _SECONDS * num_pairs / expected)
     if shrink < 1:
         depth = Depth(max(2, int(depth.layers * shrink)), max(2, int(depth.blocks * shrink)))
         expected *= shrink
@@ -86,6 +87,14 @@ def rehearse(
     # The first step also makes room for all that later steps find there.
     seconds, waits = zip(*(times[1:] or times), strict=True)
     return Rehearsal(statistics.median(seconds), statistics.median(waits), num_pairs, depth)
+
+
+def room(device: torch.device) -> float:
+    """Returns the bytes of its memory that a trial may take on a device: a CPU's is shared with all that runs."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return _SHARE_OF_GPU * free
+    return float(psutil.virtual_memory().available) / 2
 
 
 def _product_rate(device: torch.device) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from cocoa.adapters import Adapter, add_adapter
@@ -62,8 +64,24 @@ def set_up(model: EmbeddingModel, recipe: Recipe, stage: Stage, *, sharded: bool
         trainee.shard()
     # On a GPU in one kernel, which reads and writes each weight once.
     on_gpu = backbone.device.type == "cuda"
-    optimiser = AdamW(trainee.trained.values(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=on_gpu)
-    return Setup(trainee, adapter, optimiser)
+    groups = decay_groups(trainee, stage.weight_decay)
+    return Setup(trainee, adapter, AdamW(groups, lr=stage.learning_rate, fused=on_gpu))
+
+
+def decay_groups(trainee: Trainee, weight_decay: float) -> list[dict[str, Any]]:
+    """Returns the trained weights as the optimiser's groups: matrices, which decay, and all others.
+
+    What scales or moves has no reason to be small: a norm pulled to 0 mutes what follows it, a row length of DoRA
+    shrinks a weight that is frozen, and a rare token's row would decay in each step that does not read it.
+    """
+    embeddings = {id(module.weight) for module in trainee.modules() if isinstance(module, nn.Embedding)}
+    weights = list(trainee.trained.values())
+    decays = [weight.ndim >= 2 and id(weight) not in embeddings for weight in weights]
+    groups = [
+        {"params": [weight for weight, one in zip(weights, decays, strict=True) if one is kind], "weight_decay": decay}
+        for kind, decay in ((True, weight_decay), (False, 0.0))
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def finished(setup: Setup, limits: PatchGrid) -> EmbeddingModel:
