@@ -138,6 +138,23 @@ def test_equal_scores_keep_the_documents_order_even_where_many_tie_at_the_end(tm
             assert [hit.id for hit in index.search_vectors(vectors[15:16], k)[0]] == NAMES[15 : 15 + k]
 
 
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_a_question_looks_at_so_many_of_equal_documents_and_no_more(tmp_path, monkeypatch, kind):
+    source = rows([f"r{number}" for number in range(20_000)], columns=False)
+    field = source.table.schema.field("vector")
+    same = pa.FixedSizeListArray.from_arrays(pa.array(np.tile(unit(1, 3)[0], 20_000)), type=field.type)
+    place = source.table.schema.get_field_index("vector")
+    made = embeddings(tmp_path / "e", Rows(source.identity, source.table.set_column(place, field, same)), columns=False)
+    index = Index.open(made.folder) if kind == "folder" else Index.build(made, tmp_path / "index")
+    limits, real = [], index._store.nearest
+    monkeypatch.setattr(
+        index._store, "nearest", lambda queries, limit, *rest: limits.append(limit) or real(queries, limit, *rest)
+    )
+    [hits] = index.search_vectors(unit(1, 3), 5)
+    assert len({hit.id for hit in hits}) == 5
+    assert max(limits) == 16_384
+
+
 def test_examples_pull_and_push_and_are_left_out_themselves(index, made):
     table = {row["id"]: np.array(row["vector"], np.float32) for row in made.table().to_pylist()}
     text = unit(1, 8)

@@ -221,8 +221,7 @@ class Index:
             return lambda limit: store.nearest(query[None], limit, condition)[0]
 
         return [
-            best_hits(query, k, store.card, rows, more_of(query), most=store.most)
-            for query, rows in zip(queries, found, strict=True)
+            best_hits(query, k, store.card, rows, more_of(query)) for query, rows in zip(queries, found, strict=True)
         ]
 
     def search_examples(

@@ -52,8 +52,6 @@ class _Opened:
 class LanceStore:
     """An index folder, opened; sees at each call the newest acknowledged version."""
 
-    most: int | None = None
-
     def __init__(self, root: Path, card: Card) -> None:
         self.root = root
         self.uri = str(root)
