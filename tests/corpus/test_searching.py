@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tarfile
+import weakref
 import zipfile
 
 import pytest
@@ -174,6 +175,29 @@ def test_a_picture_that_is_gone_is_counted_and_said_on_the_page(cocoa, home, tmp
     assert code == 0
     assert "1 pictures do not open" in err
     assert "picture does not open" in (tmp_path / "page.html").read_text()
+
+
+def test_a_page_holds_one_picture_at_its_full_size_at_a_time(cocoa, home, tmp_path, picture, monkeypatch):
+    index = Index.create(tmp_path / "index", Index.open(home / "index").identity, {})
+    table = rows(["a", "b", "c"], dimensions=index.dimensions, columns=False).table
+    places = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for number, place in enumerate(places):
+        picture(600, 500, number).save(place)
+    index.add(Rows(index.identity, table.set_column(table.schema.get_field_index("image"), "image", [places])))
+    opened, held = [], []
+
+    def opening(place):
+        held.append(sum(image() is not None for image in opened))
+        image = open_picture(place)
+        opened.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr("cocoa.corpus.found.open_picture", opening)
+    page = tmp_path / "page.html"
+    assert cocoa("search", index.uri, "--like", "a", "--html", page)[0] == 0
+    assert held == [0, 0, 0]
+    # The place that a picture takes on the page is still that of its full size.
+    assert page.read_text().count('width="600" height="500"') == 3
 
 
 def test_pictures_are_opened_where_they_are(tmp_path, picture):
