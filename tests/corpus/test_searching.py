@@ -142,6 +142,19 @@ def test_wrong_use_exits_with_2(cocoa, home, words, code):
     assert code in err
 
 
+def test_a_terminal_shows_the_control_characters_of_documents_and_obeys_none(cocoa, home, tmp_path):
+    index = Index.create(tmp_path / "index", Index.open(home / "index").identity, {"kind": "string"})
+    table = rows(["a", "b\x1b[2J"], dimensions=index.dimensions, columns=False).table
+    table = table.set_column(table.schema.get_field_index("text"), "text", [["a", "one\r\ntwo\x9b31m [bold]three"]])
+    index.add(Rows(index.identity, table.append_column("kind", [["x", "\x07\x7f"]])))
+    out = cocoa("search", index.uri, "--like", "a")[1]
+    err = cocoa("search", index.uri, "--like", "none\x1b]0;me\x07")[2]
+    said = cocoa("search", index.uri, "--like", "a", "--json")[1]
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", out + err + said)
+    assert {"b\\x1b[2J", "two\\x9b31m", "[bold]three", "\\x07\\x7f"} <= set(out.split())
+    assert json.loads(said)[0]["text"] == "one\r\ntwo\x9b31m [bold]three"
+
+
 def test_another_model_is_refused_before_anything_is_searched(cocoa, home, tiny, tmp_path):
     EmbeddingModel(tiny(), layout="causal", max_tokens=128).save(tmp_path / "other")
     code, _, err = cocoa("search", home / "index", "--text", "x", "--model", tmp_path / "other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from dataclasses import asdict
@@ -10,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from cocoa.cli.console import complain, console, errors, refuse_idle
+from cocoa.cli.console import complain, console, errors, harmless, refuse_idle
 from cocoa.errors import IndexingError, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def index(
     else:
         found = opened.verify(None if against is None else Embeddings.open(against))
         for line in found.damages:
-            console.print(f"[red]{escape(line)}[/]", soft_wrap=True, highlight=False)
+            console.print(f"[red]{harmless(line)}[/]", soft_wrap=True, highlight=False)
         if not found.ok:
             raise IndexingError("E_INDEX_DAMAGED", f"{len(found.damages)} things are not as written", where=source)
         _say(f"{found.checked:,} files or rows are as they were written")
@@ -127,17 +127,19 @@ def search(
             _say(f"{len(hits)} hits in {html}")
             return
     if as_json:
-        sys.stdout.write(json.dumps([asdict(hit) for hit in hits], indent=1, ensure_ascii=False) + "\n")
+        said = json.dumps([asdict(hit) for hit in hits], indent=1, ensure_ascii=False)
+        # JSON escapes C0 alone; a terminal may obey C1 and DEL, which stand only in texts.
+        sys.stdout.write(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", said) + "\n")
     else:
         console.print(_table(hits, opened))
 
 
 def _table(hits: list[Hit], opened: Index) -> Table:
     columns = list(opened.columns)
-    table = Table("rank", "score", "id", "text", *(escape(name) for name in columns))
+    table = Table("rank", "score", "id", "text", *(harmless(name) for name in columns))
     for rank, hit in enumerate(hits, 1):
-        kept = ("" if hit.columns[name] is None else escape(str(hit.columns[name])) for name in columns)
-        table.add_row(str(rank), f"{hit.score:.3f}", escape(hit.id), escape(hit.text), *kept)
+        kept = ("" if hit.columns[name] is None else harmless(str(hit.columns[name])) for name in columns)
+        table.add_row(str(rank), f"{hit.score:.3f}", harmless(hit.id), harmless(hit.text), *kept)
     return table
 
 
@@ -155,4 +157,4 @@ def _tell(opened: Index) -> None:
 
 
 def _say(text: str) -> None:
-    console.print(escape(text), soft_wrap=True, highlight=False)
+    console.print(harmless(text), soft_wrap=True, highlight=False)
