@@ -133,7 +133,9 @@ def test_a_model_has_its_report_whenever_the_run_is_killed(cocoa, recipe, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(EmbeddingModel, "save", killed)
-        assert cocoa("train", recipe, "--out", out)[0] == 130
+        code, said = cocoa("train", recipe, "--out", out)
+    assert code == 130
+    assert said.endswith("interrupted")
     assert (out / "report.html").exists() and not (out / "model").exists()
     (out / "report.html").unlink()
     assert cocoa("train", recipe, "--out", out, "--resume")[0] == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 import tarfile
 import weakref
@@ -128,7 +130,9 @@ def test_a_table_shows_the_columns(cocoa, home):
         (["search", "INDEX"], "E_USAGE_SEARCH"),
         (["search", "INDEX", "--text", "x", "--where", "price < cat"], "E_USAGE_FILTER"),
         (["search", "INDEX", "--text", "x", "--where", "colour = 'red'"], "E_USAGE_FILTER"),
+        (["search", "INDEX", "--text", "x", "--where", ""], "E_USAGE_FILTER"),
         (["search", "INDEX", "--text", "x", "-k", "0"], "E_USAGE_K"),
+        (["search", "INDEX", "--like", "d1", "--unlike", "d2", "--weight", "nan"], "E_USAGE_EXAMPLES"),
         (["index", "INDEX"], "E_USAGE_INDEX"),
         (["index", "INDEX", "--verify", "--repair"], "E_USAGE_INDEX"),
         (["index", "INDEX", "--verify", "--replace"], "E_USAGE_INDEX"),
@@ -153,6 +157,35 @@ def test_a_terminal_shows_the_control_characters_of_documents_and_obeys_none(coc
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", out + err + said)
     assert {"b\\x1b[2J", "two\\x9b31m", "[bold]three", "\\x07\\x7f"} <= set(out.split())
     assert json.loads(said)[0]["text"] == "one\r\ntwo\x9b31m [bold]three"
+
+
+@pytest.fixture(scope="module")
+def foreign(home, tmp_path_factory):
+    """An index whose documents say what ASCII has no letters for."""
+    index = Index.create(tmp_path_factory.mktemp("foreign") / "index", Index.open(home / "index").identity, {})
+    table = rows(["a", "b"], dimensions=index.dimensions, columns=False).table
+    table = table.set_column(table.schema.get_field_index("text"), "text", [["a", "żółw 🐢"]])
+    index.add(Rows(index.identity, table))
+    return index.uri
+
+
+def test_a_terminal_without_the_letters_gets_escapes_and_a_program_gets_utf_8(foreign):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+
+    def said(*words):
+        command = [sys.executable, "-m", "cocoa", "search", foreign, "--like", "a", *words]
+        return subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+
+    assert rb"\u017c\xf3\u0142w \U0001f422" in said()
+    content = said("--json")
+    assert "żółw 🐢" in content.decode()
+    assert json.loads(content)[0]["text"] == "żółw 🐢"
+
+
+def test_an_output_that_is_closed_is_said_not_a_traceback(cocoa, foreign, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    code, _, err = cocoa("search", foreign, "--like", "a", "--json")
+    assert (code, err) == (1, "error: the output is closed [E_SYSTEM]\n")
 
 
 def test_another_model_is_refused_before_anything_is_searched(cocoa, home, tiny, tmp_path):

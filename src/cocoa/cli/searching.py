@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -99,7 +100,7 @@ def search(
         refuse_idle(context, "without --unlike", "weight")
     if not text and image is None:
         refuse_idle(context, "without --text or --image: nothing is embedded", "model")
-    condition = read_where(where) if where else None
+    condition = None if where is None else read_where(where)
     opened = Index.open(uri)
     _tell(opened)
     vectors = None
@@ -127,11 +128,21 @@ def search(
             _say(f"{len(hits)} hits in {html}")
             return
     if as_json:
-        said = json.dumps([asdict(hit) for hit in hits], indent=1, ensure_ascii=False)
-        # JSON escapes C0 alone; a terminal may obey C1 and DEL, which stand only in texts.
-        sys.stdout.write(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", said) + "\n")
+        _write_json([asdict(hit) for hit in hits])
     else:
         console.print(_table(hits, opened))
+
+
+def _write_json(content: Any) -> None:
+    """Writes JSON in UTF-8, whatever the letters of the terminal: programs read it."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "the output is closed")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # JSON escapes C0 alone; a terminal may obey C1 and DEL, which stand only in texts.
+    text = re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
 
 
 def _table(hits: list[Hit], opened: Index) -> Table:
