@@ -137,11 +137,13 @@ def test_a_table_shows_the_columns(cocoa, home):
         (["index", "INDEX", "--verify", "--repair"], "E_USAGE_INDEX"),
         (["index", "INDEX", "--verify", "--replace"], "E_USAGE_INDEX"),
         (["index", "INDEX", "--optimize", "--against", "x"], "E_USAGE_INDEX"),
+        (["index", "EMBEDDINGS", "--optimize"], "E_USAGE_OPTIMIZE"),
+        (["index", "EMBEDDINGS", "--repair"], "E_USAGE_REPAIR"),
         (["index", "x", "--out", "y", "--add", "--upsert"], "E_USAGE_INDEX"),
     ],
 )
 def test_wrong_use_exits_with_2(cocoa, home, words, code):
-    exit_code, _, err = cocoa(*(home / "index" if word == "INDEX" else word for word in words))
+    exit_code, _, err = cocoa(*(home / word.lower() if word in ("INDEX", "EMBEDDINGS") else word for word in words))
     assert exit_code == 2
     assert code in err
 

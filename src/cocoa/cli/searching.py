@@ -53,7 +53,8 @@ def index(
         if add or upsert:
             opened = Index.open(out)
             written = opened.upsert(embeddings) if upsert else opened.add(embeddings)
-            opened.optimize(say=_say)
+            if opened.is_embedded:
+                opened.optimize(say=_say)
             _say(f"{written:,} documents written")
         else:
             opened = Index.build(embeddings, out, replace=replace, say=_say)

@@ -165,6 +165,11 @@ class Index:
         return self._store.approximate
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether it is a LanceDB folder, which is looked after by `optimize` and `repair`."""
+        return isinstance(self._store, LanceStore)
+
+    @property
     def notice(self) -> str | None:
         """What people must know of the version that is open, such as that a newer one is damaged."""
         return self._store.notice
@@ -290,9 +295,13 @@ class Index:
         return sum(self._store.delete(ids[start : start + _BATCH]) for start in range(0, len(ids), _BATCH))
 
     def optimize(self, *, exact_rows: int = EXACT_ROWS, say: Callable[[str], None] = lambda _: None) -> None:
-        """Rewrites an embedded index without what is dead; makes its approximate index and measures it again."""
-        if isinstance(self._store, LanceStore):
-            self._store.optimize(exact_rows=exact_rows, say=say)
+        """Rewrites an embedded index without what is dead; makes its approximate index and measures it again.
+
+        Raises `E_USAGE_OPTIMIZE` for an index that is none: a folder of embeddings is only read, Milvus does it itself.
+        """
+        if not isinstance(self._store, LanceStore):
+            raise UsageError("E_USAGE_OPTIMIZE", "only an embedded index can be optimized", where=self.uri)
+        self._store.optimize(exact_rows=exact_rows, say=say)
 
     def verify(self, against: Embeddings | None = None) -> Verification:
         """Returns what is not as it was written; `against` embeddings: also ids and vectors that differ from theirs."""
