@@ -122,6 +122,24 @@ def test_facets_count_the_commonest_values(index):
         index.facets("colour")
 
 
+def test_of_a_column_of_names_so_many_are_counted_and_those_of_all_rows(index, monkeypatch):
+    monkeypatch.setattr("cocoa.corpus.index.MAX_VALUES", 2)
+    kinds = [values(number)["kind"] for number in range(len(NAMES))]
+    found = index.facets("kind")
+    assert len(found) == 2
+    assert all(count == kinds.count(kind) for kind, count in found.items())
+
+
+def test_the_range_of_a_column_is_that_of_its_values(index, fresh):
+    prices = [values(number)["price"] for number in range(len(NAMES)) if values(number)["price"] is not None]
+    assert index.range("price") == (min(prices), max(prices))
+    assert fresh.range("price") is None
+    fresh.add(changed("price", None, at=0))
+    assert fresh.range("price") == (0.667, 0.667)
+    with pytest.raises(CocoaError, match="no column 'colour'"):
+        index.range("colour")
+
+
 def test_equal_scores_keep_the_documents_order_even_where_many_tie_at_the_end(tmp_path):
     # 90 rows of one vector among 30 others, asked for fewer than tie: a store's own order must not show.
     source = rows(NAMES)

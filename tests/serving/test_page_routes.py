@@ -154,10 +154,12 @@ def test_the_index_is_described_by_what_can_be_chosen(server, gallery):
 
 
 def test_a_column_with_many_values_offers_the_commonest_and_says_that_there_are_more(embedder, pictures, tmp_path):
-    rows = [Row(f"{place}", "a text", columns={"name": f"name {place}"}) for place in range(21)]
-    with running(app_of(embedder, index_of(embedder, rows, tmp_path / "many", {"name": "string"}), pictures)) as here:
-        facet = here.client.get("/v1/index").json()["facets"]["name"]
-    assert (len(facet["values"]), facet["complete"]) == (20, False)
+    rows = [Row(f"{place}", "a text", columns={"name": f"name {place}", "year": place}) for place in range(21)]
+    columns = {"name": "string", "year": "int"}
+    with running(app_of(embedder, index_of(embedder, rows, tmp_path / "many", columns), pictures)) as here:
+        facets = here.client.get("/v1/index").json()["facets"]
+    assert (len(facets["name"]["values"]), facets["name"]["complete"]) == (20, False)
+    assert facets["year"] == {"kind": "int", "min": 0, "max": 20}
 
 
 def test_without_an_index_there_is_a_description_that_says_so(embedder, pictures):
