@@ -43,6 +43,21 @@ def test_a_part_of_a_set_has_no_overall_anywhere(home, tmp_path):
         assert "overall" not in (tmp_path / name).read_text()
 
 
+@pytest.mark.parametrize("place", ["write_exports", "write_file", "Evaluation.write"])
+def test_a_job_that_is_killed_as_it_writes_leaves_nothing_of_the_one_before(home, tmp_path, monkeypatch, place):
+    run_job(home / "model", home / "tasks", tmp_path / "out", cache=tmp_path / "cache")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"cocoa.evaluation.job.{place}", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(home / "model", home / "tasks", tmp_path / "out", only=["scene_i2t_seen"], cache=tmp_path / "cache")
+    left = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert "results.json" not in left
+    assert not [name for name, content in left.items() if "scene_vqa_seen" in content or "row" in name]
+
+
 def test_what_is_held_out_of_training_is_scored_under_names_of_its_own(home, tmp_path):
     result = run_job(home / "model", home / "tasks", tmp_path, held_out=HeldOut(share=0.4), processes=2)
     written = json.loads((tmp_path / "results.json").read_text())["tasks"]
