@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import pytest
 from evaluating import save_model
@@ -33,6 +34,13 @@ def test_a_whole_set_leaves_results_page_rows_and_receipt(home, tmp_path):
     receipt = json.loads((tmp_path / "receipt.json").read_text())
     assert receipt["settings"]["max_pixels"] == 56 * 56
     assert receipt["samples_kept"] == 0
+    assert (receipt["settings"]["attention"], receipt["data_revision"]) == ("split", None)
+
+
+def test_the_receipt_says_of_which_revision_the_data_from_the_hub_are(home, tmp_path):
+    snapshot = tmp_path / "datasets--a--b" / "snapshots" / ("0a" * 20)
+    shutil.copytree(home / "tasks", snapshot)
+    assert run_job(home / "model", snapshot, only=["scene_vqa_seen"]).receipt["data_revision"] == "0a" * 20
 
 
 def test_a_part_of_a_set_has_no_overall_anywhere(home, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cocoa.crew import crew, leave_with_parent, take_device
 from cocoa.data.held_out import HeldOut, chosen_tasks
-from cocoa.data.mmeb_folders import find_data
+from cocoa.data.mmeb_folders import find_data, hub_revision
 from cocoa.errors import CocoaError, UsageError
 from cocoa.evaluation.exports import EXPORTS, write_exports
 from cocoa.evaluation.runner import Evaluation, evaluate
@@ -104,6 +104,7 @@ def run_job(
             workers=workers,
             shard_size=shard_size,
             examples=out is not None,
+            revision=hub_revision(data),
             on_pictures=on_pictures,
             on_progress=on_progress,
         )
