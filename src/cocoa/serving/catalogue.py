@@ -69,6 +69,7 @@ class Catalogue:
             "searchable": index is not None,
             # Without a folder that they may lie in no picture is shown, whatever the index names.
             "shows_pictures": bool(self.service.settings.roots),
+            "max_k": self.service.settings.limits.max_k,
             "count": 0,
             "columns": {},
             "facets": {},
