@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -133,7 +135,9 @@ def test_a_model_has_its_report_whenever_the_run_is_killed(cocoa, recipe, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(EmbeddingModel, "save", killed)
-        assert cocoa("train", recipe, "--out", out)[0] == 130
+        code, said = cocoa("train", recipe, "--out", out)
+    assert code == 130
+    assert said.endswith("interrupted")
     assert (out / "report.html").exists() and not (out / "model").exists()
     (out / "report.html").unlink()
     assert cocoa("train", recipe, "--out", out, "--resume")[0] == 0
@@ -316,6 +320,21 @@ def test_evaluate_scores_a_folder_and_says_if_a_part_is_missing(cocoa, model, tm
     assert part["summary"] == {}
 
 
+def test_progress_goes_to_the_error_stream(cocoa, model, recipe, tmp_path, monkeypatch):
+    write_scene_tasks(tmp_path / "tasks", seed=0, num_train=12, num_test=12)
+    for words, module, said in (
+        (["embed", tmp_path / "images"], "corpus", "rows/s"),
+        (["evaluate", "--tasks", tmp_path / "tasks", "--only", "scene_vqa_seen"], "evaluation", "samples/s"),
+    ):
+        monkeypatch.setattr(f"cocoa.{module}.progress.QUIET_SECONDS", 0)
+        # What a command says on its output is taken elsewhere; what is left is the error stream.
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code, err = cocoa(words[0], model, *words[1:], "--out", tmp_path / module)
+        assert code == 0
+        assert said in err
+        assert out.getvalue() and said not in out.getvalue()
+
+
 def test_embed_and_search_find_a_picture_by_itself(cocoa, model, recipe, tmp_path):
     code, said = cocoa("embed", model, tmp_path / "images", "--out", tmp_path / "vectors")
     assert code == 0, said
@@ -375,6 +394,22 @@ def test_what_the_system_refuses_is_told_without_a_traceback(cocoa, monkeypatch,
     assert code == 1 and told in said and "Traceback" not in said
     with pytest.raises(type(failure)):
         cocoa("--debug", "train", tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("serve M --engine cloud", "'cloud' is not one of 'local', 'ray'"),
+        (
+            "synthesize IN --out OUT --kind captions --model M --engine cloud",
+            "'cloud' is not one of 'endpoint', 'local'",
+        ),
+    ],
+)
+def test_an_engine_that_is_none_is_told_beside_those_that_are(cocoa, words, told):
+    code, said = cocoa(*words.split())
+    assert code == 2
+    assert told in " ".join(said.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(

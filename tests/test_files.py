@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -70,6 +72,56 @@ def test_a_folder_that_fails_leaves_the_older_one(written: Path, monkeypatch: py
         if moment == "filling":
             raise OSError("disk full")
     assert tree(written.parent) == before
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_draft_that_somebody_has_removed_never_takes_the_place_of_the_older_one(
+    written: Path, manifest: bool
+) -> None:
+    before = tree(written)
+    with pytest.raises(FileNotFoundError), write_folder(written, manifest=manifest) as draft:
+        (draft / "card").write_text("new")
+        shutil.rmtree(draft)
+    assert tree(written) == before
+
+
+def test_every_folder_is_on_the_disk_with_what_it_lists_before_the_whole_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = files.sync
+
+    def watched(path: Path) -> None:
+        name = str(path.relative_to(tmp_path))
+        synced.append(re.sub(r"\.model\.\w+\.draft", "DRAFT", name) + (" named" if (made / "model").exists() else ""))
+        real(path)
+
+    monkeypatch.setattr(files, "sync", watched)
+    made = tmp_path / "new" / "deep"
+    with write_folder(made / "model") as draft:
+        (draft / "1_Pooling").mkdir()
+        (draft / "1_Pooling" / "config.json").write_text("{}")
+        (draft / "weights").write_text("x")
+    draft_name = "new/deep/DRAFT"
+    assert synced == [
+        ".",
+        "new",
+        f"{draft_name}/weights",
+        f"{draft_name}/1_Pooling/config.json",
+        f"{draft_name}/1_Pooling",
+        draft_name,  # twice: after the manifest, and when all is done
+        draft_name,
+        "new/deep named",
+    ]
+
+
+def test_a_folder_can_be_removed_after_a_removal_that_was_killed(written: Path) -> None:
+    left = written.with_name(f".{written.name}.draft")
+    left.mkdir()
+    (left / "weights").write_text("x")
+    files.remove_folder(written)
+    assert not written.exists()
+    assert [path.name for path in written.parent.iterdir()] == [left.name]
 
 
 @pytest.mark.parametrize("exchanges", [True, False])

@@ -25,9 +25,14 @@ _HERE, _EXCHANGE = -100, 2
 
 def write_file(path: Path, content: str | bytes | Iterable[bytes]) -> None:
     """Writes a file, whole or in pieces, so that readers see the old content or the new, never a part."""
+    _make_folder(path.parent)
+    _write(path, content)
+
+
+def _write(path: Path, content: str | bytes | Iterable[bytes]) -> None:
+    """Writes a file as `write_file` does; a folder that is not there is an error."""
     if isinstance(content, str):
         content = content.encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_DRAFT)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -57,19 +62,22 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     Raises `E_USAGE_OUT`, before there is anything to fill, for a place that no new folder can take.
     """
     folder = _place_of(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder.parent)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=_DRAFT))
     try:
         yield temporary
         failpoint("folder-filled")
-        for path in sorted(temporary.rglob("*")):
+        # Deepest first: a folder that is on the disk lists nothing that is not.
+        for path in sorted(temporary.rglob("*"), reverse=True):
             if path.is_file():
                 path.chmod(0o644)  # some libraries write for the owner alone
+            if path.is_file() or path.is_dir():
                 sync(path)
         failpoint("folder-synced")
         if manifest:
             _write_manifest(temporary)
         temporary.chmod(0o755)
+        sync(temporary)
         failpoint("folder-ready")
         previous = _put_in_place(temporary, folder)
         failpoint("folder-renamed")
@@ -133,12 +141,22 @@ def _write_manifest(folder: Path) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    write_file(folder / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
+    # A draft that somebody has removed must not come back, empty and complete.
+    _write(folder / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, so that each is on the disk by its name."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
 
 
 def remove_folder(folder: Path) -> None:
     """Removes a folder so that no reader takes a half of it for the whole: it loses its name first."""
-    doomed = folder.with_name(f".{folder.name}{_DRAFT}")
+    # A name of its own: what a killed removal left does not stand in the way of the next.
+    doomed = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=_DRAFT))
     folder.rename(doomed)
     failpoint("folder-doomed")
     shutil.rmtree(doomed)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from indexing import COLUMNS, embeddings, identity, rows, unit
+from lancedb.table import LanceTable
 from writing import KEYS, ZYGOTE, state_after, state_of
 
 from cocoa import CocoaError, files
@@ -455,3 +456,26 @@ def test_a_reader_goes_on_while_tables_are_compacted_away_under_it(folder):
         writer.upsert(rows(["r10"], 20 + number))
         assert set(state_of(reader)) == set(held)
     assert len(list(folder.glob("rows-*.lance"))) <= commits._KEPT + 1
+
+
+def test_a_question_sees_one_version_whatever_others_write_and_ask_meanwhile(folder, monkeypatch):
+    reader, writer = Index.open(folder), Index.open(folder)
+    held, before, after = set(state_of(reader)), len(reader), []
+    real = LanceTable.count_rows
+
+    def count_rows(table, *rest):
+        counted = real(table, *rest)
+        if not after:
+            after.append(0)
+            # A question about all rows knows now how many there are; before it reads them others take their place.
+            writer.delete(["r7", "r8"])
+            writer.add(rows(["late", "later"], 6))
+            thread = threading.Thread(target=lambda: after.append(reader.count()))
+            thread.start()
+            thread.join()
+        return counted
+
+    monkeypatch.setattr(LanceTable, "count_rows", count_rows)
+    names = [name for batch in reader._store.scan(["id"]) for name in batch.column("id").to_pylist()]
+    assert after == [0, before]
+    assert set(names) == held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -195,6 +196,17 @@ def test_a_damaged_shard_is_never_read(embedder, rows, tmp_path):
     with pytest.raises(CocoaError) as caught:
         Embeddings.open(tmp_path / "out")
     assert caught.value.code == "E_DATA_INCOMPLETE"
+
+
+def test_the_list_of_files_is_never_held_as_a_whole(embedder, rows, tmp_path, monkeypatch):
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        assert path.name != "listing.jsonl"
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    embed_corpus(embedder, rows, tmp_path / "out")
 
 
 def test_progress_counts_all_rows_to_the_end(embedder, rows, tmp_path):

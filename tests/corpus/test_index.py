@@ -122,6 +122,24 @@ def test_facets_count_the_commonest_values(index):
         index.facets("colour")
 
 
+def test_of_a_column_of_names_so_many_are_counted_and_those_of_all_rows(index, monkeypatch):
+    monkeypatch.setattr("cocoa.corpus.index.MAX_VALUES", 2)
+    kinds = [values(number)["kind"] for number in range(len(NAMES))]
+    found = index.facets("kind")
+    assert len(found) == 2
+    assert all(count == kinds.count(kind) for kind, count in found.items())
+
+
+def test_the_range_of_a_column_is_that_of_its_values(index, fresh):
+    prices = [values(number)["price"] for number in range(len(NAMES)) if values(number)["price"] is not None]
+    assert index.range("price") == (min(prices), max(prices))
+    assert fresh.range("price") is None
+    fresh.add(changed("price", None, at=0))
+    assert fresh.range("price") == (0.667, 0.667)
+    with pytest.raises(CocoaError, match="no column 'colour'"):
+        index.range("colour")
+
+
 def test_equal_scores_keep_the_documents_order_even_where_many_tie_at_the_end(tmp_path):
     # 90 rows of one vector among 30 others, asked for fewer than tie: a store's own order must not show.
     source = rows(NAMES)
@@ -136,6 +154,23 @@ def test_equal_scores_keep_the_documents_order_even_where_many_tie_at_the_end(tm
     for index in (opened, built):
         for k in (3, 20, 60):
             assert [hit.id for hit in index.search_vectors(vectors[15:16], k)[0]] == NAMES[15 : 15 + k]
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_a_question_looks_at_so_many_of_equal_documents_and_no_more(tmp_path, monkeypatch, kind):
+    source = rows([f"r{number}" for number in range(20_000)], columns=False)
+    field = source.table.schema.field("vector")
+    same = pa.FixedSizeListArray.from_arrays(pa.array(np.tile(unit(1, 3)[0], 20_000)), type=field.type)
+    place = source.table.schema.get_field_index("vector")
+    made = embeddings(tmp_path / "e", Rows(source.identity, source.table.set_column(place, field, same)), columns=False)
+    index = Index.open(made.folder) if kind == "folder" else Index.build(made, tmp_path / "index")
+    limits, real = [], index._store.nearest
+    monkeypatch.setattr(
+        index._store, "nearest", lambda queries, limit, *rest: limits.append(limit) or real(queries, limit, *rest)
+    )
+    [hits] = index.search_vectors(unit(1, 3), 5)
+    assert len({hit.id for hit in hits}) == 5
+    assert max(limits) == 16_384
 
 
 def test_examples_pull_and_push_and_are_left_out_themselves(index, made):

@@ -221,7 +221,8 @@ def test_the_small_language_says_what_the_json_says(text, condition):
 @pytest.mark.parametrize(
     "text",
     ["", "price", "price <", "price < cat", "price < 3 4", "(price < 3", "price < 3)", "kind = 'cat", "price = 03",
-     "price ; 3", "kind in ()", "kind in 'a'", "and", "not", "year is 3", "3 < price", "{", "not " * 50 + "a = 1"],
+     "price ; 3", "kind in ()", "kind in 'a'", "and", "not", "year is 3", "3 < price", "{", "not " * 50 + "a = 1",
+     "price < \u0663", "price < 1\u0663", "price < 1.\uff15", "price < " + "1" * 5000],
 )  # fmt: skip
 def test_what_the_small_language_does_not_say_is_refused(text):
     with pytest.raises(CocoaError) as caught:

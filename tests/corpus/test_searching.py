@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 import tarfile
+import weakref
 import zipfile
 
 import pytest
@@ -127,18 +130,64 @@ def test_a_table_shows_the_columns(cocoa, home):
         (["search", "INDEX"], "E_USAGE_SEARCH"),
         (["search", "INDEX", "--text", "x", "--where", "price < cat"], "E_USAGE_FILTER"),
         (["search", "INDEX", "--text", "x", "--where", "colour = 'red'"], "E_USAGE_FILTER"),
+        (["search", "INDEX", "--text", "x", "--where", ""], "E_USAGE_FILTER"),
         (["search", "INDEX", "--text", "x", "-k", "0"], "E_USAGE_K"),
+        (["search", "INDEX", "--like", "d1", "--unlike", "d2", "--weight", "nan"], "E_USAGE_EXAMPLES"),
         (["index", "INDEX"], "E_USAGE_INDEX"),
         (["index", "INDEX", "--verify", "--repair"], "E_USAGE_INDEX"),
         (["index", "INDEX", "--verify", "--replace"], "E_USAGE_INDEX"),
         (["index", "INDEX", "--optimize", "--against", "x"], "E_USAGE_INDEX"),
+        (["index", "EMBEDDINGS", "--optimize"], "E_USAGE_OPTIMIZE"),
+        (["index", "EMBEDDINGS", "--repair"], "E_USAGE_REPAIR"),
         (["index", "x", "--out", "y", "--add", "--upsert"], "E_USAGE_INDEX"),
     ],
 )
 def test_wrong_use_exits_with_2(cocoa, home, words, code):
-    exit_code, _, err = cocoa(*(home / "index" if word == "INDEX" else word for word in words))
+    exit_code, _, err = cocoa(*(home / word.lower() if word in ("INDEX", "EMBEDDINGS") else word for word in words))
     assert exit_code == 2
     assert code in err
+
+
+def test_a_terminal_shows_the_control_characters_of_documents_and_obeys_none(cocoa, home, tmp_path):
+    index = Index.create(tmp_path / "index", Index.open(home / "index").identity, {"kind": "string"})
+    table = rows(["a", "b\x1b[2J"], dimensions=index.dimensions, columns=False).table
+    table = table.set_column(table.schema.get_field_index("text"), "text", [["a", "one\r\ntwo\x9b31m [bold]three"]])
+    index.add(Rows(index.identity, table.append_column("kind", [["x", "\x07\x7f"]])))
+    out = cocoa("search", index.uri, "--like", "a")[1]
+    err = cocoa("search", index.uri, "--like", "none\x1b]0;me\x07")[2]
+    said = cocoa("search", index.uri, "--like", "a", "--json")[1]
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", out + err + said)
+    assert {"b\\x1b[2J", "two\\x9b31m", "[bold]three", "\\x07\\x7f"} <= set(out.split())
+    assert json.loads(said)[0]["text"] == "one\r\ntwo\x9b31m [bold]three"
+
+
+@pytest.fixture(scope="module")
+def foreign(home, tmp_path_factory):
+    """An index whose documents say what ASCII has no letters for."""
+    index = Index.create(tmp_path_factory.mktemp("foreign") / "index", Index.open(home / "index").identity, {})
+    table = rows(["a", "b"], dimensions=index.dimensions, columns=False).table
+    table = table.set_column(table.schema.get_field_index("text"), "text", [["a", "żółw 🐢"]])
+    index.add(Rows(index.identity, table))
+    return index.uri
+
+
+def test_a_terminal_without_the_letters_gets_escapes_and_a_program_gets_utf_8(foreign):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+
+    def said(*words):
+        command = [sys.executable, "-m", "cocoa", "search", foreign, "--like", "a", *words]
+        return subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+
+    assert rb"\u017c\xf3\u0142w \U0001f422" in said()
+    content = said("--json")
+    assert "żółw 🐢" in content.decode()
+    assert json.loads(content)[0]["text"] == "żółw 🐢"
+
+
+def test_an_output_that_is_closed_is_said_not_a_traceback(cocoa, foreign, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    code, _, err = cocoa("search", foreign, "--like", "a", "--json")
+    assert (code, err) == (1, "error: the output is closed [E_SYSTEM]\n")
 
 
 def test_another_model_is_refused_before_anything_is_searched(cocoa, home, tiny, tmp_path):
@@ -174,6 +223,29 @@ def test_a_picture_that_is_gone_is_counted_and_said_on_the_page(cocoa, home, tmp
     assert code == 0
     assert "1 pictures do not open" in err
     assert "picture does not open" in (tmp_path / "page.html").read_text()
+
+
+def test_a_page_holds_one_picture_at_its_full_size_at_a_time(cocoa, home, tmp_path, picture, monkeypatch):
+    index = Index.create(tmp_path / "index", Index.open(home / "index").identity, {})
+    table = rows(["a", "b", "c"], dimensions=index.dimensions, columns=False).table
+    places = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for number, place in enumerate(places):
+        picture(600, 500, number).save(place)
+    index.add(Rows(index.identity, table.set_column(table.schema.get_field_index("image"), "image", [places])))
+    opened, held = [], []
+
+    def opening(place):
+        held.append(sum(image() is not None for image in opened))
+        image = open_picture(place)
+        opened.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr("cocoa.corpus.found.open_picture", opening)
+    page = tmp_path / "page.html"
+    assert cocoa("search", index.uri, "--like", "a", "--html", page)[0] == 0
+    assert held == [0, 0, 0]
+    # The place that a picture takes on the page is still that of its full size.
+    assert page.read_text().count('width="600" height="500"') == 3
 
 
 def test_pictures_are_opened_where_they_are(tmp_path, picture):

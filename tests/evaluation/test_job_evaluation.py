@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import pytest
 from evaluating import save_model
@@ -33,6 +34,13 @@ def test_a_whole_set_leaves_results_page_rows_and_receipt(home, tmp_path):
     receipt = json.loads((tmp_path / "receipt.json").read_text())
     assert receipt["settings"]["max_pixels"] == 56 * 56
     assert receipt["samples_kept"] == 0
+    assert (receipt["settings"]["attention"], receipt["data_revision"]) == ("split", None)
+
+
+def test_the_receipt_says_of_which_revision_the_data_from_the_hub_are(home, tmp_path):
+    snapshot = tmp_path / "datasets--a--b" / "snapshots" / ("0a" * 20)
+    shutil.copytree(home / "tasks", snapshot)
+    assert run_job(home / "model", snapshot, only=["scene_vqa_seen"]).receipt["data_revision"] == "0a" * 20
 
 
 def test_a_part_of_a_set_has_no_overall_anywhere(home, tmp_path):
@@ -41,6 +49,21 @@ def test_a_part_of_a_set_has_no_overall_anywhere(home, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report.html", "receipt.json", "cache"}
     for name in ("results.json", "report.html"):
         assert "overall" not in (tmp_path / name).read_text()
+
+
+@pytest.mark.parametrize("place", ["write_exports", "write_file", "Evaluation.write"])
+def test_a_job_that_is_killed_as_it_writes_leaves_nothing_of_the_one_before(home, tmp_path, monkeypatch, place):
+    run_job(home / "model", home / "tasks", tmp_path / "out", cache=tmp_path / "cache")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"cocoa.evaluation.job.{place}", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(home / "model", home / "tasks", tmp_path / "out", only=["scene_i2t_seen"], cache=tmp_path / "cache")
+    left = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert "results.json" not in left
+    assert not [name for name, content in left.items() if "scene_vqa_seen" in content or "row" in name]
 
 
 def test_what_is_held_out_of_training_is_scored_under_names_of_its_own(home, tmp_path):

@@ -127,6 +127,29 @@ def test_what_a_dead_process_had_claimed_is_taken_over(tmp_path):
         assert store.facts == {"a": "A", "b": "B"}
 
 
+def test_what_a_run_with_other_tasks_makes_under_the_same_name_is_waited_for(tmp_path):
+    work = Work(lambda keys: keys, lambda keys: Made([key.upper() for key in keys]))
+    with Store(tmp_path) as store:
+        store.fill([["b"]], work)
+        holder = CONTEXT.Process(target=claim_and_sleep, args=(tmp_path,))
+        holder.start()
+        while not (tmp_path / ".held").exists():
+            time.sleep(0.01)
+        waited = []
+
+        def look() -> None:
+            waited.append(len(store.facts))
+            if len(waited) == 3:
+                holder.kill()
+
+        # Of another piece, but what is unknown of it makes the shard that the holder is at.
+        store.fill([["a", "b"]], work, look)
+        holder.kill()
+        holder.join()
+        assert waited[:3] == [1, 1, 1]
+        assert store.facts == {"a": "A", "b": "B"}
+
+
 def claim_and_sleep(folder: Path) -> None:
     with Store(folder) as store:
 

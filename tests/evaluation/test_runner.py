@@ -161,6 +161,7 @@ def test_another_model_or_setting_does_not_use_the_vectors(model, tiny, tasks, e
     assert embeds(EmbeddingModel(tiny(), max_tokens=200), "a")
     assert embeds(EmbeddingModel(tiny(), max_tokens=256, layout="causal"), "a")
     assert embeds(EmbeddingModel(tiny().double(), max_tokens=256), "a")
+    assert embeds(EmbeddingModel(tiny(attention="eager"), max_tokens=256), "a")
     assert embeds(model, "a") == 0
 
 

@@ -144,6 +144,7 @@ def test_the_index_is_described_by_what_can_be_chosen(server, gallery):
     assert described["count"] == len(gallery)
     assert described["columns"] == gallery.columns == COLUMNS
     assert described["dimensions"] == [32, 16, 8]
+    assert described["max_k"] == 1000
     assert described["model"] == "cocoa"
     assert described["models"] == [{"name": "cocoa", "searchable": True, "dimensions": [32, 16, 8]}]
     ground = described["facets"]["ground"]
@@ -154,10 +155,12 @@ def test_the_index_is_described_by_what_can_be_chosen(server, gallery):
 
 
 def test_a_column_with_many_values_offers_the_commonest_and_says_that_there_are_more(embedder, pictures, tmp_path):
-    rows = [Row(f"{place}", "a text", columns={"name": f"name {place}"}) for place in range(21)]
-    with running(app_of(embedder, index_of(embedder, rows, tmp_path / "many", {"name": "string"}), pictures)) as here:
-        facet = here.client.get("/v1/index").json()["facets"]["name"]
-    assert (len(facet["values"]), facet["complete"]) == (20, False)
+    rows = [Row(f"{place}", "a text", columns={"name": f"name {place}", "year": place}) for place in range(21)]
+    columns = {"name": "string", "year": "int"}
+    with running(app_of(embedder, index_of(embedder, rows, tmp_path / "many", columns), pictures)) as here:
+        facets = here.client.get("/v1/index").json()["facets"]
+    assert (len(facets["name"]["values"]), facets["name"]["complete"]) == (20, False)
+    assert facets["year"] == {"kind": "int", "min": 0, "max": 20}
 
 
 def test_without_an_index_there_is_a_description_that_says_so(embedder, pictures):
@@ -204,7 +207,7 @@ def test_the_picture_of_a_hit_is_drawn_anew(server, gallery, pictures, name):
     answer = picture_at(server, name)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/webp"
-    assert answer.headers["cache-control"] == "private, max-age=3600"
+    assert answer.headers["cache-control"] == "private, no-cache"
     assert answer.content != Path(row.image).read_bytes()
     shown, original = Image.open(io.BytesIO(answer.content)), Image.open(row.image)
     assert shown.size == original.size
@@ -224,6 +227,20 @@ def test_a_large_picture_is_shrunk_and_an_unchanged_one_is_not_sent_again(embedd
         first = picture_at(here, "large")
         again = here.client.get(first.url.path, headers={"if-none-match": first.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
+        # Another picture of the same name is seen at once, whatever a browser has kept.
+        Image.new("RGB", (3000, 1500), "blue").save(pictures / "large.png")
+        other = here.client.get(first.url.path, headers={"if-none-match": first.headers["etag"]})
+        assert (other.status_code, other.headers["cache-control"]) == (200, "private, no-cache")
+        assert other.headers["etag"] != first.headers["etag"]
+
+
+def test_whether_a_picture_is_still_the_same_is_answered_without_decoding_it(server, monkeypatch):
+    first = picture_at(server, "scene-7")
+    large = picture_at(server, "scene-7", size="large")
+    assert first.headers["etag"] != large.headers["etag"]
+    monkeypatch.setattr(Engine, "decode", None)
+    again = server.client.get(first.url.path, headers={"if-none-match": first.headers["etag"]})
+    assert again.status_code == 304
 
 
 @pytest.mark.parametrize("name", ["outside", "sneaky", "gone", "note", "never heard of"])

@@ -51,6 +51,19 @@ def test_more_than_the_server_takes_is_told_in_words(visit, serve, gallery):
         expect(page.get_by_role("alert")).to_contain_text("This is too long a text")
 
 
+def test_no_more_hits_are_asked_for_than_the_server_gives(visit, serve, gallery):
+    with serve(gallery, limits=RequestLimits(max_k=5)) as here:
+        page = visit(at=here)
+        ask(page, "a red apple")
+        expect_ids(page, answer(here, text="a red apple", k=5))
+        expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+
+
+def test_what_an_address_says_wrongly_of_a_filter_is_left_out(visit, page_server):
+    page = visit('/?text=a+red+apple&filter={"ground":null,"things":3}')
+    expect_ids(page, answer(page_server, text="a red apple"))
+
+
 def test_a_server_that_is_gone_can_be_tried_again(visit, serve, gallery):
     with serve(gallery) as here:
         page = visit(at=here)

@@ -27,6 +27,9 @@ class Nothing:
     def facets(self, column, limit):
         return {}
 
+    def range(self, column):
+        return None
+
 
 @pytest.fixture(scope="module")
 def target():

@@ -79,6 +79,7 @@ def test_the_command_says_the_cosines_and_exits_1_where_one_is_too_small(folder,
     assert "several" in good.output
     bad = CliRunner().invoke(app, ["verify", str(worse), "--json", str(tmp_path / "bad.json")])
     assert bad.exit_code == 1
+    assert "not the golden vectors" in bad.stderr and "not the golden vectors" not in bad.stdout
     content = json.loads((tmp_path / "bad.json").read_text())
     assert content["passed"] is False
     assert content["kinds"]["image"]["smallest_cosine"] < 0.9999

@@ -5,6 +5,7 @@ Exit codes: 0 done (or stopped as asked), 1 a failure that the message explains,
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -56,8 +57,17 @@ recipe_app.command("show")(training.show_recipe)
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal has no letters for, and names of files that are no text, are shown as escapes.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
+    except SystemExit as end:
+        # Typer takes the interruption and makes this of it.
+        if end.code == _INTERRUPTED:
+            errors.print("interrupted")
+        raise
     except TrainingStoppedError as stop:
         # Every rank has stopped; one says so.
         if rank() in (None, 0):
@@ -80,11 +90,9 @@ def main() -> None:
             raise
         complain(told)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        sys.exit(130)
 
 
+_INTERRUPTED = 130
 _LESS = (
     "in training lower machine.chunk_tokens or set machine.activation_checkpointing (`cocoa plan` says what fits), "
     "elsewhere lower the tokens of a pass"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import typer
@@ -16,6 +17,8 @@ from cocoa.sample import META_TASKS
 console = Console()
 errors = Console(stderr=True)
 SUMMARY = (*META_TASKS, "overall")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal obeys instead of showing it; of C0 only tab and new line are text."""
 
 
 def summary_table(summaries: dict[str, Any], costs: dict[str, dict[str, str]] | None = None) -> Table:
@@ -42,8 +45,13 @@ def refuse_idle(context: typer.Context, when: str, *names: str) -> None:
             raise UsageError("E_USAGE_IDLE", f"--{name.replace('_', '-')} has no effect {when}")
 
 
+def harmless(text: str) -> str:
+    """Returns markup that shows a text from outside as it is, its control characters as escapes: `\\x1b`."""
+    return escape(_CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n")))
+
+
 def complain(text: str) -> None:
     """Says what went wrong, on the error stream, and which rank says it."""
     place = "" if rank() is None else f"rank {rank()}: "
     # In one piece, so that the lines of several ranks do not mix.
-    errors.print(f"{place}[bold red]error:[/] {escape(text)}", soft_wrap=True)
+    errors.print(f"{place}[bold red]error:[/] {harmless(text)}", soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cocoa.cli.console import console, refuse_idle
+from cocoa.cli.console import console, errors, refuse_idle
 
 
 class Engine(StrEnum):
@@ -40,7 +40,7 @@ def embed(
     from cocoa.corpus.job import embed_corpus
     from cocoa.corpus.progress import EmbeddingProgress
 
-    with EmbeddingProgress(console) as progress:
+    with EmbeddingProgress(errors) as progress:
         embeddings = embed_corpus(
             model,
             source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +10,15 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cocoa.cli.console import console, refuse_idle
+from cocoa.cli.console import console, errors, refuse_idle
 from cocoa.errors import UsageError
+
+
+class Engine(StrEnum):
+    """Who makes the texts of a synthesis."""
+
+    endpoint = "endpoint"
+    local = "local"
 
 
 def synthesize(
@@ -20,7 +28,7 @@ def synthesize(
     kind: Annotated[str, typer.Option(help="captions (warm-up) or questions, with answers (bridge).")],
     model: Annotated[str, typer.Option(help="Name at the endpoint; locally a folder, hub id or nano.")],
     endpoint: Annotated[str, typer.Option(help="OpenAI-compatible address, such as http://localhost:8000/v1.")] = "",
-    engine: Annotated[str, typer.Option(help="endpoint, or local: a model in this process.")] = "endpoint",
+    engine: Annotated[Engine, typer.Option(help="Who is asked; local: a model in this process.")] = Engine.endpoint,
     prompts: Annotated[str | None, typer.Option(help="Prompt file (.yaml) or name; default: of the kind.")] = None,
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the key.")] = None,
     concurrency: Annotated[int, typer.Option(help="Most requests at once.")] = 16,
@@ -56,20 +64,18 @@ def synthesize(
     if not isinstance(fields, dict):
         raise UsageError("E_USAGE_SYNTHESIS", "--extra must be a JSON object")
     opened: Any
-    if engine == "local":
+    if engine is Engine.local:
         elsewhere = ("endpoint", "api_key_env", "concurrency", "timeout", "retries")
         refuse_idle(context, "with --engine local", *elsewhere)
         from cocoa.synthesis.local import LocalEngine
 
         opened = nullcontext(LocalEngine.open(model, device=device))
-    elif engine == "endpoint":
+    else:
         refuse_idle(context, "with --engine endpoint", "device")
         opened = Endpoint(
             endpoint, model, api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
         )
-    else:
-        raise UsageError("E_USAGE_SYNTHESIS", f"--engine is {engine!r}; use endpoint or local")
-    with opened as asked, Progress(BarColumn(), TextColumn("{task.description}"), console=console) as bar:
+    with opened as asked, Progress(BarColumn(), TextColumn("{task.description}"), console=errors) as bar:
         line = bar.add_task("starting", total=None)
         summary = run(
             images,
@@ -117,7 +123,7 @@ def check_data(
     loaded = load_recipe(recipe, changes or ())
     out = out or Path("runs") / f"{loaded.name}-check"
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=errors, transient=True) as bar:
         lines: dict[str, Any] = {}
 
         def on_progress(what: str, done: int, total: int) -> None:
@@ -167,7 +173,8 @@ def mine(
 
     bound = None if max_ratio == float("inf") else max_ratio
     window = Window(negatives, min_rank, max_rank, max_score, bound, margin, draw, seed)  # type: ignore[arg-type]
-    with Progress(TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors) as bar:
         line = bar.add_task("")
         made = run(
             model,

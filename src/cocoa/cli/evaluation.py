@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cocoa.cli.console import console, rank, refuse_idle, summary_table
+from cocoa.cli.console import console, errors, rank, refuse_idle, summary_table
 
 _RATES = {"official_hit_at_1": "official", "chance": "chance", "blind": "blind"}
 
@@ -41,7 +41,7 @@ def evaluate(
     from cocoa.evaluation.job import run_job
     from cocoa.evaluation.progress import EvaluationProgress
 
-    with EvaluationProgress(console if rank() in (None, 0) else Console(quiet=True)) as progress:
+    with EvaluationProgress(errors if rank() in (None, 0) else Console(quiet=True)) as progress:
         result = run_job(
             model,
             tasks,

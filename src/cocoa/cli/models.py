@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cocoa.cli.console import console
+from cocoa.cli.console import console, errors
 
 
 def verify(
@@ -39,7 +39,7 @@ def verify(
     if json_file is not None:
         write_file(json_file, json.dumps(result.to_dict(), indent=2) + "\n")
     if not result.passed:
-        console.print(f"[bold red]not the golden vectors[/] by {escape(result.against)} (below {threshold})")
+        errors.print(f"[bold red]not the golden vectors[/] by {escape(result.against)} (below {threshold})")
         raise typer.Exit(1)
     console.print(f"the golden vectors, by {escape(result.against)}")
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from cocoa.cli.console import complain, console, errors, refuse_idle
+from cocoa.cli.console import complain, console, errors, harmless, refuse_idle
 from cocoa.errors import IndexingError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def index(
         if add or upsert:
             opened = Index.open(out)
             written = opened.upsert(embeddings) if upsert else opened.add(embeddings)
-            opened.optimize(say=_say)
+            if opened.is_embedded:
+                opened.optimize(say=_say)
             _say(f"{written:,} documents written")
         else:
             opened = Index.build(embeddings, out, replace=replace, say=_say)
@@ -69,7 +71,7 @@ def index(
     else:
         found = opened.verify(None if against is None else Embeddings.open(against))
         for line in found.damages:
-            console.print(f"[red]{escape(line)}[/]", soft_wrap=True, highlight=False)
+            console.print(f"[red]{harmless(line)}[/]", soft_wrap=True, highlight=False)
         if not found.ok:
             raise IndexingError("E_INDEX_DAMAGED", f"{len(found.damages)} things are not as written", where=source)
         _say(f"{found.checked:,} files or rows are as they were written")
@@ -99,7 +101,7 @@ def search(
         refuse_idle(context, "without --unlike", "weight")
     if not text and image is None:
         refuse_idle(context, "without --text or --image: nothing is embedded", "model")
-    condition = read_where(where) if where else None
+    condition = None if where is None else read_where(where)
     opened = Index.open(uri)
     _tell(opened)
     vectors = None
@@ -127,17 +129,29 @@ def search(
             _say(f"{len(hits)} hits in {html}")
             return
     if as_json:
-        sys.stdout.write(json.dumps([asdict(hit) for hit in hits], indent=1, ensure_ascii=False) + "\n")
+        _write_json([asdict(hit) for hit in hits])
     else:
         console.print(_table(hits, opened))
 
 
+def _write_json(content: Any) -> None:
+    """Writes JSON in UTF-8, whatever the letters of the terminal: programs read it."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "the output is closed")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # JSON escapes C0 alone; a terminal may obey C1 and DEL, which stand only in texts.
+    text = re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
 def _table(hits: list[Hit], opened: Index) -> Table:
     columns = list(opened.columns)
-    table = Table("rank", "score", "id", "text", *(escape(name) for name in columns))
+    table = Table("rank", "score", "id", "text", *(harmless(name) for name in columns))
     for rank, hit in enumerate(hits, 1):
-        kept = ("" if hit.columns[name] is None else escape(str(hit.columns[name])) for name in columns)
-        table.add_row(str(rank), f"{hit.score:.3f}", escape(hit.id), escape(hit.text), *kept)
+        kept = ("" if hit.columns[name] is None else harmless(str(hit.columns[name])) for name in columns)
+        table.add_row(str(rank), f"{hit.score:.3f}", harmless(hit.id), harmless(hit.text), *kept)
     return table
 
 
@@ -155,4 +169,4 @@ def _tell(opened: Index) -> None:
 
 
 def _say(text: str) -> None:
-    console.print(escape(text), soft_wrap=True, highlight=False)
+    console.print(harmless(text), soft_wrap=True, highlight=False)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cocoa.errors import UsageError
+
+
+class Engine(StrEnum):
+    """Who runs the replicas of a server."""
+
+    local = "local"
+    ray = "ray"
 
 
 def serve(
@@ -29,7 +37,7 @@ def serve(
     fetch_from: Annotated[
         list[str] | None, typer.Option(help="Host that picture URLs may name; can be given often.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray: several replicas behind Ray Serve.")] = "local",
+    engine: Annotated[Engine, typer.Option(help="ray: several replicas behind Ray Serve.")] = Engine.local,
     replicas: Annotated[int, typer.Option(help="Replicas, with --engine ray.")] = 1,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another setting: key=value or limits.key=value.")
@@ -42,7 +50,7 @@ def serve(
         raise UsageError("E_USAGE_EXTRA", "serving needs: pip install 'cocoa-embeddings[serve]'") from error
     from cocoa.serving.settings import settings_from
 
-    if engine not in ("local", "ray") or replicas < 1 or (engine == "local" and replicas != 1):
+    if replicas < 1 or (engine is Engine.local and replicas != 1):
         raise UsageError("E_USAGE_ENGINE", "use --engine local, or --engine ray with --replicas of 1 or more")
 
     given = {
@@ -56,7 +64,7 @@ def serve(
     }
     settings = settings_from(given, set_ or [])
     models = [(model, index), *(_compared(text) for text in compare or [])]
-    if engine == "local":
+    if engine is Engine.local:
         serve(models, settings)
         return
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,10 +17,13 @@ def combined(
 ) -> NDArray[np.float32]:
     """Returns float32 (D) of unit norm: the mean of the wanted (N, D) minus `weight` times that of the unwanted (M, D).
 
-    All are of unit norm. Raises `E_USAGE_EXAMPLES` if nothing is wanted, or if what is left is nearly zero.
+    All are of unit norm. Raises `E_USAGE_EXAMPLES` if nothing is wanted, if the weight is no finite number, or if
+    what is left is nearly zero.
     """
     if not len(wanted):
         raise UsageError("E_USAGE_EXAMPLES", "give a text, a picture or an example that is wanted")
+    if not math.isfinite(weight):
+        raise UsageError("E_USAGE_EXAMPLES", f"the weight of what is not wanted is {weight}: give a finite number")
     query = wanted.mean(axis=0, dtype=np.float64)
     if unwanted is not None and len(unwanted):
         query -= weight * unwanted.mean(axis=0, dtype=np.float64)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from cocoa.corpus.hits import Hit
 from cocoa.corpus.index import Index
 from cocoa.corpus.pictures import open_picture
 from cocoa.errors import ImageError
 from cocoa.files import write_file
 from cocoa.images import open_rgb
-from cocoa.report.search_page import Asked, Found, search_page
+from cocoa.report.search_page import Asked, Found, Picture, search_page
 
 
 def write_search_page(
@@ -38,7 +36,7 @@ def write_search_page(
         found.append(Found(hit.id, hit.score, hit.text, picture, is_lost, hit.columns))
     asked = Asked(
         text=text,
-        picture=None if image is None else open_rgb(image),
+        picture=None if image is None else Picture.of(open_rgb(image)),
         like=[(row.id, _opened(row.image)) for row in index.get(like)],
         unlike=[(row.id, _opened(row.image)) for row in index.get(unlike)],
         where=where,
@@ -48,8 +46,9 @@ def write_search_page(
     return lost
 
 
-def _opened(place: str) -> Image.Image | None:
+def _opened(place: str) -> Picture | None:
+    # Made small at once: of all that are found only one is held at its full size.
     try:
-        return open_picture(place) if place else None
+        return Picture.of(open_picture(place)) if place else None
     except ImageError:
         return None  # counted by the caller, and said on the page

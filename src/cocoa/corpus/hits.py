@@ -14,7 +14,11 @@ from cocoa.corpus.stores.rows import Card, shown, table_vectors
 
 SLACK = 16
 """Candidates beyond k, so that scores which a store rounds otherwise still come in."""
+MAX_CANDIDATES = 16_384
+"""The most that one question looks at, however many documents are equal; Milvus gives no more."""
 _TIE = 1e-6
+_BLOCK = 1024
+"""Rows that are scored at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +33,21 @@ class Hit:
 
 
 def best_hits(
-    query: NDArray[np.float32], k: int, card: Card, rows: pa.Table, more: Callable[[int], pa.Table], *, most: int | None
+    query: NDArray[np.float32], k: int, card: Card, rows: pa.Table, more: Callable[[int], pa.Table]
 ) -> list[Hit]:
     """Returns the `k` best of the candidates `rows`, which are the nearest k + 16, best first; equal scores by place.
 
     If so many came and the last of them still ties with the k-th, there may be others: `more(limit)` is asked for four
-    times as many, at most `most`.
+    times as many, at most 16 384.
     """
     limit = k + SLACK
     while True:
         scores = exact_scores(table_vectors(rows), query)
         order = np.lexsort((rows["place"].to_numpy(), -scores))
         tied = len(rows) >= limit and scores[order[k - 1]] - scores[order[-1]] <= _TIE
-        if not tied or limit == most:
+        if not tied or limit == MAX_CANDIDATES:
             break
-        limit = limit * 4 if most is None else min(limit * 4, most)
+        limit = min(limit * 4, MAX_CANDIDATES)
         rows = more(limit)
     order = order[:k]
     told = shown(rows.take(pa.array(order)), card)
@@ -61,5 +65,7 @@ def exact_scores(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> ND
 
     Row by row in double precision: a matrix product may give equal rows scores that differ in the last digit.
     """
-    scores: NDArray[np.float32] = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1).astype(np.float32)
+    wide, scores = query.astype(np.float64), np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), _BLOCK):
+        scores[start : start + _BLOCK] = (vectors[start : start + _BLOCK].astype(np.float64) * wide).sum(axis=1)
     return scores

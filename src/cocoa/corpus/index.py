@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cocoa.corpus.embeddings import Embeddings
@@ -31,6 +32,8 @@ __all__ = ["FilterLike", "Hit", "Index", "Row", "RowSource", "Rows"]
 FilterLike = Filter | Mapping[str, Any] | None
 """A filter as its types, as its JSON, or none."""
 MAX_K = 10_000
+MAX_VALUES = 100_000
+"""Different values of a column that are counted."""
 _BATCH = 8192
 
 
@@ -165,6 +168,11 @@ class Index:
         return self._store.approximate
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether it is a LanceDB folder, which is looked after by `optimize` and `repair`."""
+        return isinstance(self._store, LanceStore)
+
+    @property
     def notice(self) -> str | None:
         """What people must know of the version that is open, such as that a newer one is damaged."""
         return self._store.notice
@@ -221,8 +229,7 @@ class Index:
             return lambda limit: store.nearest(query[None], limit, condition)[0]
 
         return [
-            best_hits(query, k, store.card, rows, more_of(query), most=store.most)
-            for query, rows in zip(queries, found, strict=True)
+            best_hits(query, k, store.card, rows, more_of(query)) for query, rows in zip(queries, found, strict=True)
         ]
 
     def search_examples(
@@ -264,15 +271,27 @@ class Index:
         return [held[name] for name in ids]
 
     def facets(self, column: str, limit: int = 20) -> dict[Any, int]:
-        """Returns the commonest values of a column with their counts, commonest first; missing values are left out."""
-        if column not in self._store.card.fields:
-            known = ", ".join(sorted(self._store.card.fields))
-            raise UsageError("E_USAGE_COLUMN", f"no column {column!r}; known: {known}", where=self.uri)
+        """Returns the commonest values of a column with their counts, commonest first; missing values are left out.
+
+        Of a column of captions or names, where nearly every value is another, the first 100 000 are counted.
+        """
         counts: Counter[Any] = Counter()
-        for batch in self._store.scan([self._store.card.fields[column]]):
-            counts.update(batch.column(0).to_pylist())
-        del counts[None]
+        for values in self._values(column):
+            for each in pc.value_counts(values.drop_null()).to_pylist():
+                # A value is let in where it first stands, so the counts that are told are of all rows.
+                if each["values"] in counts or len(counts) < MAX_VALUES:
+                    counts[each["values"]] += each["counts"]
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit])
+
+    def range(self, column: str) -> tuple[Any, Any] | None:
+        """Returns the least and the greatest value of a column; None if it has no values."""
+        low = high = None
+        for values in self._values(column):
+            ends = pc.min_max(values).as_py()
+            if ends["min"] is not None:
+                low = ends["min"] if low is None else min(low, ends["min"])
+                high = ends["max"] if high is None else max(high, ends["max"])
+        return None if low is None else (low, high)
 
     def add(self, rows: RowSource) -> int:
         """Returns how many rows were written; each batch of 8192 is durable before the next.
@@ -291,9 +310,13 @@ class Index:
         return sum(self._store.delete(ids[start : start + _BATCH]) for start in range(0, len(ids), _BATCH))
 
     def optimize(self, *, exact_rows: int = EXACT_ROWS, say: Callable[[str], None] = lambda _: None) -> None:
-        """Rewrites an embedded index without what is dead; makes its approximate index and measures it again."""
-        if isinstance(self._store, LanceStore):
-            self._store.optimize(exact_rows=exact_rows, say=say)
+        """Rewrites an embedded index without what is dead; makes its approximate index and measures it again.
+
+        Raises `E_USAGE_OPTIMIZE` for an index that is none: a folder of embeddings is only read, Milvus does it itself.
+        """
+        if not isinstance(self._store, LanceStore):
+            raise UsageError("E_USAGE_OPTIMIZE", "only an embedded index can be optimized", where=self.uri)
+        self._store.optimize(exact_rows=exact_rows, say=say)
 
     def verify(self, against: Embeddings | None = None) -> Verification:
         """Returns what is not as it was written; `against` embeddings: also ids and vectors that differ from theirs."""
@@ -326,6 +349,13 @@ class Index:
     def _vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
         rows = [row.vector for row in self.get(ids)] if ids else []
         return np.stack(rows) if rows else np.zeros((0, self.dimensions), np.float32)
+
+    def _values(self, column: str) -> Iterator[pa.Array]:
+        if column not in self._store.card.fields:
+            known = ", ".join(sorted(self._store.card.fields))
+            raise UsageError("E_USAGE_COLUMN", f"no column {column!r}; known: {known}", where=self.uri)
+        for batch in self._store.scan([self._store.card.fields[column]]):
+            yield batch.column(0)
 
     def _read(self, given: FilterLike) -> Filter | None:
         return parse_filter(given, self._store.card.columns) if isinstance(given, Mapping) else given

@@ -20,7 +20,7 @@ from cocoa.corpus.sources.source import Part
 from cocoa.corpus.tally import RowTally
 from cocoa.embedder import Embedder, identity_difference
 from cocoa.errors import DataError, ModelError, UsageError
-from cocoa.files import write_file
+from cocoa.files import sha256, write_file
 
 LISTING = "listing.jsonl"
 
@@ -75,7 +75,7 @@ class Plan:
         named = sources[0].named or "id" in tally.seen
         columns, notes = tally.columns()
         identity = embedder.identity
-        bound = [FORMAT, {name: identity[name] for name in sorted(identity)}, listing.read_bytes(), columns]
+        bound = [FORMAT, {name: identity[name] for name in sorted(identity)}, sha256(listing), columns]
         key = hashlib.sha256(repr(bound).encode()).hexdigest()[:12]
         repeats = tally.repeats(found.files) if named else {}
         shards = [

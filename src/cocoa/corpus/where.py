@@ -13,7 +13,7 @@ _TOKEN = re.compile(
     r"""\s*(?:
     (?P<text>"(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*')
     | (?P<quoted>`[^`]+`)
-    | (?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.]))
+    | (?P<number>-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w.]))
     | (?P<op><=|>=|!=|=|<|>)
     | (?P<mark>[(),])
     | (?P<word>[^\W\d]\w*)
@@ -117,7 +117,12 @@ class _Reader:
         if kind == "text":
             return _ESCAPE.sub(r"\1", token[1:-1])
         if kind == "number":
-            return json.loads(token) if not re.match(r"-?0\d", token) else self._unread(token)
+            if re.match(r"-?0\d", token):
+                return self._unread(token)
+            try:
+                return json.loads(token)
+            except ValueError as error:
+                raise _refused(f"cannot read a number of {len(token):,} digits") from error
         if kind == "word" and token.lower() in ("true", "false"):
             return token.lower() == "true"
         return self._unread(token)

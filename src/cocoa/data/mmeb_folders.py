@@ -22,6 +22,7 @@ HUB_IDS = {"mmeb-v1": "TIGER-Lab/MMEB-eval", "mmeb-train": "TIGER-Lab/MMEB-train
 _NOT_SCORED = frozenset({"CIFAR-100"})
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_REVISION = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,11 @@ def find_data(where: str | Path) -> Path:
     if Path(where).exists() or not (name in HUB_IDS or _HUB_ID.fullmatch(name)):
         return Path(where)
     return download(HUB_IDS.get(name, name))
+
+
+def hub_revision(folder: Path) -> str | None:
+    """Returns the revision of a data set whose snapshot lies in the hub's cache; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name) else None
 
 
 def download(hub_id: str, subsets: Sequence[str] = (), revision: str | None = None) -> Path:

@@ -17,6 +17,7 @@ from cocoa.files import write_file
 from cocoa.model import EmbeddingModel
 from cocoa.sample import META_TASKS
 
+EXPORTS = ("row.md", "row.tex", "leaderboard.json")
 _CUTS = (1, 5, 10)
 _MEANS = (*META_TASKS, "ind", "ood", "overall")
 _TITLES = {"classification": "Cls", "vqa": "VQA", "retrieval": "Ret", "grounding": "Grd"}
@@ -27,7 +28,7 @@ def write_exports(evaluation: Evaluation, model: EmbeddingModel, out: Path) -> N
 
     What cannot be written of this one is removed where another has left it: it would pass for this one's.
     """
-    made: dict[str, str | None] = dict.fromkeys(("row.md", "row.tex", "leaderboard.json"))
+    made: dict[str, str | None] = dict.fromkeys(EXPORTS)
     if evaluation.complete:
         made |= {"row.md": markdown_row(evaluation), "row.tex": latex_row(evaluation)}
         if {task.name for task in evaluation.tasks} == set(TASKS):

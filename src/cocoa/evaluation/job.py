@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cocoa.crew import crew, leave_with_parent, take_device
 from cocoa.data.held_out import HeldOut, chosen_tasks
-from cocoa.data.mmeb_folders import find_data
+from cocoa.data.mmeb_folders import find_data, hub_revision
 from cocoa.errors import CocoaError, UsageError
-from cocoa.evaluation.exports import write_exports
+from cocoa.evaluation.exports import EXPORTS, write_exports
 from cocoa.evaluation.runner import Evaluation, evaluate
 from cocoa.evaluation.vectors import SHARD_SIZE, Progress, embed_tasks
 from cocoa.files import write_file
@@ -104,13 +104,19 @@ def run_job(
             workers=workers,
             shard_size=shard_size,
             examples=out is not None,
+            revision=hub_revision(data),
             on_pictures=on_pictures,
             on_progress=on_progress,
         )
     if out is not None:
-        result.write(out)
+        page = evaluation_page(result.to_dict(), result.examples)
+        # Files of two evaluations never stand together, whenever this is killed: those of the one before go first, and
+        # who finds `results.json` finds all that belongs to it.
+        for name in ("results.json", "receipt.json", "report.html", *EXPORTS):
+            (out / name).unlink(missing_ok=True)
         write_exports(result, opened, out)
-        write_file(out / "report.html", evaluation_page(result.to_dict(), result.examples))
+        write_file(out / "report.html", page)
+        result.write(out)
     return result
 
 

@@ -89,6 +89,7 @@ def evaluate(
     workers: int = 4,
     shard_size: int = SHARD_SIZE,
     examples: bool = False,
+    revision: str | None = None,
     on_pictures: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_task: Callable[[Task, TaskScore], None] | None = None,
@@ -105,6 +106,7 @@ def evaluate(
         workers: threads that read and decode pictures.
         shard_size: the most samples whose vectors are written together.
         examples: also pick hits and misses of each task.
+        revision: of the tasks' data on the hub, for the receipt.
         on_pictures: told how many picture files of how many have been looked at.
         on_progress: told how far the embedding is.
         on_task: told each task's score as it is ready.
@@ -147,7 +149,8 @@ def evaluate(
         if on_task is not None:
             on_task(task, score)
     whole = complete and not missing_tasks(task.name for task in tasks)
-    return Evaluation(name, tuple(tasks), tuple(scores), whole, tuple(shown), _receipt(tasks, embedded, asked))
+    receipt = _receipt(tasks, embedded, asked) | {"data_revision": revision}
+    return Evaluation(name, tuple(tasks), tuple(scores), whole, tuple(shown), receipt)
 
 
 @contextmanager

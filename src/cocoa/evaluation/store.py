@@ -96,38 +96,39 @@ class Store:
         commits as one shard. `on_progress` is called whenever more is known.
         """
         waiting: deque[Sequence[str]] = deque(piece for piece in pieces if self.unknown(piece))
-        ahead: deque[tuple[Sequence[str], list[str], Begun]] = deque()
+        ahead: deque[tuple[list[str], Begun]] = deque()
         while waiting or ahead:
-            piece = self._take(waiting) if len(ahead) <= _AHEAD else None
-            if piece is not None:
-                keys = self.unknown(piece)
+            keys = self._take(waiting) if len(ahead) <= _AHEAD else []
+            if keys:
                 self._remove_drafts(_name(keys))
-                ahead.append((piece, keys, work.begin(keys)))
+                ahead.append((keys, work.begin(keys)))
             elif ahead:
-                piece, keys, begun = ahead.popleft()
+                keys, begun = ahead.popleft()
                 self._add(keys, work.finish(begun))
-                self._claims.release(_name(piece))
+                self._claims.release(_name(keys))
             else:
                 time.sleep(_PATIENCE)
                 self.refresh()
             if on_progress is not None:
                 on_progress()
 
-    def _take(self, waiting: deque[Sequence[str]]) -> Sequence[str] | None:
-        """The next piece that nobody has, claimed; None if others have all that is left."""
+    def _take(self, waiting: deque[Sequence[str]]) -> list[str]:
+        """What is unknown of the next piece that nobody has, claimed; nothing if others have all that is left."""
         for _ in range(len(waiting)):
             piece = waiting.popleft()
-            if not self.unknown(piece):
-                continue
-            if not self._claims.take(_name(piece)):
+            keys = self.unknown(piece)
+            # Not the piece is claimed but the shard to be: a run with other pieces may be left with the same keys.
+            while keys and self._claims.take(_name(keys)):
+                # Whoever had it may have committed it since the last look.
+                self.refresh()
+                left = self.unknown(piece)
+                if left == keys:
+                    return keys
+                self._claims.release(_name(keys))
+                keys = left
+            if keys:
                 waiting.append(piece)
-                continue
-            # Whoever had it may have committed it since the last look.
-            self.refresh()
-            if self.unknown(piece):
-                return piece
-            self._claims.release(_name(piece))
-        return None
+        return []
 
     def _remove_drafts(self, name: str) -> None:
         """Removes what killed writers of a shard left; only who has claimed it may call this."""

@@ -92,6 +92,7 @@ def embedding_settings(model: EmbeddingModel, fingerprint: str) -> dict[str, Any
         "format": _FORMAT,
         "model": fingerprint,
         "layout": model.layout,
+        "attention": model.backbone.attention,
         "max_tokens": model.max_tokens,
         "min_pixels": grid.min_pixels,
         "max_pixels": grid.max_pixels,

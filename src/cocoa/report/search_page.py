@@ -9,6 +9,23 @@ from typing import Any
 from PIL import Image
 
 from cocoa.report.page import _environment
+from cocoa.report.pictures import data_url
+
+_PIXELS = 448
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the page holds it: shrunk, inside its own address, with the size that it had."""
+
+    url: str
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, image: Image.Image) -> Picture:
+        """Returns the picture for the page, which keeps nothing of the image."""
+        return cls(data_url(image, pixels=_PIXELS), image.width, image.height)
 
 
 @dataclass(frozen=True)
@@ -16,9 +33,9 @@ class Asked:
     """A query: words, a picture, documents to be like and unlike (names, with a picture if they have one), a filter."""
 
     text: str = ""
-    picture: Image.Image | None = None
-    like: Sequence[tuple[str, Image.Image | None]] = ()
-    unlike: Sequence[tuple[str, Image.Image | None]] = ()
+    picture: Picture | None = None
+    like: Sequence[tuple[str, Picture | None]] = ()
+    unlike: Sequence[tuple[str, Picture | None]] = ()
     where: str = ""
 
 
@@ -29,7 +46,7 @@ class Found:
     id: str
     score: float
     text: str
-    picture: Image.Image | None
+    picture: Picture | None
     lost_picture: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
 

@@ -69,6 +69,7 @@ class Catalogue:
             "searchable": index is not None,
             # Without a folder that they may lie in no picture is shown, whatever the index names.
             "shows_pictures": bool(self.service.settings.roots),
+            "max_k": self.service.settings.limits.max_k,
             "count": 0,
             "columns": {},
             "facets": {},
@@ -93,12 +94,11 @@ class Catalogue:
 
 def _facet(index: Index, name: str, kind: str) -> dict[str, Any]:
     """What can be chosen of a column: its commonest values, or the ends of its range."""
+    if kind in ("int", "float"):
+        low, high = index.range(name) or (None, None)
+        return {"kind": kind, "min": low, "max": high}
     counts: dict[Any, int] = index.facets(name, NUM_VALUES + 1)
     is_complete = len(counts) <= NUM_VALUES
-    if kind in ("int", "float"):
-        # The ends are known where all values are; elsewhere they would cost a look at every row.
-        known = counts if is_complete else {}
-        return {"kind": kind, "min": min(known, default=None), "max": max(known, default=None)}
     values = [{"value": value, "count": count} for value, count in list(counts.items())[:NUM_VALUES]]
     return {"kind": kind, "values": values, "complete": is_complete}
 

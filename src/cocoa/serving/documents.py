@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from PIL import Image
 from starlette.responses import Response
 
+import cocoa
 from cocoa.errors import CocoaError, ImageError
 from cocoa.serving.problems import RequestError
 from cocoa.serving.served import Served
@@ -22,7 +23,7 @@ router = APIRouter(tags=["search"], dependencies=[needs("search")])
 
 _PIXELS = {"small": 384, "large": 1280}
 _HEADERS = {
-    "cache-control": "private, max-age=3600",
+    "cache-control": "private, no-cache",
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; sandbox",
     "cross-origin-resource-policy": "same-origin",
@@ -66,19 +67,36 @@ async def document_image(
     service = service_of(request)
     served = service.served(model)
     with service.searches:
-        content = await service.in_time(request, _shown_anew(service, served, id_of(key), _PIXELS[size]))
-    tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+        known = request.headers.get("if-none-match")
+        work = _shown_anew(service, served, id_of(key), _PIXELS[size], known)
+        tag, content = await service.in_time(request, work)
     headers = {**_HEADERS, "etag": tag}
-    if request.headers.get("if-none-match") == tag:
+    if content is None:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type="image/webp", headers=headers)
 
 
-async def _shown_anew(service: Service, served: Served, name: str, pixels: int) -> bytes:
+async def _shown_anew(
+    service: Service, served: Served, name: str, pixels: int, known: str | None
+) -> tuple[str, bytes | None]:
+    """The picture's tag, and the picture unless the tag is the one that is known.
+
+    The tag is of the file, not of what is drawn: who asks whether a picture is still the same is answered undecoded.
+    """
     document = await document_of(service, served, name)
     async with service.showing:
-        picture = await picture_of(service, served, document)
-        return await service.look(lambda: _drawn(picture, pixels))
+        data = await _bytes_of(service, document)
+        tag = await service.look(lambda: _tag(data, pixels))
+        if tag == known:
+            return tag, None
+        picture = await served.engine.decode(data)
+        return tag, await service.look(lambda: _drawn(picture, pixels))
+
+
+def _tag(data: bytes, pixels: int) -> str:
+    digest = hashlib.sha256(f"{cocoa.__version__} {pixels} ".encode())
+    digest.update(data)
+    return f'"{digest.hexdigest()[:20]}"'
 
 
 async def document_of(service: Service, served: Served, name: str) -> Any:
@@ -96,13 +114,16 @@ async def document_of(service: Service, served: Served, name: str) -> Any:
 
 async def picture_of(service: Service, served: Served, document: Any) -> Image.Image:
     """Returns a document's picture in RGB. Raises `E_REQUEST_DOCUMENT` where there is none that may be shown."""
+    return await served.engine.decode(await _bytes_of(service, document))
+
+
+async def _bytes_of(service: Service, document: Any) -> bytes:
     if not document.image:
         raise missing()
     try:
-        data = await service.sources.document(document.image)
+        return await service.sources.document(document.image)
     except ImageError:
         raise missing() from None
-    return await served.engine.decode(data)
 
 
 def _drawn(picture: Image.Image, pixels: int) -> bytes:

@@ -23,7 +23,6 @@ _BLOCK_SCORES = 1 << 24
 class ExactStore:
     """All rows of a folder of embeddings; its shards were checked against their digests when they were read."""
 
-    most: int | None = None
     notice: str | None = None
     approximate: dict[str, Any] | None = None
 

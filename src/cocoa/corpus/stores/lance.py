@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -40,10 +40,17 @@ _Version = tuple[int, int, str]
 """The inode and time of the card, which tell an index from one that has taken its place, and the newest commit."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A commit and the table at it; never moved on to another, since somebody may be reading."""
+
+    table: Table
+    commit: Commit
+    version: _Version
+
+
 class LanceStore:
     """An index folder, opened; sees at each call the newest acknowledged version."""
-
-    most: int | None = None
 
     def __init__(self, root: Path, card: Card) -> None:
         self.root = root
@@ -52,9 +59,7 @@ class LanceStore:
         self.notice: str | None = None
         self._commits = Commits(root)
         self._lock = Lock()
-        self._table: Table | None = None
-        self._seen: _Version = (0, 0, "")
-        self._commit = Commit(0, "")
+        self._opened: _Opened | None = None
         # What a verification has found damaged is opened all the same, to be verified again or repaired.
         if not self._is_damaged():
             self._refreshed()
@@ -113,19 +118,18 @@ class LanceStore:
     @property
     def approximate(self) -> dict[str, Any] | None:
         """The approximate index, its settings and its measured recall@10; None while search is exact."""
-        self._refreshed()
-        return self._commit.approximate
+        return self._refreshed().commit.approximate
 
     def count(self, condition: Filter | None) -> int:
         """Returns how many rows pass."""
-        return self._reading(lambda table: int(table.count_rows(self._sql(condition))))
+        return self._reading(lambda opened: int(opened.table.count_rows(self._sql(condition))))
 
     def nearest(self, queries: NDArray[np.float32], limit: int, condition: Filter | None) -> list[pa.Table]:
         """Returns for each query about the `limit` nearest rows that pass, by the approximate index if there is one."""
         where = self._sql(condition)
 
-        def ask(table: Table) -> list[pa.Table]:
-            made = self._commit.approximate
+        def ask(opened: _Opened) -> list[pa.Table]:
+            table, made = opened.table, opened.commit.approximate
             # Few rows that pass are looked at one by one: the approximate index would miss some of them.
             few = made is None or (where is not None and table.count_rows(where) <= EXACT_ROWS)
             return [self._ask(table, query, limit, where, None if few else made) for query in queries]
@@ -140,7 +144,7 @@ class LanceStore:
         if not ids:
             return row_schema(self.card).empty_table()
         where = to_sql(OneOf("id", "string", tuple(ids)), self.card.fields)
-        rows = self._reading(lambda table: table.search(None).where(where).limit(len(ids)).to_arrow())
+        rows = self._reading(lambda opened: opened.table.search(None).where(where).limit(len(ids)).to_arrow())
         check_seals(rows, self.uri)
         return rows
 
@@ -148,8 +152,8 @@ class LanceStore:
         """Yields the fields of all rows that pass."""
         where = self._sql(condition)
 
-        def read(table: Table) -> pa.Table:
-            query = table.search(None).select(list(fields)).limit(max(1, table.count_rows()))
+        def read(opened: _Opened) -> pa.Table:
+            query = opened.table.search(None).select(list(fields)).limit(max(1, opened.table.count_rows()))
             return (query.where(where) if where else query).to_arrow()
 
         yield from self._reading(read).to_batches(max_chunksize=8192)
@@ -219,7 +223,7 @@ class LanceStore:
 
     def close(self) -> None:
         """Gives back the table."""
-        self._table = None
+        self._opened = None
 
     def _sql(self, condition: Filter | None) -> str | None:
         return None if condition is None else to_sql(condition, self.card.fields)
@@ -239,17 +243,16 @@ class LanceStore:
             rows = ask().bypass_vector_index().to_arrow()
         return rows.select(fields)
 
-    def _reading(self, read: Callable[[Table], T]) -> T:
+    def _reading(self, read: Callable[[_Opened], T]) -> T:
         """Returns what `read` makes of the newest version; again if a writer took it away meanwhile."""
         for number in range(_TRIES):
-            table = self._refreshed()
-            seen = self._seen
+            opened = self._refreshed()
             try:
-                return read(table)
+                return read(opened)
             except (RuntimeError, OSError, ValueError) as error:
                 if isinstance(error, IndexingError):
                     raise
-                if number == _TRIES - 1 or self._newest() == seen:
+                if number == _TRIES - 1 or self._newest() == opened.version:
                     what = f"the table cannot be read ({type(error).__name__}); run `cocoa index --verify`"
                     raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri) from error
         raise AssertionError("unreachable")
@@ -257,28 +260,24 @@ class LanceStore:
     def _is_damaged(self) -> bool:
         return (self.root / DAMAGE).is_file()
 
-    def _refreshed(self) -> Table:
+    def _refreshed(self) -> _Opened:
         if self._is_damaged():
             what = "a verification found damage: `cocoa index --repair` goes back to a whole version, or build it again"
             raise IndexingError("E_INDEX_DAMAGED", what, where=self.uri)
         with self._lock:
-            seen = self._newest()
-            if seen[:2] != self._seen[:2]:
+            version = self._newest()
+            if self._opened is not None and self._opened.version == version:
+                return self._opened
+            if self._opened is None or self._opened.version[:2] != version[:2]:
                 self._check_card()
-                self._table = None
-            if self._table is None or seen != self._seen:
-                commit, skipped = self._commits.newest()
-                same = (commit.table, commit.repairs) == (self._commit.table, self._commit.repairs)
-                if self._table is None or not same or skipped:
-                    self._table, commit = self._opened(commit)
-                else:
-                    self._table.checkout(commit.version)
-                self._commit, self._seen = commit, seen
-                self.notice = None
-                if skipped:
-                    self.notice = f"fell back to commit {commit.number} of {commit.rows:,} rows: {'; '.join(skipped)}"
-                    _log.warning("%s: %s", self.uri, self.notice)
-            return self._table
+            commit, skipped = self._commits.newest()
+            table, commit = self._table_of(commit)
+            self._opened = _Opened(table, commit, version)
+            self.notice = None
+            if skipped:
+                self.notice = f"fell back to commit {commit.number} of {commit.rows:,} rows: {'; '.join(skipped)}"
+                _log.warning("%s: %s", self.uri, self.notice)
+            return self._opened
 
     def _newest(self) -> _Version:
         try:
@@ -297,7 +296,7 @@ class LanceStore:
             what = f"the index was replaced since it was opened, open it again: {difference}"
             raise IndexingError("E_INDEX_REPLACED", what, where=self.uri)
 
-    def _opened(self, commit: Commit) -> tuple[Table, Commit]:
+    def _table_of(self, commit: Commit) -> tuple[Table, Commit]:
         try:
             return self._at(commit), commit
         except (RuntimeError, OSError, ValueError):

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cocoa.corpus.filters import Filter, OneOf
+from cocoa.corpus.hits import MAX_CANDIDATES
 from cocoa.corpus.stores import connecting
 from cocoa.corpus.stores.expressions import missing, to_milvus
 from cocoa.corpus.stores.rows import (
@@ -41,7 +42,6 @@ _URI = re.compile(
     r"milvus://(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})/(?P<name>[A-Za-z_]\w{0,63})", re.ASCII
 )
 _PATIENCE = 30  # seconds for the first answer
-_MOST = 16_384
 _TEXT_BYTES = 65_535
 _CHUNK = 1000
 _EMPTY = {"string": "", "int": 0, "float": 0.0, "bool": False}
@@ -52,7 +52,6 @@ _EF = 200
 class MilvusStore:
     """A collection of a server, opened: a search sees all that this client wrote, other questions what anybody did."""
 
-    most: int | None = _MOST
     notice: str | None = None
 
     def __init__(self, uri: str, client: Any, name: str, card: Card) -> None:
@@ -130,7 +129,7 @@ class MilvusStore:
             answers = self._client.search(
                 self._name,
                 data=list(np.ascontiguousarray(queries, np.float32)),
-                limit=min(limit, _MOST),
+                limit=min(limit, MAX_CANDIDATES),
                 filter=self._said(condition),
                 output_fields=self._outputs(),
                 # Sees what this client has written. To see what every other wrote a moment ago, which counts and

@@ -32,8 +32,6 @@ class Store(Protocol):
 
     uri: str
     card: Card
-    most: int | None
-    """The most candidates that one question can have, or None."""
 
     @property
     def notice(self) -> str | None:

@@ -55,7 +55,8 @@ export function addressOf(view) {
 function parsed(text) {
   try {
     const filter = JSON.parse(text ?? "{}");
-    return filter && typeof filter === "object" && !Array.isArray(filter) ? filter : {};
+    if (!filter || typeof filter !== "object" || Array.isArray(filter)) return {};
+    return Object.fromEntries(Object.entries(filter).filter(([, wish]) => wish && typeof wish === "object"));
   } catch {
     return {};
   }

@@ -1,7 +1,7 @@
 // The page: one view (what is asked), one index (what there is to find), one answer (what is on the screen).
 
 import { addressOf, asks, NOTHING, viewOf } from "./address.js";
-import { found, searchesOf, unasked } from "./answers.js";
+import { found, numAsked, searchesOf, unasked } from "./answers.js";
 import { describeIndex, search, Trouble } from "./api.js";
 import { watchTheme } from "./appearance.js";
 import { labelOf, waysOf } from "./compare.js";
@@ -122,7 +122,7 @@ function bodyOfView() {
     ...(view.like.length && { like: view.like }),
     ...(view.unlike.length && { unlike: view.unlike }),
     ...(filter && { filter }),
-    k: view.size,
+    k: numAsked(view, index),
   };
 }
 
