@@ -20,6 +20,7 @@ from cocoa.serving.keys import ApiKeys
 from cocoa.serving.server import DrainingServer
 
 start = pytest.fixture(name="start")(starts)
+HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
 def test_sigterm_answers_what_was_begun_and_exits_0(start):
@@ -60,19 +61,20 @@ def test_a_second_signal_ends_it_at_once(start):
 
 
 def test_while_it_drains_it_is_not_ready_and_takes_nothing_new():
-    forward = StubForward()
-    forward.go.clear()
-    with running(stub_app(forward)) as here, ThreadPoolExecutor(1) as pool:
-        begun = pool.submit(here.post, "/v1/embeddings", {"model": "cocoa", "input": "a"})
-        until(lambda: here.service.engine.line.held.items == 1)
+    body = b'{"model":"cocoa","input":"a"}'
+    with running(stub_app()) as here, socket.create_connection(("127.0.0.1", here.port), timeout=20) as begun:
+        # The model would answer at once; what keeps the server is a body that is still on its way.
+        begun.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:-1])
+        until(lambda: here.service.num_under_way == 1)
+        assert here.client.get("/readyz").status_code == 200
         here.server.handle_exit(signal.SIGTERM, None)
         refused = here.post("/v1/embeddings", {"model": "cocoa", "input": "b"})
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["error"]["code"] == "E_SERVER_STOPPING"
         assert here.client.get("/readyz").status_code == 503
         assert here.client.get("/livez").status_code == 200
-        forward.go.set()
-        assert begun.result().status_code == 200
+        begun.sendall(body[-1:])
+        assert begun.recv(4096)[9:12] == b"200"
 
 
 def test_a_head_that_does_not_end_and_a_body_that_does_not_come_are_given_up():
@@ -82,14 +84,10 @@ def test_a_head_that_does_not_end_and_a_body_that_does_not_come_are_given_up():
                 slow.sendall(start)
                 while slow.recv(4096):
                     pass
-        head = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         with socket.create_connection(("127.0.0.1", here.port), timeout=20) as slow:
-            slow.sendall(head + b"Content-Length: 9\r\n\r\n{")
+            slow.sendall(HEAD + b"Content-Length: 9\r\n\r\n{")
             assert b"408" in slow.recv(4096)[:20]
         here.embed("an honest client")
-
-
-HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
 @pytest.mark.parametrize(

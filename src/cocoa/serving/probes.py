@@ -18,8 +18,9 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"description": "Not ready."}})
 async def readyz(request: Request) -> JSONResponse:
-    """A text and a picture come back as a vector, through the real line, in time."""
-    if await service_of(request).readiness.is_ready():
+    """A text and a picture come back as a vector, through the real line, in time; and it does not stop."""
+    service = service_of(request)
+    if not service.is_draining and await service.readiness.is_ready():
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "not ready"}, 503)
 
