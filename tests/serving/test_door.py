@@ -156,6 +156,22 @@ def test_a_bad_line_of_keys_is_named_and_not_shown(tmp_path):
         assert KEY not in str(caught.value)
 
 
+def test_a_file_or_a_variable_without_a_key_does_not_open_the_server(tmp_path, monkeypatch):
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    file = tmp_path / "keys"
+    for content in ("", "# reader embed,search\n\n"):
+        file.write_text(content)
+        with pytest.raises(UsageError) as caught:
+            ApiKeys.load(file)
+        assert (caught.value.code, caught.value.where) == ("E_USAGE_KEYS", str(file))
+    for empty in ("", " "):
+        monkeypatch.setenv(ENVIRONMENT, empty)
+        with pytest.raises(UsageError) as caught:
+            ApiKeys.load(None)
+        assert (caught.value.code, caught.value.where) == ("E_USAGE_KEYS", ENVIRONMENT)
+    assert len(ApiKeys.load(None)) == 0
+
+
 def test_a_server_that_others_can_reach_does_not_start_without_a_key(embedder, monkeypatch):
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     for host in ("0.0.0.0", "::", "192.0.2.1", "my.host"):
