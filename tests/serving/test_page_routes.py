@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -28,6 +29,7 @@ from cocoa.serving.metrics import Metrics
 from cocoa.serving.nearest import nearest
 from cocoa.serving.problems import RequestError
 from cocoa.serving.served import Served
+from cocoa.serving.service import json_reply
 from cocoa.serving.settings import ServeSettings
 
 
@@ -65,6 +67,14 @@ def app_of(embedder, index, pictures, keys=None):
 def server(embedder, gallery, pictures):
     with running(app_of(embedder, gallery, pictures)) as here:
         yield here
+
+
+def test_a_number_that_json_has_not_is_null_in_an_answer():
+    def refuse(name):
+        raise AssertionError(name)
+
+    answer = json_reply({"hits": [{"columns": {"price": float("inf")}}], "score": float("nan")})
+    assert json.loads(answer.body, parse_constant=refuse) == {"hits": [{"columns": {"price": None}}], "score": None}
 
 
 def picture_at(server, name, **query):

@@ -193,5 +193,5 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 def json_reply(value: Any) -> Response:
-    """Returns an answer of JSON."""
-    return Response(to_json(value), media_type="application/json")
+    """Returns an answer of JSON; a number that is not finite, which JSON has not, is null."""
+    return Response(to_json(value, inf_nan_mode="null"), media_type="application/json")
