@@ -116,6 +116,11 @@ def test_values_and_depth_of_a_body_hold_exactly(small):
     assert status(values(SMALL.max_json_values + 1)) == (413, "E_LIMIT_JSON")
     for depth, code in ((5, "E_REQUEST_FIELD"), (6, "E_REQUEST_FIELD"), (7, "E_LIMIT_JSON")):
         assert status(b'{"model":"cocoa","input":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}")[1] == code
+    # Strings with nothing between them are not JSON, and are not counted to their end either.
+    assert status(b'""' * (2 * SMALL.max_json_values + 1))[1] == "E_REQUEST_JSON"
+    assert status(b'""' * (2 * SMALL.max_json_values + 2)) == (413, "E_LIMIT_JSON")
+    names = ",".join(f'"{n}":"x"' for n in range(SMALL.max_json_values - 1))
+    assert status(b"{" + names.encode() + b"}")[1] == "E_REQUEST_FIELD"
     # Brackets and commas in a text are text.
     assert status(asks('[[[[[[[[[[,,,,,,,,,,,,,,,\\"{{{{{{{{{{'))[0] == 200
 
@@ -159,6 +164,28 @@ def test_a_number_that_is_none_is_refused(stub, number):
     answer = stub.post("/v1/embeddings", b'{"model":"cocoa","input":"a","dimensions":' + number.encode() + b"}")
     assert answer.status_code in (400, 422)
     assert answer.json()["error"]["code"] in ("E_REQUEST_JSON", "E_REQUEST_FIELD")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", rb'{"model":"cocoa","input":"a\ud800b"}'),
+        ("/v1/embeddings", rb'{"model":"cocoa\uDFFF","input":"a"}'),
+        ("/v1/embeddings", rb'{"model":"cocoa","input":"a","\ud800":1}'),
+        ("/v1/search", rb'{"like":["\udcff"]}'),
+        ("/v1/search", rb'{"text":"a","filter":{"column":"\ud83d","op":"=","value":1}}'),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(stub, path, body):
+    answer = stub.post(path, body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "E_REQUEST_JSON")
+    assert "surrogate" in answer.json()["error"]["message"]
+
+
+def test_a_whole_surrogate_pair_is_a_character(stub):
+    answer = stub.post("/v1/embeddings", rb'{"model":"cocoa","input":["\ud83e\udd89","\\ud800"]}')
+    vectors = np.array([row["embedding"] for row in answer.json()["data"]], np.float32)
+    np.testing.assert_array_equal(vectors, stub.embed("\N{OWL}", r"\ud800"))
 
 
 INSIDE = re.compile(r"0x[0-9a-f]{6,}|/home|/tmp|/root|Traceback|site-packages|File \"|pydantic|PIL", re.IGNORECASE)

@@ -144,8 +144,6 @@ class Service:
                     where=sample.where,
                     status=413,
                 )
-            if not sample.text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in sample.text):
-                raise RequestError("E_DATA_TEXT", "the text has half of a surrogate pair", where=sample.where)
 
 
 def service_of(request: Request) -> Service:
