@@ -247,7 +247,7 @@ class LanceStore:
             try:
                 return read(table)
             except (RuntimeError, OSError, ValueError) as error:
-                if isinstance(error, IndexingError):
+                if isinstance(error, IndexingError | UnicodeError):  # A text that cannot be asked for is no damage.
                     raise
                 if number == _TRIES - 1 or self._newest() == seen:
                     what = f"the table cannot be read ({type(error).__name__}); run `cocoa index --verify`"
