@@ -15,11 +15,13 @@ from running import StubForward, data_url, running, stub_app
 
 from bad_inputs import BAD_INPUTS
 from bad_requests import CONTROL_TOKENS
+from cocoa.corpus.index import MAX_K
+from cocoa.errors import UsageError
 from cocoa.serving.app import create_app
 from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
 from cocoa.serving.metrics import Metrics
-from cocoa.serving.settings import RequestLimits, ServeSettings
+from cocoa.serving.settings import RequestLimits, ServeSettings, settings_from
 
 SMALL = RequestLimits(
     max_body_bytes=20_000,
@@ -155,6 +157,13 @@ def test_k_and_likes_hold_exactly(picture):
             assert [answer.status_code for answer in answers] == [200, 200, 422], answers[0].text
         for wrong in (0, -1, 1e9, 10**9, True, "7", None, 2.0):
             assert here.post("/v1/search", {"text": "a", "k": wrong}).status_code == 422
+
+
+def test_max_k_is_set_to_no_more_than_an_index_gives():
+    assert settings_from({}, [f"limits.max_k={MAX_K}"]).limits.max_k == MAX_K
+    with pytest.raises(UsageError) as caught:
+        settings_from({}, [f"limits.max_k={MAX_K + 1}"])
+    assert (caught.value.code, caught.value.where) == ("E_USAGE_SETTING", "limits.max_k")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from gallery import COLUMNS, ODD_IDS, Row, index_of, scenes
 from PIL import Image
 from running import StubForward, running, until
 
+from cocoa.corpus.index import MAX_K
 from cocoa.explanation import explain
 from cocoa.prompts import prompted
 from cocoa.sample import Sample
@@ -299,6 +300,26 @@ def test_a_shorter_search_equals_one_over_shorter_vectors(gallery):
     assert [hit.score for hit in found] == pytest.approx(scores[expected].tolist(), abs=1e-5)
     whole = nearest(gallery, vector, 10)
     assert whole == gallery.search_vectors(vector[None], 10)[0] == nearest(gallery, vector, 10, None, 32)
+
+
+@pytest.mark.parametrize("k", [2475, 2476, MAX_K])
+def test_a_shorter_search_asks_for_no_more_candidates_than_an_index_gives(gallery, k):
+    vector = gallery.get(["scene-9"])[0].vector
+    assert len(nearest(gallery, vector, k, None, 8)) == len(gallery)
+
+
+def test_a_document_that_is_deleted_while_a_shorter_search_looks_is_left_out(gallery):
+    class Changing:
+        def search_vectors(self, *args, **how):
+            return gallery.search_vectors(*args, **how)
+
+        def known(self, ids):
+            return {name: row for name, row in gallery.known(ids).items() if name != "scene-9"}
+
+    vector = gallery.get(["scene-9"])[0].vector
+    before = nearest(gallery, vector, 5, None, 8)
+    assert before[0].id == "scene-9"
+    assert nearest(Changing(), vector, 4, None, 8) == before[1:]
 
 
 @pytest.mark.parametrize("dimensions", [None, 8])

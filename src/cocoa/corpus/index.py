@@ -254,6 +254,13 @@ class Index:
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """Returns documents in the order of their ids. Raises `E_INDEX_ID` for an unknown one."""
+        held = self.known(ids)
+        if missing := [name for name in ids if name not in held]:
+            raise IndexingError("E_INDEX_ID", f"no document {missing[0]!r}", where=self.uri)
+        return [held[name] for name in ids]
+
+    def known(self, ids: Sequence[str]) -> dict[str, Row]:
+        """Returns those of these documents that there are, by their ids."""
         _check_ids(ids, self.uri)
         rows = self._store.take(list(dict.fromkeys(ids)))
         vectors = table_vectors(rows)
@@ -261,9 +268,7 @@ class Index:
         for number, row in enumerate(shown(rows, self._store.card)):
             columns = {name: value for name, value in row.items() if name not in BUILT_IN}
             held[row["id"]] = Row(row["id"], row["text"], row["image"], columns, vectors[number])
-        if missing := [name for name in ids if name not in held]:
-            raise IndexingError("E_INDEX_ID", f"no document {missing[0]!r}", where=self.uri)
-        return [held[name] for name in ids]
+        return held
 
     def facets(self, column: str, limit: int = 20) -> dict[Any, int]:
         """Returns the commonest values of a column with their counts, commonest first; missing values are left out."""
