@@ -27,7 +27,7 @@ def write_file(path: Path, content: str | bytes | Iterable[bytes]) -> None:
     """Writes a file, whole or in pieces, so that readers see the old content or the new, never a part."""
     if isinstance(content, str):
         content = content.encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_DRAFT)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -57,18 +57,19 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     Raises `E_USAGE_OUT`, before there is anything to fill, for a place that no new folder can take.
     """
     folder = _place_of(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder.parent)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=_DRAFT))
     try:
         yield temporary
         failpoint("folder-filled")
-        for path in sorted(temporary.rglob("*")):
+        for path in sorted(temporary.rglob("*"), reverse=True):
             if path.is_file():
                 path.chmod(0o644)  # some libraries write for the owner alone
-                sync(path)
+            sync(path)
         failpoint("folder-synced")
         if manifest:
             _write_manifest(temporary)
+        sync(temporary)
         temporary.chmod(0o755)
         failpoint("folder-ready")
         previous = _put_in_place(temporary, folder)
@@ -79,6 +80,18 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder where there is none, and its parents; their names are on the disk then."""
+    missing = []
+    place = folder
+    while not place.exists():
+        missing.append(place)
+        place = place.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync(made.parent)
 
 
 def check_name(place: str | Path) -> None:
@@ -147,6 +160,8 @@ def _write_manifest(folder: Path) -> None:
 def remove_folder(folder: Path) -> None:
     """Removes a folder so that no reader takes a half of it for the whole: it loses its name first."""
     doomed = folder.with_name(f".{folder.name}{_DRAFT}")
+    if doomed.exists():  # Of a removal that was killed.
+        shutil.rmtree(doomed)
     folder.rename(doomed)
     failpoint("folder-doomed")
     shutil.rmtree(doomed)
