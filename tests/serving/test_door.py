@@ -227,14 +227,14 @@ def test_no_client_can_write_a_line_of_the_log(stub, caplog):
 
 def test_a_server_that_is_started_shows_its_log_and_leaves_one_that_is_configured(monkeypatch, capsys):
     monkeypatch.setattr(server, "open_app", lambda *_: stub_app())
-    monkeypatch.setattr(server, "run", lambda _: log.info("request 1: 422"))
+    monkeypatch.setattr(server, "run", lambda *_: log.info("request 1: 422"))
     monkeypatch.setattr(log, "handlers", [])
-    serve([("model", None)], ServeSettings())
+    serve([("model", None)], ServeSettings(port=0))
     assert log.handlers == [], "it goes where the tests' own goes"
     monkeypatch.setattr(logging.root, "handlers", [])
     try:
-        serve([("model", None)], ServeSettings())
-        serve([("model", None)], ServeSettings())
+        serve([("model", None)], ServeSettings(port=0))
+        serve([("model", None)], ServeSettings(port=0))
     finally:
         log.setLevel(logging.NOTSET)
     lines = [line for line in capsys.readouterr().err.splitlines() if "request 1" in line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from cocoa.serving.app import create_app
 from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
 from cocoa.serving.keys import ApiKeys
+from cocoa.serving.listening import allow_connections, bound
 from cocoa.serving.logs import log, show_log
 from cocoa.serving.metrics import Metrics
 from cocoa.serving.problems import RequestError
@@ -39,12 +41,15 @@ Place = tuple[str | Path, str | None]
 def serve(models: Sequence[Place], settings: ServeSettings) -> None:
     """Serves model folders until SIGTERM or SIGINT, and returns once all is answered; a second signal ends it at once.
 
-    Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
+    Raises `E_USAGE_KEYS` where others than this machine could reach it without a key, and `E_USAGE_ADDRESS` where it
+    cannot listen; both before a model is loaded.
     """
     keys = ApiKeys.load(settings.key_file)
     check_reach(settings, keys)
-    show_log()
-    run(DrainingServer(open_app(models, settings, keys)))
+    with bound(settings.host, settings.port) as sockets:
+        show_log()
+        allow_connections(settings.max_connections)
+        run(DrainingServer(open_app(models, settings, keys)), sockets)
 
 
 def check_reach(settings: ServeSettings, keys: ApiKeys) -> None:
@@ -77,9 +82,9 @@ def _opened(name: str, folder: str | Path, index: str | None, settings: ServeSet
     return Served(name, Engine(forward, settings, metrics, name=name), opened)
 
 
-def run(server: DrainingServer) -> None:
-    """Runs a server until it has stopped."""
-    server.run()
+def run(server: DrainingServer, sockets: list[socket.socket] | None = None) -> None:
+    """Runs a server, on sockets that are bound or on its own, until it has stopped."""
+    server.run(sockets)
     if not server.service.has_ended:
         # A pass that hangs would keep the process for ever.
         log.error("the model does not answer; ending without it")
@@ -115,6 +120,12 @@ class DrainingServer(uvicorn.Server):
             )
         )
         self._stop_at = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen, and says where: with a port of 0 nobody else knows."""
+        await super().startup(sockets)
+        if sockets and self.started:
+            self._log_started_message(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Takes a signal: drain, then, when it comes again, end."""
