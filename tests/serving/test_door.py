@@ -67,7 +67,7 @@ def test_every_route_but_the_probes_wants_a_scope(locked):
     everything = {path for _, path in ROUTES}
     assert opened[KEY] == everything
     embeds = {"/v1/embeddings", "/v2/embed", "/v1/multimodalembeddings", "/docs"}
-    shared = {"/v1/models", "/openapi.json", *PROBES}
+    shared = {"/v1/models", "/v1/models/x", "/openapi.json", *PROBES}
     assert opened["embed-only"] == embeds | shared
     assert opened["search-only"] == everything - embeds - {"/metrics"}
     assert "/v1/search" in opened["search-only"]
@@ -245,6 +245,23 @@ def test_a_server_that_is_started_shows_its_log_and_leaves_one_that_is_configure
 def test_every_answer_has_a_request_id_of_its_own(stub):
     ids = [stub.client.get(path).headers["x-request-id"] for path in ("/livez", "/nothing", "/v1/models", "/livez")]
     assert len(set(ids)) == 4
+
+
+@pytest.mark.parametrize("path", sorted(PROBES))
+def test_a_probe_may_ask_by_head(stub, path):
+    answer = stub.client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_method_that_a_path_does_not_take_is_refused_with_those_that_it_takes(stub):
+    for method, path, allow in (
+        ("GET", "/v1/embeddings", {"POST"}),
+        ("POST", "/livez", {"GET", "HEAD"}),
+        ("PUT", "/v1/models", {"GET"}),
+    ):
+        answer = stub.client.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (405, "E_REQUEST_METHOD")
+        assert set(answer.headers["allow"].split(", ")) == allow
 
 
 def test_errors_have_one_shape(stub):
