@@ -244,3 +244,27 @@ def test_a_slow_host_is_in_nobody_s_way(listen):
         go.set()
         slow.join()
     assert answers == [200]
+
+
+def test_a_request_of_many_urls_does_not_keep_another_s_picture_waiting():
+    go, slow = threading.Event(), []
+
+    class Fetching:
+        def fetch(self, url, where):
+            if "slow" in url:
+                slow.append(url)
+                go.wait(60)
+            return PICTURE
+
+    many = {"model": "cocoa", "input": [{"images": [f"https://pictures.example.org/slow-{n}" for n in range(64)]}]}
+    with running(stub_app(fetch_hosts=("pictures.example.org",))) as here, ThreadPoolExecutor(1) as pool:
+        here.service.sources.fetcher = Fetching()
+        first = pool.submit(here.post, "/v1/embeddings", many)
+        try:
+            until(lambda: len(slow) >= 2)
+            here.embed({"image": "https://pictures.example.org/quick"})
+            assert len(slow) == 2
+        finally:
+            go.set()
+        assert first.result().status_code == 200
+        assert len(slow) == 64

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from urllib.parse import unquote
 
@@ -24,6 +25,8 @@ _SMALL = 100_000
 """Characters of a data URL up to which it is decoded on the event loop: a thread takes longer to hear of it."""
 _AT_ONCE = 8
 """Pictures that are fetched at once; each may take its ten seconds, so they must not be in anybody's way."""
+_OF_ONE_REQUEST = 2
+"""Pictures that are fetched at once for one request, so that it does not keep all others waiting."""
 
 
 class Sources:
@@ -51,6 +54,7 @@ class Sources:
         `E_REQUEST_IMAGE`, `E_LIMIT_IMAGE`, `E_LIMIT_BYTES`, or `ImageError` for a file or URL.
         """
         named = 0
+        own_turns = asyncio.Semaphore(_OF_ONE_REQUEST)
 
         def count(num_bytes: int, where: str) -> None:
             nonlocal named
@@ -68,7 +72,10 @@ class Sources:
             # With the first that fails the others are left alone.
             async with asyncio.TaskGroup() as group:
                 found = [
-                    [group.create_task(self._resolved(str(image), sample.where, count)) for image in sample.images]
+                    [
+                        group.create_task(self._resolved(str(image), sample.where, count, own_turns))
+                        for image in sample.images
+                    ]
                     for sample in samples
                 ]
         except ExceptionGroup as failures:
@@ -90,12 +97,16 @@ class Sources:
         for pool in (self._reading, self._fetching, self._showing):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _resolved(self, reference: str, where: str, count: Callable[[int, str], None]) -> bytes:
+    async def _resolved(
+        self, reference: str, where: str, count: Callable[[int, str], None], own_turns: asyncio.Semaphore
+    ) -> bytes:
         scheme = _scheme(reference)
         if len(reference) <= _SMALL and scheme == "data":
             return self._bytes(reference, where)
-        pool = self._fetching if scheme in ("http", "https") else self._reading
-        async with self._turns[pool]:
+        is_fetched = scheme in ("http", "https")
+        pool = self._fetching if is_fetched else self._reading
+        # The own turn first: who waits for it must not hold one of all.
+        async with own_turns if is_fetched else nullcontext(), self._turns[pool]:
             data = await asyncio.get_running_loop().run_in_executor(pool, self._bytes, reference, where)
             if scheme not in ("", "data"):
                 count(len(data), where)
