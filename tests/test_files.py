@@ -12,7 +12,7 @@ import pytest
 
 from cocoa import files
 from cocoa.errors import DataError, UsageError
-from cocoa.files import check_folder, sha256, write_file, write_folder
+from cocoa.files import check_folder, remove_folder, sha256, write_file, write_folder
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -53,6 +53,20 @@ def test_a_folder_lists_its_files_in_a_manifest(written: Path) -> None:
     assert files["deep/weights"] == {"bytes": 4, "sha256": sha256(written / "deep" / "weights")}
     assert files.keys() == {"deep/weights", "card"}
     check_folder(written, hashes=True)
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_every_name_of_a_new_folder_is_on_the_disk_when_it_gets_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: bool
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync", lambda path: synced.append(Path(path)))
+    with write_folder(tmp_path / "new" / "runs" / "model", manifest=manifest) as draft:
+        (draft / "deep" / "er").mkdir(parents=True)
+        (draft / "deep" / "er" / "card").write_text("x")
+    inside = [draft / "deep" / "er" / "card", draft / "deep" / "er", draft / "deep"]
+    assert synced[:5] == [tmp_path, tmp_path / "new", *inside]
+    assert synced[-2:] == [draft, tmp_path / "new" / "runs"]
 
 
 @pytest.mark.parametrize("moment", ["filling", "moving"])

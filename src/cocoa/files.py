@@ -89,6 +89,14 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
         raise
 
 
+def check_name(place: str | Path) -> None:
+    """Raises `E_USAGE_OUT` for a name that is not UTF-8, which systems take and the libraries of tables do not."""
+    try:
+        str(place).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("E_USAGE_OUT", "the name is not UTF-8: give another", where=repr(str(place))) from error
+
+
 def _place_of(folder: Path) -> Path:
     """Returns where a folder really is. Raises `E_USAGE_OUT` if nothing can change names with what is there."""
     place = folder.resolve()

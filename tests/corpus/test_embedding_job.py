@@ -84,6 +84,9 @@ def test_another_model_other_settings_and_another_input_are_refused_by_name(embe
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.txt").write_text("years of work")
     assert code_of(embedder, rows, tmp_path / "thesis")[0] == "E_USAGE_OUT"
+    # A name that is not UTF-8, as Python gives it.
+    assert code_of(embedder, rows, tmp_path / "o\udcff")[0] == "E_USAGE_OUT"
+    assert not (tmp_path / "o\udcff").exists()
 
 
 def test_drafts_of_others_are_left_alone_and_those_of_the_job_removed(embedder, rows, tmp_path):

@@ -275,8 +275,9 @@ def test_add_refuses_a_known_id_and_upsert_gives_it_its_new_content(fresh):
     assert {hit.id for hit in fresh.search_vectors(unit(1, 1))[0]} == {"b", "c"}
 
 
-def test_not_a_number_is_missing_and_a_missing_text_is_empty(fresh):
-    fresh.add(changed("price", float("nan")))
+@pytest.mark.parametrize("price", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_missing_and_a_missing_text_is_empty(fresh, price):
+    fresh.add(changed("price", price))
     fresh.upsert(Rows(identity(), rows(["d"]).table.drop_columns(["text", "image"])))
     assert fresh.get(["b"])[0].columns["price"] is None
     assert fresh.count({"column": "price", "op": "is_null"}) == 1

@@ -190,6 +190,22 @@ def test_an_output_that_is_closed_is_said_not_a_traceback(cocoa, foreign, monkey
     assert (code, err) == (1, "error: the output is closed [E_SYSTEM]\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "exit_code"),
+    [
+        (["search", "INDEX", "--like", "\udcff"], "E_INDEX_ID", 1),
+        (["index", "INDEX", "--delete", "\udcff"], "E_INDEX_ID", 1),
+        (["search", "INDEX\udcff", "--like", "d0"], "E_USAGE_OUT", 2),
+        (["index", "EMBEDDINGS", "--out", "INDEX\udcff"], "E_USAGE_OUT", 2),
+    ],
+)
+def test_a_name_that_is_not_utf8_is_refused_and_no_damage(cocoa, home, words, code, exit_code):
+    places = {"INDEX": str(home / "index"), "EMBEDDINGS": str(home / "embeddings")}
+    given = [re.sub("INDEX|EMBEDDINGS", lambda found: places[found[0]], word) for word in words]
+    told, _, err = cocoa(*given)
+    assert (told, f"[{code}]" in err) == (exit_code, True), err
+
+
 def test_another_model_is_refused_before_anything_is_searched(cocoa, home, tiny, tmp_path):
     EmbeddingModel(tiny(), layout="causal", max_tokens=128).save(tmp_path / "other")
     code, _, err = cocoa("search", home / "index", "--text", "x", "--model", tmp_path / "other")

@@ -42,6 +42,38 @@ def test_the_openai_client_lists_the_model_and_reads_errors(client):
         client.embeddings.create(model="cocoa", input=[1, 2, 3])
 
 
+def test_the_openai_client_asks_for_one_model(client):
+    assert client.models.retrieve("cocoa").id == "cocoa"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("another")
+    assert caught.value.code == "E_REQUEST_MODEL"
+
+
+def test_fields_that_ask_for_what_is_done_anyway_are_taken(server, embedder):
+    expected = embedder.encode(["an owl"])
+    for more in (
+        {"encoding_format": None},
+        {"late_chunking": False, "normalized": True},
+        {"task": "text-matching"},
+        {"task": "classification"},
+        {"task": "separation"},
+    ):
+        assert_same(server.embed("an owl", **more), expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "field"),
+    [
+        ("/v1/embeddings", {"input": "a", "late_chunking": True}, "late_chunking"),
+        ("/v2/embed", {"texts": ["a"], "truncate": "START"}, "truncate"),
+        ("/v2/embed", {"texts": ["a"], "max_tokens": 10}, "max_tokens"),
+    ],
+)
+def test_fields_that_ask_for_what_is_not_done_are_refused_by_name(server, path, more, field):
+    answer = server.post(path, {"model": "cocoa"} | more)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, field)
+
+
 def test_queries_and_documents_get_their_prompts(server, embedder):
     assert_same(server.embed("an owl", input_type="query"), embedder.encode_query(["an owl"]))
     assert_same(server.embed("an owl", task="retrieval.query"), embedder.encode_query(["an owl"]))

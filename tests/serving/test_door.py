@@ -67,7 +67,7 @@ def test_every_route_but_the_probes_wants_a_scope(locked):
     everything = {path for _, path in ROUTES}
     assert opened[KEY] == everything
     embeds = {"/v1/embeddings", "/v2/embed", "/v1/multimodalembeddings", "/docs"}
-    shared = {"/v1/models", "/openapi.json", *PROBES}
+    shared = {"/v1/models", "/v1/models/x", "/openapi.json", *PROBES}
     assert opened["embed-only"] == embeds | shared
     assert opened["search-only"] == everything - embeds - {"/metrics"}
     assert "/v1/search" in opened["search-only"]
@@ -156,6 +156,22 @@ def test_a_bad_line_of_keys_is_named_and_not_shown(tmp_path):
         assert KEY not in str(caught.value)
 
 
+def test_a_file_or_a_variable_without_a_key_does_not_open_the_server(tmp_path, monkeypatch):
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    file = tmp_path / "keys"
+    for content in ("", "# reader embed,search\n\n"):
+        file.write_text(content)
+        with pytest.raises(UsageError) as caught:
+            ApiKeys.load(file)
+        assert (caught.value.code, caught.value.where) == ("E_USAGE_KEYS", str(file))
+    for empty in ("", " "):
+        monkeypatch.setenv(ENVIRONMENT, empty)
+        with pytest.raises(UsageError) as caught:
+            ApiKeys.load(None)
+        assert (caught.value.code, caught.value.where) == ("E_USAGE_KEYS", ENVIRONMENT)
+    assert len(ApiKeys.load(None)) == 0
+
+
 def test_a_server_that_others_can_reach_does_not_start_without_a_key(embedder, monkeypatch):
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     for host in ("0.0.0.0", "::", "192.0.2.1", "my.host"):
@@ -211,14 +227,14 @@ def test_no_client_can_write_a_line_of_the_log(stub, caplog):
 
 def test_a_server_that_is_started_shows_its_log_and_leaves_one_that_is_configured(monkeypatch, capsys):
     monkeypatch.setattr(server, "open_app", lambda *_: stub_app())
-    monkeypatch.setattr(server, "run", lambda _: log.info("request 1: 422"))
+    monkeypatch.setattr(server, "run", lambda *_: log.info("request 1: 422"))
     monkeypatch.setattr(log, "handlers", [])
-    serve([("model", None)], ServeSettings())
+    serve([("model", None)], ServeSettings(port=0))
     assert log.handlers == [], "it goes where the tests' own goes"
     monkeypatch.setattr(logging.root, "handlers", [])
     try:
-        serve([("model", None)], ServeSettings())
-        serve([("model", None)], ServeSettings())
+        serve([("model", None)], ServeSettings(port=0))
+        serve([("model", None)], ServeSettings(port=0))
     finally:
         log.setLevel(logging.NOTSET)
     lines = [line for line in capsys.readouterr().err.splitlines() if "request 1" in line]
@@ -229,6 +245,23 @@ def test_a_server_that_is_started_shows_its_log_and_leaves_one_that_is_configure
 def test_every_answer_has_a_request_id_of_its_own(stub):
     ids = [stub.client.get(path).headers["x-request-id"] for path in ("/livez", "/nothing", "/v1/models", "/livez")]
     assert len(set(ids)) == 4
+
+
+@pytest.mark.parametrize("path", sorted(PROBES))
+def test_a_probe_may_ask_by_head(stub, path):
+    answer = stub.client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_method_that_a_path_does_not_take_is_refused_with_those_that_it_takes(stub):
+    for method, path, allow in (
+        ("GET", "/v1/embeddings", {"POST"}),
+        ("POST", "/livez", {"GET", "HEAD"}),
+        ("PUT", "/v1/models", {"GET"}),
+    ):
+        answer = stub.client.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (405, "E_REQUEST_METHOD")
+        assert set(answer.headers["allow"].split(", ")) == allow
 
 
 def test_errors_have_one_shape(stub):

@@ -15,11 +15,13 @@ from running import StubForward, data_url, running, stub_app
 
 from bad_inputs import BAD_INPUTS
 from bad_requests import CONTROL_TOKENS
+from cocoa.corpus.index import MAX_K
+from cocoa.errors import UsageError
 from cocoa.serving.app import create_app
 from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
 from cocoa.serving.metrics import Metrics
-from cocoa.serving.settings import RequestLimits, ServeSettings
+from cocoa.serving.settings import RequestLimits, ServeSettings, settings_from
 
 SMALL = RequestLimits(
     max_body_bytes=20_000,
@@ -116,6 +118,11 @@ def test_values_and_depth_of_a_body_hold_exactly(small):
     assert status(values(SMALL.max_json_values + 1)) == (413, "E_LIMIT_JSON")
     for depth, code in ((5, "E_REQUEST_FIELD"), (6, "E_REQUEST_FIELD"), (7, "E_LIMIT_JSON")):
         assert status(b'{"model":"cocoa","input":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}")[1] == code
+    # Strings with nothing between them are not JSON, and are not counted to their end either.
+    assert status(b'""' * (2 * SMALL.max_json_values + 1))[1] == "E_REQUEST_JSON"
+    assert status(b'""' * (2 * SMALL.max_json_values + 2)) == (413, "E_LIMIT_JSON")
+    names = ",".join(f'"{n}":"x"' for n in range(SMALL.max_json_values - 1))
+    assert status(b"{" + names.encode() + b"}")[1] == "E_REQUEST_FIELD"
     # Brackets and commas in a text are text.
     assert status(asks('[[[[[[[[[[,,,,,,,,,,,,,,,\\"{{{{{{{{{{'))[0] == 200
 
@@ -152,6 +159,13 @@ def test_k_and_likes_hold_exactly(picture):
             assert here.post("/v1/search", {"text": "a", "k": wrong}).status_code == 422
 
 
+def test_max_k_is_set_to_no_more_than_an_index_gives():
+    assert settings_from({}, [f"limits.max_k={MAX_K}"]).limits.max_k == MAX_K
+    with pytest.raises(UsageError) as caught:
+        settings_from({}, [f"limits.max_k={MAX_K + 1}"])
+    assert (caught.value.code, caught.value.where) == ("E_USAGE_SETTING", "limits.max_k")
+
+
 @pytest.mark.parametrize(
     "number", ["1e9", "-1", "0", "NaN", "Infinity", "-Infinity", "1e999", "true", "1.0", "9" * 5000]
 )
@@ -159,6 +173,28 @@ def test_a_number_that_is_none_is_refused(stub, number):
     answer = stub.post("/v1/embeddings", b'{"model":"cocoa","input":"a","dimensions":' + number.encode() + b"}")
     assert answer.status_code in (400, 422)
     assert answer.json()["error"]["code"] in ("E_REQUEST_JSON", "E_REQUEST_FIELD")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", rb'{"model":"cocoa","input":"a\ud800b"}'),
+        ("/v1/embeddings", rb'{"model":"cocoa\uDFFF","input":"a"}'),
+        ("/v1/embeddings", rb'{"model":"cocoa","input":"a","\ud800":1}'),
+        ("/v1/search", rb'{"like":["\udcff"]}'),
+        ("/v1/search", rb'{"text":"a","filter":{"column":"\ud83d","op":"=","value":1}}'),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(stub, path, body):
+    answer = stub.post(path, body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "E_REQUEST_JSON")
+    assert "surrogate" in answer.json()["error"]["message"]
+
+
+def test_a_whole_surrogate_pair_is_a_character(stub):
+    answer = stub.post("/v1/embeddings", rb'{"model":"cocoa","input":["\ud83e\udd89","\\ud800"]}')
+    vectors = np.array([row["embedding"] for row in answer.json()["data"]], np.float32)
+    np.testing.assert_array_equal(vectors, stub.embed("\N{OWL}", r"\ud800"))
 
 
 INSIDE = re.compile(r"0x[0-9a-f]{6,}|/home|/tmp|/root|Traceback|site-packages|File \"|pydantic|PIL", re.IGNORECASE)

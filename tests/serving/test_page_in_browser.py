@@ -85,6 +85,39 @@ def test_words_and_a_picture_go_together(visit, page_server, gallery):
     expect_ids(page, answer(page_server, **{name: body[name] for name in ("text", "image")}))
 
 
+@pytest.mark.parametrize("before", ["hits", "no hits", "examples"])
+@pytest.mark.parametrize("way", ["back", "home"])
+def test_a_search_that_is_left_does_not_come_onto_another_view(visit, page_server, before, way):
+    examples = [hit["id"] for hit in page_server.client.get("/v1/index").json()["examples"]]
+    query = {"hits": "?text=an owl", "no hits": '?text=an owl&filter={"things":{"from":100}}', "examples": ""}
+    page = visit("/" + query[before])
+    cards = page.locator(".card:not(.blank)").first
+    nothing = page.get_by_text("Nothing passes these filters")
+    expect(nothing if before == "no hits" else cards).to_be_visible()
+    ids = shown(page)
+    held = []
+    page.route("**/v1/search", lambda route: held.append(route))
+    page.get_by_label("Words to search for").fill("a red apple")
+    page.keyboard.press("Enter")
+    expect(page.locator("[aria-busy]")).to_have_count(1)
+    page.wait_for_timeout(100)
+    if way == "back":
+        page.go_back()
+    else:
+        page.locator("#home").click()
+    expect(page.locator("[aria-busy]")).to_have_count(0)
+    for route in held:
+        route.continue_()
+    page.wait_for_timeout(500)
+    if way == "home" or before == "examples":
+        assert shown(page) == examples
+    elif before == "hits":
+        assert shown(page) == ids
+    else:
+        expect(nothing).to_be_visible()
+    expect(page.get_by_text("Stopped")).to_have_count(0)
+
+
 def test_filters_narrow_down_and_can_be_taken_out(visit, page_server, gallery):
     page = visit()
     ask(page, "a red apple")

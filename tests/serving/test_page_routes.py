@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ from gallery import COLUMNS, ODD_IDS, Row, index_of, scenes
 from PIL import Image
 from running import StubForward, running, until
 
+from cocoa.corpus.index import MAX_K
 from cocoa.explanation import explain
 from cocoa.prompts import prompted
 from cocoa.sample import Sample
@@ -28,6 +30,7 @@ from cocoa.serving.metrics import Metrics
 from cocoa.serving.nearest import nearest
 from cocoa.serving.problems import RequestError
 from cocoa.serving.served import Served
+from cocoa.serving.service import json_reply
 from cocoa.serving.settings import ServeSettings
 
 
@@ -65,6 +68,14 @@ def app_of(embedder, index, pictures, keys=None):
 def server(embedder, gallery, pictures):
     with running(app_of(embedder, gallery, pictures)) as here:
         yield here
+
+
+def test_a_number_that_json_has_not_is_null_in_an_answer():
+    def refuse(name):
+        raise AssertionError(name)
+
+    answer = json_reply({"hits": [{"columns": {"price": float("inf")}}], "score": float("nan")})
+    assert json.loads(answer.body, parse_constant=refuse) == {"hits": [{"columns": {"price": None}}], "score": None}
 
 
 def picture_at(server, name, **query):
@@ -306,6 +317,26 @@ def test_a_shorter_search_equals_one_over_shorter_vectors(gallery):
     assert [hit.score for hit in found] == pytest.approx(scores[expected].tolist(), abs=1e-5)
     whole = nearest(gallery, vector, 10)
     assert whole == gallery.search_vectors(vector[None], 10)[0] == nearest(gallery, vector, 10, None, 32)
+
+
+@pytest.mark.parametrize("k", [2475, 2476, MAX_K])
+def test_a_shorter_search_asks_for_no_more_candidates_than_an_index_gives(gallery, k):
+    vector = gallery.get(["scene-9"])[0].vector
+    assert len(nearest(gallery, vector, k, None, 8)) == len(gallery)
+
+
+def test_a_document_that_is_deleted_while_a_shorter_search_looks_is_left_out(gallery):
+    class Changing:
+        def search_vectors(self, *args, **how):
+            return gallery.search_vectors(*args, **how)
+
+        def known(self, ids):
+            return {name: row for name, row in gallery.known(ids).items() if name != "scene-9"}
+
+    vector = gallery.get(["scene-9"])[0].vector
+    before = nearest(gallery, vector, 5, None, 8)
+    assert before[0].id == "scene-9"
+    assert nearest(Changing(), vector, 4, None, 8) == before[1:]
 
 
 @pytest.mark.parametrize("dimensions", [None, 8])

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -62,6 +63,44 @@ def test_a_file_inside_a_root_is_embedded_in_every_shape(serve, embedder, root):
                 answer = here.post(path, body).json()
                 vector = answer["embeddings"]["float"][0] if path == "/v2/embed" else answer["data"][0]["embedding"]
                 np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+LETTERS = base64.b64encode(PICTURE + b"\0" * (3 - len(PICTURE) % 3 - 1)).decode()  # With padding.
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        f"data:image/png;base64,{LETTERS}",
+        f"DATA:image/png;charset=utf-8; BASE64 ,{LETTERS}",
+        f"data:;base64,{LETTERS.rstrip('=')}",
+        f"data:image/png;base64,{quote(LETTERS, safe='')}",
+        f"data:image/png;base64,{LETTERS[:8]}\f\r\n {LETTERS[8:]}",
+        LETTERS.rstrip("="),
+        LETTERS.replace("+", "-").replace("/", "_"),
+    ],
+)
+def test_a_data_url_is_read_in_every_spelling_that_the_library_reads(image):
+    assert LETTERS.endswith("=")
+    with running(stub_app()) as here:
+        expected = here.embed({"image": data_url(NOISE)})
+        np.testing.assert_array_equal(here.embed({"image": image}), expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        (f"data:image/png,{LETTERS}", "E_REQUEST_IMAGE"),
+        ("data:image/png;base64", "E_REQUEST_IMAGE"),
+        ("data:image/png;base64,****", "E_REQUEST_IMAGE"),
+        ("****", "E_REQUEST_IMAGE"),
+        (f"data:text/html;base64,{LETTERS}", "E_IMAGE_FORMAT"),
+    ],
+)
+def test_a_data_url_that_the_library_refuses_is_refused(image, code):
+    with running(stub_app()) as here:
+        answer = here.post("/v1/embeddings", {"model": "cocoa", "input": ["a", {"image": image}]})
+        assert told(answer) == (422, code, "input[1]")
 
 
 @pytest.mark.parametrize(
@@ -205,3 +244,27 @@ def test_a_slow_host_is_in_nobody_s_way(listen):
         go.set()
         slow.join()
     assert answers == [200]
+
+
+def test_a_request_of_many_urls_does_not_keep_another_s_picture_waiting():
+    go, slow = threading.Event(), []
+
+    class Fetching:
+        def fetch(self, url, where):
+            if "slow" in url:
+                slow.append(url)
+                go.wait(60)
+            return PICTURE
+
+    many = {"model": "cocoa", "input": [{"images": [f"https://pictures.example.org/slow-{n}" for n in range(64)]}]}
+    with running(stub_app(fetch_hosts=("pictures.example.org",))) as here, ThreadPoolExecutor(1) as pool:
+        here.service.sources.fetcher = Fetching()
+        first = pool.submit(here.post, "/v1/embeddings", many)
+        try:
+            until(lambda: len(slow) >= 2)
+            here.embed({"image": "https://pictures.example.org/quick"})
+            assert len(slow) == 2
+        finally:
+            go.set()
+        assert first.result().status_code == 200
+        assert len(slow) == 64

@@ -21,6 +21,9 @@ class Nothing:
     def get(self, ids):
         raise DataError("E_INDEX_ID", "no such document")
 
+    def known(self, ids):
+        return {}
+
     def count(self):
         return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
 import socket
 import time
@@ -14,9 +16,11 @@ import pytest
 from apart import ask, num_under_way, starts
 from running import StubForward, running, stub_app, until
 
+from cocoa.serving.keys import ApiKeys
 from cocoa.serving.server import DrainingServer
 
 start = pytest.fixture(name="start")(starts)
+HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
 def test_sigterm_answers_what_was_begun_and_exits_0(start):
@@ -57,19 +61,20 @@ def test_a_second_signal_ends_it_at_once(start):
 
 
 def test_while_it_drains_it_is_not_ready_and_takes_nothing_new():
-    forward = StubForward()
-    forward.go.clear()
-    with running(stub_app(forward)) as here, ThreadPoolExecutor(1) as pool:
-        begun = pool.submit(here.post, "/v1/embeddings", {"model": "cocoa", "input": "a"})
-        until(lambda: here.service.engine.line.held.items == 1)
+    body = b'{"model":"cocoa","input":"a"}'
+    with running(stub_app()) as here, socket.create_connection(("127.0.0.1", here.port), timeout=20) as begun:
+        # The model would answer at once; what keeps the server is a body that is still on its way.
+        begun.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:-1])
+        until(lambda: here.service.num_under_way == 1)
+        assert here.client.get("/readyz").status_code == 200
         here.server.handle_exit(signal.SIGTERM, None)
         refused = here.post("/v1/embeddings", {"model": "cocoa", "input": "b"})
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["error"]["code"] == "E_SERVER_STOPPING"
         assert here.client.get("/readyz").status_code == 503
         assert here.client.get("/livez").status_code == 200
-        forward.go.set()
-        assert begun.result().status_code == 200
+        begun.sendall(body[-1:])
+        assert begun.recv(4096)[9:12] == b"200"
 
 
 def test_a_head_that_does_not_end_and_a_body_that_does_not_come_are_given_up():
@@ -79,10 +84,70 @@ def test_a_head_that_does_not_end_and_a_body_that_does_not_come_are_given_up():
                 slow.sendall(start)
                 while slow.recv(4096):
                     pass
-        head = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         with socket.create_connection(("127.0.0.1", here.port), timeout=20) as slow:
-            slow.sendall(head + b"Content-Length: 9\r\n\r\n{")
+            slow.sendall(HEAD + b"Content-Length: 9\r\n\r\n{")
             assert b"408" in slow.recv(4096)[:20]
+        here.embed("an honest client")
+
+
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (HEAD + b"Content-Length: 1000000\r\n\r\n", b"401"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"401"),
+        (HEAD + b"Authorization: Bearer right\r\nContent-Length: 100000000\r\n\r\n", b"413"),
+        (HEAD + b"Authorization: Bearer right\r\nContent-Length: 1000000\r\n\r\n", b"408"),
+        (b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n", b"200"),
+    ],
+)
+def test_a_body_that_still_comes_after_its_answer_does_not_keep_the_connection(refused, status):
+    limits = {"max_body_seconds": 0.3}
+    with ExitStack() as stack:
+        here = stack.enter_context(running(stub_app(keys=ApiKeys.of("right"), header_seconds=0.3, limits=limits)))
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", here.port), timeout=20))
+        client.sendall(refused)
+        assert client.recv(4096)[9:12] == status
+        connections = here.server.server_state.connections
+        end = time.monotonic() + 20
+        while connections:
+            assert time.monotonic() < end, "the connection is kept"
+            with contextlib.suppress(OSError):
+                client.sendall(b"1")
+            time.sleep(0.05)
+
+
+def test_a_connection_whose_body_came_after_its_answer_goes_on_and_is_closed_when_idle():
+    with running(stub_app(keys=ApiKeys.of("right"), header_seconds=0.5)) as here:
+        here.server.config.timeout_keep_alive = 1
+        with socket.create_connection(("127.0.0.1", here.port), timeout=20) as client:
+            for start, status in (
+                (HEAD, b"401"),
+                (b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"200"),
+            ):
+                client.sendall(start + b"Content-Length: 9\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"}"):
+                    answer += client.recv(4096)
+                assert answer[9:12] == status
+                client.sendall(b"x" * 9)
+                time.sleep(0.7)
+            assert client.recv(4096) == b""
+
+
+def test_a_client_that_does_not_read_its_answer_is_let_go():
+    with running(stub_app(StubForward(1536), deadline_seconds=2)) as here:
+        here.server.config.timeout_keep_alive = 1
+        connections = here.server.server_state.connections
+        texts = [f"text {n}" for n in range(256)]
+        body = json.dumps({"model": "cocoa", "input": texts}).encode()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", here.port))
+            # The second waits for the first to be read.
+            client.sendall((HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body) * 2)
+            until(lambda: connections)
+            until(lambda: not connections, 20)
+        assert here.service.num_under_way == 0
         here.embed("an honest client")
 
 

@@ -26,6 +26,7 @@ from cocoa.corpus.stores.store import Store, Verification
 from cocoa.corpus.stores.truth import compare
 from cocoa.embedder import Embedder, Item, identity_difference
 from cocoa.errors import DataError, IndexingError, ModelError, UsageError
+from cocoa.files import check_name
 
 __all__ = ["FilterLike", "Hit", "Index", "Row", "RowSource", "Rows"]
 
@@ -260,15 +261,21 @@ class Index:
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """Returns documents in the order of their ids. Raises `E_INDEX_ID` for an unknown one."""
+        held = self.known(ids)
+        if missing := [name for name in ids if name not in held]:
+            raise IndexingError("E_INDEX_ID", f"no document {missing[0]!r}", where=self.uri)
+        return [held[name] for name in ids]
+
+    def known(self, ids: Sequence[str]) -> dict[str, Row]:
+        """Returns those of these documents that there are, by their ids."""
+        _check_ids(ids, self.uri)
         rows = self._store.take(list(dict.fromkeys(ids)))
         vectors = table_vectors(rows)
         held = {}
         for number, row in enumerate(shown(rows, self._store.card)):
             columns = {name: value for name, value in row.items() if name not in BUILT_IN}
             held[row["id"]] = Row(row["id"], row["text"], row["image"], columns, vectors[number])
-        if missing := [name for name in ids if name not in held]:
-            raise IndexingError("E_INDEX_ID", f"no document {missing[0]!r}", where=self.uri)
-        return [held[name] for name in ids]
+        return held
 
     def facets(self, column: str, limit: int = 20) -> dict[Any, int]:
         """Returns the commonest values of a column with their counts, commonest first; missing values are left out.
@@ -306,7 +313,11 @@ class Index:
         return self._write(rows, replace=True)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Returns how many of these documents there were; they are durably gone."""
+        """Returns how many of these documents there were; they are durably gone.
+
+        Raises `E_INDEX_ID` for what no document can be called.
+        """
+        _check_ids(ids, self.uri)
         return sum(self._store.delete(ids[start : start + _BATCH]) for start in range(0, len(ids), _BATCH))
 
     def optimize(self, *, exact_rows: int = EXACT_ROWS, say: Callable[[str], None] = lambda _: None) -> None:
@@ -369,7 +380,16 @@ def _checked(rows: RowSource, card: Card) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
+def _check_ids(ids: Sequence[str], where: str) -> None:
+    for name in ids:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise IndexingError("E_INDEX_ID", f"no document can be called {name!r:.40}", where=where) from error
+
+
 def _folder(uri: str | Path) -> Path:
     if "://" in str(uri):
         raise UsageError("E_USAGE_URI", "give a folder, or milvus://host:port/name", where=str(uri))
+    check_name(uri)
     return Path(uri)

@@ -21,7 +21,7 @@ from cocoa.corpus.windows import Windows
 from cocoa.crew import crew, leave_with_parent
 from cocoa.embedder import Embedder, identity_difference
 from cocoa.errors import CocoaError, DataError, ModelError, UsageError
-from cocoa.files import sweep, write_file
+from cocoa.files import check_name, sweep, write_file
 
 SHARD_ROWS = 1024
 _WRITTEN = (LISTING, PLAN, BAD_ROWS, CARD)
@@ -76,6 +76,7 @@ def embed_corpus(
         raise UsageError("E_USAGE_WORKERS", "workers, threads and shard rows are 1 or more")
     if max_bad_rate is not None and not 0 <= max_bad_rate <= 1:
         raise UsageError("E_USAGE_BAD_RATE", f"a rate of bad rows is from 0 to 1, not {max_bad_rate}")
+    check_name(out)
     found = Input.find(source)
     embedder = model if isinstance(model, Embedder) else Embedder.load(model)
     work = Work(embedder.address, out, threads, max_bad_rate)

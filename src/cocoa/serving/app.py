@@ -77,7 +77,9 @@ async def _told(request: Request, error: Exception) -> Response:
         case HTTPException(status_code=404):
             told = RequestError("E_REQUEST_ROUTE", "there is nothing at this path", status=404)
         case HTTPException(status_code=405):
-            told = RequestError("E_REQUEST_METHOD", "this path does not take that method", status=405)
+            allow = (error.headers or {}).get("Allow", "")
+            what = f"this path takes {' and '.join(sorted(allow.split(', ')))}"
+            told = RequestError("E_REQUEST_METHOD", what, status=405, allow=allow)
         case HTTPException():
             told = RequestError("E_REQUEST_BAD", "the request cannot be read", status=error.status_code)
         case _:

@@ -99,9 +99,12 @@ def parse(body: bytes, limits: RequestLimits) -> Any:
     """
     _check_extent(body, limits)
     try:
-        return json.loads(
+        value = json.loads(
             body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite
         )
+        if b"\\ud" in body or b"\\uD" in body:
+            _check_characters(value)
+        return value
     except (ValueError, RecursionError) as error:
         message = str(error) if isinstance(error, _NotOneThingError) else "the body is not JSON in UTF-8"
         raise RequestError("E_REQUEST_JSON", message, status=400) from None
@@ -122,6 +125,13 @@ def _constant(name: str) -> Any:
     raise _NotOneThingError("NaN and Infinity are not JSON numbers")
 
 
+def _check_characters(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _NotOneThingError("a text has half of a surrogate pair") from None
+
+
 def _finite(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
@@ -130,13 +140,15 @@ def _finite(digits: str) -> float:
 
 
 def _check_extent(body: bytes, limits: RequestLimits) -> None:
-    """Counts brackets and commas outside strings; strings are skipped at the speed of a search."""
-    depth = values = at = 0
+    """Counts strings, and brackets and commas outside them; what is in a string is skipped at the speed of a search."""
+    depth = values = strings = at = 0
     while at < len(body):
         quote = body.find(b'"', at)
         between = body[at : len(body) if quote < 0 else quote]
         values += between.count(b",") + between.count(b"[") + between.count(b"{")
-        if values >= limits.max_json_values:
+        strings += quote >= 0
+        # Each value may have a key; more strings than that are no JSON, and would take long to look through.
+        if values >= limits.max_json_values or strings > 2 * limits.max_json_values + 1:
             raise RequestError(
                 "E_LIMIT_JSON", f"the body has more than {limits.max_json_values} values (max_json_values)", status=413
             )

@@ -55,7 +55,8 @@ class ApiKeys:
         """Returns the keys of a file and of the environment.
 
         A line of the file is `name scope[,scope] sha256`, the hash in hex; empty lines and those after `#` are skipped.
-        Raises `E_USAGE_KEYS` naming file and line, never what stands there.
+        Raises `E_USAGE_KEYS` naming file and line, never what stands there; also for a file, or a variable that is set,
+        without a key: whoever gives one means to lock the server.
         """
         keys = []
         for number, line in enumerate(_lines(file), 1):
@@ -69,7 +70,11 @@ class ApiKeys:
                     where=f"{file}:{number}",
                 )
             keys.append(ApiKey(words[0], frozenset(words[1].split(",")), bytes.fromhex(words[2])))
-        if plain := os.environ.pop(ENVIRONMENT, ""):
+        if file is not None and not keys:
+            raise UsageError("E_USAGE_KEYS", "the file has no key", where=str(file))
+        if (plain := os.environ.pop(ENVIRONMENT, None)) is not None:
+            if not plain.strip():
+                raise UsageError("E_USAGE_KEYS", "the variable is set and has no key", where=ENVIRONMENT)
             keys.append(ApiKey("environment", SCOPES, _digest(plain)))
         return cls(keys)
 

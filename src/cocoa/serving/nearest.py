@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cocoa.corpus.filters import Every, Filter, Not, OneOf, parse_filter
 from cocoa.corpus.hits import Hit
-from cocoa.corpus.index import Index
+from cocoa.corpus.index import MAX_K, Index
 from cocoa.precision import shortened
 
 _CANDIDATES = 4
@@ -31,11 +31,13 @@ def nearest(
     query = shortened(vector[None], dimensions)[0]
     padded = np.zeros_like(vector)
     padded[:dimensions] = query
-    candidates = index.search_vectors(padded[None], _CANDIDATES * k + 100, filter=condition)[0]
+    num_candidates = min(_CANDIDATES * k + 100, MAX_K)
+    candidates = index.search_vectors(padded[None], num_candidates, filter=condition)[0]
+    rows = index.known([hit.id for hit in candidates])
+    candidates = [hit for hit in candidates if hit.id in rows]  # Others have been deleted since.
     if not candidates:
         return []
-    rows = index.get([hit.id for hit in candidates])
-    scores = shortened(np.stack([row.vector for row in rows]), dimensions) @ query
+    scores = shortened(np.stack([rows[hit.id].vector for hit in candidates]), dimensions) @ query
     order = np.argsort(-scores, kind="stable")[:k]
     return [replace(candidates[place], score=float(scores[place])) for place in order]
 

@@ -14,15 +14,24 @@ from cocoa.serving.logs import log
 class RequestError(CocoaError):
     """A request that is not answered (`E_REQUEST_*`, `E_LIMIT_*`, `E_SERVER_*`); the message is written for the client.
 
-    `where` is the field at fault, `status` the HTTP status, `retry_after` seconds where trying again makes sense.
+    `where` is the field at fault, `status` the HTTP status, `retry_after` seconds where trying again makes sense,
+    `allow` the methods that a path takes where that is what was wrong.
     """
 
     def __init__(
-        self, code: str, message: str, *, where: str = "", status: int = 422, retry_after: int | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        where: str = "",
+        status: int = 422,
+        retry_after: int | None = None,
+        allow: str = "",
     ) -> None:
         super().__init__(code, message, where=where)
         self.status = status
         self.retry_after = retry_after
+        self.allow = allow
 
     def at(self, where: str) -> RequestError:
         """Returns the same error, said of a more precise place."""
@@ -93,6 +102,8 @@ def reply(error: RequestError, request_id: str) -> Response:
     headers = {"x-request-id": request_id}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
+    if error.allow:
+        headers["allow"] = error.allow
     answer = JSONResponse(body, error.status, headers)
     if error.status == HTTPStatus.UNAUTHORIZED:
         # One header each: Chromium does not ask for a password where both stand in one.

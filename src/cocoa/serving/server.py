@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from cocoa.serving.app import create_app
 from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
 from cocoa.serving.keys import ApiKeys
+from cocoa.serving.listening import allow_connections, bound
 from cocoa.serving.logs import log, show_log
 from cocoa.serving.metrics import Metrics
 from cocoa.serving.problems import RequestError
@@ -39,12 +41,15 @@ Place = tuple[str | Path, str | None]
 def serve(models: Sequence[Place], settings: ServeSettings) -> None:
     """Serves model folders until SIGTERM or SIGINT, and returns once all is answered; a second signal ends it at once.
 
-    Raises `E_USAGE_KEYS` where others than this machine could reach it without a key.
+    Raises `E_USAGE_KEYS` where others than this machine could reach it without a key, and `E_USAGE_ADDRESS` where it
+    cannot listen; both before a model is loaded.
     """
     keys = ApiKeys.load(settings.key_file)
     check_reach(settings, keys)
-    show_log()
-    run(DrainingServer(open_app(models, settings, keys)))
+    with bound(settings.host, settings.port) as sockets:
+        show_log()
+        allow_connections(settings.max_connections)
+        run(DrainingServer(open_app(models, settings, keys)), sockets)
 
 
 def check_reach(settings: ServeSettings, keys: ApiKeys) -> None:
@@ -77,9 +82,9 @@ def _opened(name: str, folder: str | Path, index: str | None, settings: ServeSet
     return Served(name, Engine(forward, settings, metrics, name=name), opened)
 
 
-def run(server: DrainingServer) -> None:
-    """Runs a server until it has stopped."""
-    server.run()
+def run(server: DrainingServer, sockets: list[socket.socket] | None = None) -> None:
+    """Runs a server, on sockets that are bound or on its own, until it has stopped."""
+    server.run(sockets)
     if not server.service.has_ended:
         # A pass that hangs would keep the process for ever.
         log.error("the model does not answer; ending without it")
@@ -102,7 +107,7 @@ class DrainingServer(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 # The one parser that bounds what it keeps of an unfinished head; our own answer comes first.
-                http=protocol(settings.header_seconds),
+                http=protocol(settings.header_seconds, settings.deadline_seconds),
                 h11_max_incomplete_event_size=4 * settings.limits.max_header_bytes,
                 limit_concurrency=settings.max_connections + 1,  # Uvicorn refuses the one that reaches its number.
                 # Longer than clients and proxies keep an idle connection, so that no request meets one that is closing.
@@ -115,6 +120,12 @@ class DrainingServer(uvicorn.Server):
             )
         )
         self._stop_at = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen, and says where: with a port of 0 nobody else knows."""
+        await super().startup(sockets)
+        if sockets and self.started:
+            self._log_started_message(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Takes a signal: drain, then, when it comes again, end."""
@@ -137,16 +148,22 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def protocol(header_seconds: float) -> type[asyncio.Protocol]:
-    """Returns uvicorn's HTTP protocol that closes a connection whose request head takes longer than that."""
+def protocol(header_seconds: float, deadline_seconds: float) -> type[asyncio.Protocol]:
+    """Returns uvicorn's HTTP protocol that keeps no connection for a client that does not do its part.
+
+    A connection is closed when the head of a request, or what is left of a body after its answer, takes longer than
+    `header_seconds`, and when an answer is not read within `deadline_seconds`.
+    """
     import h11
 
     class Patient(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._timer = self.loop.call_later(header_seconds, transport.close)
+            transport.set_write_buffer_limits(high=0)  # To be told of whatever is left to read.
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -156,20 +173,43 @@ def protocol(header_seconds: float) -> type[asyncio.Protocol]:
             super().on_response_complete()
             self._watch()  # Half of the next head may have come with the request before it.
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            # To close would be to wait until the client has read it all.
+            self._unread = self.loop.call_later(deadline_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._forgive()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
+            self._forgive()
             super().connection_lost(exc)
 
         def _watch(self) -> None:
-            has_half_a_head = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
-            if not has_half_a_head:
+            is_idle = self.conn.their_state is h11.IDLE
+            has_half_a_head = is_idle and bool(self.conn.trailing_data[0])
+            # Refused before its body was read: the client may still send it, to read the answer, but not for ever.
+            has_half_a_body = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+            if not has_half_a_head and not has_half_a_body:
                 self._disarm()
             elif self._timer is None:
                 self._timer = self.loop.call_later(header_seconds, self.transport.close)
+            if is_idle and not has_half_a_head and self.timeout_keep_alive_task is None:
+                # Uvicorn starts this clock with the answer, and stops it with what is left of the body.
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
 
         def _disarm(self) -> None:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+        def _forgive(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
 
     return Patient

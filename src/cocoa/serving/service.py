@@ -144,8 +144,6 @@ class Service:
                     where=sample.where,
                     status=413,
                 )
-            if not sample.text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in sample.text):
-                raise RequestError("E_DATA_TEXT", "the text has half of a surrogate pair", where=sample.where)
 
 
 def service_of(request: Request) -> Service:
@@ -193,5 +191,5 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 def json_reply(value: Any) -> Response:
-    """Returns an answer of JSON."""
-    return Response(to_json(value), media_type="application/json")
+    """Returns an answer of JSON; a number that is not finite, which JSON has not, is null."""
+    return Response(to_json(value, inf_nan_mode="null"), media_type="application/json")

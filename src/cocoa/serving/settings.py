@@ -40,7 +40,7 @@ class RequestLimits(Options):
     """Bytes of all files together that a request names by `file:` or URL."""
     max_request_pixels: int = Field(100_000_000, ge=1)
     """Pixels of all pictures together before resizing."""
-    max_k: int = Field(1000, ge=1)
+    max_k: int = Field(1000, ge=1, le=10_000)  # No index gives more.
     """Hits of a search."""
     max_likes: int = Field(32, ge=1)
     """Documents in `like` and `unlike`, each."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from urllib.parse import unquote
 
+from cocoa.errors import ImageError
+from cocoa.images import data_url_bytes
 from cocoa.sample import Sample
 from cocoa.serving.archived import Archived
 from cocoa.serving.fetching import Fetcher, FetchSettings
@@ -20,11 +21,12 @@ from cocoa.serving.roots import Roots
 from cocoa.serving.settings import ServeSettings
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
-_STANDARD = bytes.maketrans(b"-_", b"+/")
 _SMALL = 100_000
 """Characters of a data URL up to which it is decoded on the event loop: a thread takes longer to hear of it."""
 _AT_ONCE = 8
 """Pictures that are fetched at once; each may take its ten seconds, so they must not be in anybody's way."""
+_OF_ONE_REQUEST = 2
+"""Pictures that are fetched at once for one request, so that it does not keep all others waiting."""
 
 
 class Sources:
@@ -32,9 +34,10 @@ class Sources:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.most = settings.limits.max_image_bytes
+        self.limits = settings.limits.images
         self.most_together = settings.limits.max_request_bytes
         self.roots = Roots(settings.roots)
-        fetch = FetchSettings(hosts=settings.fetch_hosts, allow_http=True, limits=settings.limits.images)
+        fetch = FetchSettings(hosts=settings.fetch_hosts, allow_http=True, limits=self.limits)
         self.fetcher = Fetcher(fetch) if settings.fetch_hosts else None
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="cocoa-source")
         self._fetching = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cocoa-fetch")
@@ -51,6 +54,7 @@ class Sources:
         `E_REQUEST_IMAGE`, `E_LIMIT_IMAGE`, `E_LIMIT_BYTES`, or `ImageError` for a file or URL.
         """
         named = 0
+        own_turns = asyncio.Semaphore(_OF_ONE_REQUEST)
 
         def count(num_bytes: int, where: str) -> None:
             nonlocal named
@@ -68,7 +72,10 @@ class Sources:
             # With the first that fails the others are left alone.
             async with asyncio.TaskGroup() as group:
                 found = [
-                    [group.create_task(self._resolved(str(image), sample.where, count)) for image in sample.images]
+                    [
+                        group.create_task(self._resolved(str(image), sample.where, count, own_turns))
+                        for image in sample.images
+                    ]
                     for sample in samples
                 ]
         except ExceptionGroup as failures:
@@ -90,12 +97,16 @@ class Sources:
         for pool in (self._reading, self._fetching, self._showing):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _resolved(self, reference: str, where: str, count: Callable[[int, str], None]) -> bytes:
+    async def _resolved(
+        self, reference: str, where: str, count: Callable[[int, str], None], own_turns: asyncio.Semaphore
+    ) -> bytes:
         scheme = _scheme(reference)
         if len(reference) <= _SMALL and scheme == "data":
             return self._bytes(reference, where)
-        pool = self._fetching if scheme in ("http", "https") else self._reading
-        async with self._turns[pool]:
+        is_fetched = scheme in ("http", "https")
+        pool = self._fetching if is_fetched else self._reading
+        # The own turn first: who waits for it must not hold one of all.
+        async with own_turns if is_fetched else nullcontext(), self._turns[pool]:
             data = await asyncio.get_running_loop().run_in_executor(pool, self._bytes, reference, where)
             if scheme not in ("", "data"):
                 count(len(data), where)
@@ -104,32 +115,30 @@ class Sources:
     def _bytes(self, reference: str, where: str) -> bytes:
         match _scheme(reference):
             case "":
-                return self._decoded(reference, where)
+                return self._decoded("data:;base64," + reference, where)
             case "data":
-                head, comma, content = reference.partition(",")
-                if comma and head.lower().endswith(";base64"):
-                    return self._decoded(content, where)
+                return self._decoded(reference, where)
             case "file":
                 return self.roots.read(unquote(reference[5:].removeprefix("//")), self.most, where)
             case "http" | "https" if self.fetcher is not None:
                 return self.fetcher.fetch(reference, where)
-        raise RequestError(
-            "E_REQUEST_IMAGE", "this server takes pictures as data:image/...;base64,... or as base64", where=where
-        )
+        raise _not_taken(where)
 
-    def _decoded(self, content: str, where: str) -> bytes:
-        # Not even the text is decoded that could be too long.
-        if len(content) <= (self.most + 2) // 3 * 4:
-            try:
-                # Line breaks and the letters of URLs are what encoders differ in.
-                data = base64.b64decode(content.encode("ascii").translate(_STANDARD, b" \t\r\n"), validate=True)
-            except (binascii.Error, ValueError):
-                raise RequestError("E_REQUEST_IMAGE", "the picture is not base64", where=where) from None
-            if len(data) <= self.most:
-                return data
-        raise RequestError(
-            "E_LIMIT_IMAGE", f"a picture has more than {self.most} bytes (max_image_bytes)", where=where, status=413
-        )
+    def _decoded(self, url: str, where: str) -> bytes:
+        try:
+            return data_url_bytes(url, self.limits, where)
+        except ImageError as error:
+            if error.code == "E_IMAGE_URL":
+                raise _not_taken(where) from None
+            if error.code == "E_IMAGE_TOO_LARGE":
+                what = f"a picture has more than {self.most} bytes (max_image_bytes)"
+                raise RequestError("E_LIMIT_IMAGE", what, where=where, status=413) from None
+            raise
+
+
+def _not_taken(where: str) -> RequestError:
+    what = "this server takes pictures as data:image/...;base64,... or as base64"
+    return RequestError("E_REQUEST_IMAGE", what, where=where)
 
 
 def _scheme(reference: str) -> str:

@@ -250,7 +250,7 @@ class LanceStore:
             try:
                 return read(opened)
             except (RuntimeError, OSError, ValueError) as error:
-                if isinstance(error, IndexingError):
+                if isinstance(error, IndexingError | UnicodeError):  # A text that cannot be asked for is no damage.
                     raise
                 if number == _TRIES - 1 or self._newest() == opened.version:
                     what = f"the table cannot be read ({type(error).__name__}); run `cocoa index --verify`"

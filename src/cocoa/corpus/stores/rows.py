@@ -87,7 +87,10 @@ def check_given(batch: pa.RecordBatch, card: Card, *, first: int = 0) -> None:
 
 
 def laid_out(batch: pa.RecordBatch, card: Card, places: Sequence[int] | NDArray[np.int64]) -> pa.Table:
-    """Returns given rows as a store keeps them: NaN is missing, -0.0 is 0.0, a missing text is empty; and the seals."""
+    """Returns given rows as a store keeps them, and the seals.
+
+    What is not finite is missing, since JSON has no word for it; -0.0 is 0.0, a missing text is empty.
+    """
     schema = row_schema(card)
     vectors, ids = vectors_of(batch), batch.column("id").to_pylist()
     arrays: dict[str, Any] = {
@@ -108,7 +111,7 @@ def laid_out(batch: pa.RecordBatch, card: Card, places: Sequence[int] | NDArray[
             what = f"column {name!r} holds {batch.column(name).type}, the index has {kind}"
             raise IndexingError("E_INDEX_ROWS", what) from error
         if kind == "float":
-            values = pc.add(pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values), 0.0)
+            values = pc.add(pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64())), 0.0)
         arrays[card.fields[name]] = values
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 

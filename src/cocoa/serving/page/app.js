@@ -19,8 +19,8 @@ const known = new Map(); // Every hit of this visit by its id: chips show them w
 
 let view = viewOf(location.href);
 let index = null;
-let answer = null; // {key, panes: [{way, body, hits, seconds}]}; `body` is null where nothing was asked.
-let request = null;
+let answer = null; // {key, panes: [{way, body, hits, seconds}], parts}; `body` is null where nothing was asked.
+let request = null; // What ends the search under way; null where there is none.
 let opened = null; // {show, side} of the hit that was looked at last: the focus goes back to it.
 
 /** Changes the view, keeps the former for the back button, and shows the new one. */
@@ -60,11 +60,23 @@ function show({ anew = false } = {}) {
   compareButton.setAttribute("aria-pressed", String(view.compare !== null));
   showFilters(index, view.filter, asks(view), (filter) => ask({ filter }));
   const key = addressOf({ ...view, show: null, side: 0 });
-  return anew || answer?.key !== key ? find(key) : showOpened();
+  if (anew || answer?.key !== key) return find(key);
+  leave();
+  return showOpened();
+}
+
+/** Ends the search under way, if there is one, without a word: something else has the screen. */
+function leave() {
+  if (!request) return;
+  request.abort();
+  request = null;
+  quiet();
+  results.removeAttribute("aria-busy");
+  if (answer) results.replaceChildren(...answer.parts); // Where there were no hits, the search has drawn empty cards.
 }
 
 async function find(key) {
-  request?.abort();
+  leave();
   hideDetail();
   if (!asks(view) || !index.count) {
     return finish(key, [{ way: null, body: null, hits: index.examples }], unasked(index, act));
@@ -106,7 +118,8 @@ async function searched(body, signal) {
 
 function finish(key, panes, parts) {
   quiet();
-  answer = { key, panes };
+  request = null;
+  answer = { key, panes, parts };
   for (const hit of panes.flatMap((pane) => pane.hits)) known.set(hit.id, hit);
   results.removeAttribute("aria-busy");
   results.replaceChildren(...parts);

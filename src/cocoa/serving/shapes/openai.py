@@ -67,11 +67,14 @@ class EmbeddingsBody(Options):
     model: str
     input: Annotated[list[InputItem], WithJsonSchema(_INPUT_SCHEMA)] | None = None
     messages: list[Message] | None = Field(None, min_length=1, description="One item, as vLLM takes it.")
-    encoding_format: Encoding = "float"
+    encoding_format: Encoding | None = "float"
     embedding_type: Encoding | None = Field(None, description="Jina's name of `encoding_format`.")
     dimensions: int | None = Field(None, ge=1)
     input_type: Literal["query", "document"] | None = Field(None, description="The side whose prompt is put around.")
-    task: Literal["retrieval.query", "retrieval.passage"] | None = Field(None, description="Jina's `input_type`.")
+    task: Literal["retrieval.query", "retrieval.passage", "text-matching", "classification", "separation"] | None = (
+        Field(None, description="Jina's `input_type`; what is not of retrieval is taken as it is.")
+    )
+    late_chunking: Literal[False] = Field(False, description="Each item has one vector.")
     truncate: bool = Field(False, description="Cut a text that is too long, rather than refuse it.")
     normalized: Literal[True] = True
     user: str | None = None
@@ -105,7 +108,7 @@ class EmbeddingsBody(Options):
 
     def reply(self, embedded: Sequence[Embedded]) -> dict[str, Any]:
         """Returns the answer in OpenAI's shape."""
-        encoding = self.embedding_type or self.encoding_format
+        encoding = self.embedding_type or self.encoding_format or "float"
         used = sum(item.num_tokens for item in embedded)
         return {
             "object": "list",
