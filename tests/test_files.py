@@ -12,7 +12,7 @@ import pytest
 
 from cocoa import files
 from cocoa.errors import DataError, UsageError
-from cocoa.files import check_folder, remove_folder, sha256, write_file, write_folder
+from cocoa.files import check_folder, sha256, write_file, write_folder
 
 
 def tree(folder: Path) -> dict[str, bytes]:
