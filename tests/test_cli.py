@@ -155,6 +155,7 @@ def test_an_interrupted_run_goes_on_and_its_report_covers_all_steps(cocoa, recip
         code, said = cocoa(*words)
     assert code == 130, said
     assert not (tmp_path / "run" / "model").exists()
+    assert "interrupted; if the run had begun, --resume goes on" in said
     code, said = cocoa(*words, "--resume")
     assert code == 0, said
     assert "resuming after step 1" in said
@@ -183,18 +184,21 @@ def test_without_tensorboard_nothing_is_begun_and_the_extra_is_named(cocoa, reci
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_ends_well(recipe, tmp_path):
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_says_how_to_go_on(recipe, tmp_path, asked, code):
     out = tmp_path / "run"
     words = [sys.executable, "-m", "cocoa", "train", recipe, "--out", out, "--set", "stages.warm-up.steps=100000"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=CALM) as run:
         try:
             wait_for(out / "metrics.jsonl", run)
-            run.send_signal(signal.SIGTERM)
+            run.send_signal(asked)
             said, complaints = run.communicate(timeout=60)
         finally:
             run.kill()
-    assert run.returncode == 0, complaints
-    assert "asked to stop after step" in said
+    assert run.returncode == code, complaints
+    num_steps = len((out / "metrics.jsonl").read_text().splitlines())
+    assert f"asked to stop after step {num_steps} ({num_steps} of 100000 of stage warm-up)" in said
+    assert ("Ctrl-C again ends it at once" in said) == (asked == signal.SIGINT)
     assert "--resume" in said
     assert "error" not in said + complaints
     assert list((out / "checkpoints").iterdir())

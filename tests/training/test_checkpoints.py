@@ -400,6 +400,38 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(home: Path, short_run: Pat
     assert outcome(tmp_path / "run") == outcome(short_run)
 
 
+def test_ctrl_c_leaves_a_checkpoint_too_and_once_more_ends_the_run_at_once(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=None)
+
+    def ask(stage, record) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    said: list[str] = []
+    with pytest.raises(TrainingStoppedError, match=r"after step 2 \(2 of 4 of stage warm-up\)") as caught:
+        train(
+            recipe,
+            tmp_path / "run",
+            on_step=lambda stage, record: record["step"] or ask(stage, record),
+            say=said.append,
+        )
+    assert caught.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) == before
+    assert said == ["stopping after this step, with a checkpoint; Ctrl-C again ends it at once"]
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "other", on_step=ask)
+    assert not list((tmp_path / "other").glob("checkpoints/*"))
+
+
+def test_ctrl_c_stays_ignored_where_it_was(home: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        train(recipe_of(home, steps=4), tmp_path / "run", on_step=lambda *_: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "run" / "model").is_dir()
+
+
 def test_a_wrong_weight_is_refused_by_name(home: Path, short_run: Path) -> None:
     recipe = recipe_of(home)
     checkpoint, _ = newest_checkpoint(short_run / "checkpoints")
