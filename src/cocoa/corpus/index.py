@@ -23,13 +23,14 @@ from cocoa.corpus.stores.milvus import SCHEME, MilvusStore
 from cocoa.corpus.stores.rows import Card, check_given, shown, table_vectors
 from cocoa.corpus.stores.store import Store, Verification
 from cocoa.corpus.stores.truth import compare
+from cocoa.corpus.where import read_where
 from cocoa.embedder import Embedder, Item, identity_difference
 from cocoa.errors import DataError, IndexingError, ModelError, UsageError
 
 __all__ = ["FilterLike", "Hit", "Index", "Row", "RowSource", "Rows"]
 
-FilterLike = Filter | Mapping[str, Any] | None
-"""A filter as its types, as its JSON, or none."""
+FilterLike = Filter | Mapping[str, Any] | str | None
+"""A filter as its types, as its JSON, as a person types it (`price < 3`, see `read_where`), or none."""
 MAX_K = 10_000
 _BATCH = 8192
 
@@ -328,7 +329,14 @@ class Index:
         return np.stack(rows) if rows else np.zeros((0, self.dimensions), np.float32)
 
     def _read(self, given: FilterLike) -> Filter | None:
-        return parse_filter(given, self._store.card.columns) if isinstance(given, Mapping) else given
+        if given is None or isinstance(given, Filter):
+            return given
+        if isinstance(given, str):
+            try:
+                given = read_where(given)
+            except UsageError as error:
+                raise error.at("filter") from None
+        return parse_filter(given, self._store.card.columns)
 
 
 def _checked(rows: RowSource, card: Card) -> Iterator[pa.RecordBatch]:
