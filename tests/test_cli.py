@@ -320,6 +320,15 @@ def test_evaluate_scores_a_folder_and_says_if_a_part_is_missing(cocoa, model, tm
     assert part["summary"] == {}
 
 
+def test_embed_says_what_it_leaves_out(cocoa, model, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"text": "an owl " * 200, "image_path": "a.png"}) + "\n")
+    code, said = cocoa("embed", model, rows, "--out", tmp_path / "vectors")
+    assert code == 0, said
+    assert "1 texts were cut: this model reads at most 256 tokens" in said
+    assert "'image_path' is kept but not embedded" in said
+
+
 def test_embed_and_search_find_a_picture_by_itself(cocoa, model, recipe, tmp_path):
     code, said = cocoa("embed", model, tmp_path / "images", "--out", tmp_path / "vectors")
     assert code == 0, said

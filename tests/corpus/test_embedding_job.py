@@ -55,6 +55,17 @@ def test_a_finished_folder_tells_all_of_itself(embedder, model, rows, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name[0] == "."] == [".claims"]
 
 
+def test_texts_that_are_cut_are_counted_whoever_made_their_shard(embedder, tmp_path):
+    rows = [{"id": str(number), "text": "a red apple " * (40 if number in (1, 4, 5) else 1)} for number in range(6)]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    embeddings = embed_corpus(embedder, source, tmp_path / "out", shard_rows=2)
+    assert embeddings.card["cut_texts"] == 3
+    assert [shard["cut_texts"] for shard in embeddings.card["shards"]] == [1, 0, 2]
+    (tmp_path / "out" / "embeddings.json").unlink()
+    assert embed_corpus(embedder, source, tmp_path / "out", shard_rows=2).card["cut_texts"] == 3
+    assert embeddings.table().schema.metadata is None
+
+
 def test_run_again_it_computes_nothing(embedder, rows, tmp_path, monkeypatch):
     before = outcome_of(embedder, rows, tmp_path / "out")
     monkeypatch.setattr(EmbeddingModel, "embed_all", None)
