@@ -320,6 +320,21 @@ def test_evaluate_scores_a_folder_and_says_if_a_part_is_missing(cocoa, model, tm
     assert part["summary"] == {}
 
 
+def test_mine_says_which_bound_leaves_rows_without_negatives(cocoa, model, tmp_path):
+    table = tmp_path / "ask.jsonl"
+    row = {"qry": "find it", "qry_image_path": "", "pos_image_path": ""}
+    table.write_text("".join(json.dumps(row | {"qry": f"find {n}", "pos_text": f"thing {n}"}) + "\n" for n in range(9)))
+    code, said = cocoa("mine", model, table, "--out", tmp_path / "none", "--max-score", "-2")
+    assert code == 0, said
+    assert "0 negatives for 9 rows" in said
+    bounds = "--max-ratio 0.95, --max-score -2.0"
+    assert f"9 of these rows would have more but for {bounds}: what is near them scores higher" in said
+    code, said = cocoa("mine", model, table, "--out", tmp_path / "all", "--max-ratio", "inf")
+    assert code == 0, said
+    assert "63 negatives for 9 rows" in said
+    assert "would have more" not in said
+
+
 def test_embed_says_what_it_leaves_out(cocoa, model, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"text": "an owl " * 200, "image_path": "a.png"}) + "\n")

@@ -40,7 +40,8 @@ class Summary:
     """What a job made of how many rows: negatives `mined`, and `kept` of those that were there; `bad` by code.
 
     `dropped` negatives were there and equal a right target or another; `short_rows` have fewer than wanted;
-    `not_first` is the rate of rows whose own target does not score above all that are not right.
+    `not_first` is the rate of rows whose own target does not score above all that are not right; `bounded_rows` are the
+    short ones that would have more if the window had no bound on scores.
     """
 
     tables: int
@@ -51,6 +52,7 @@ class Summary:
     short_rows: int
     not_first: float
     bad: dict[str, int]
+    bounded_rows: int = 0
 
 
 def mine(
@@ -230,7 +232,8 @@ class _Job:
             return None
 
     def _write_summary(self, facts: dict[str, Any], bad: BadRows) -> Summary:
-        total = {name: sum(fact[name] for fact in facts.values()) for name in ("rows", *Counts().__dict__)}
+        # Tables that were done before a count came to be do not have it.
+        total = {name: sum(fact.get(name, 0) for fact in facts.values()) for name in ("rows", *Counts().__dict__)}
         summary = Summary(
             tables=len(facts),
             **total | {"not_first": total["not_first"] / total["rows"]},
