@@ -29,7 +29,7 @@ from cocoa.mining.placing import named_pictures, place_images
 from cocoa.mining.rows import Row, Table, check_written, read_tables
 from cocoa.mining.vectors import OnProgress, VectorStore
 from cocoa.mining.window import Window
-from cocoa.model import CARD, EmbeddingModel, fingerprint, local_folder
+from cocoa.model import Card, EmbeddingModel, fingerprint, local_folder
 
 Pool = Literal["table", "all"]
 Say = Callable[[str], None]
@@ -274,8 +274,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _fingerprint(model: Path) -> str:
-    if not (model / CARD).is_file():
-        raise ModelError("E_MODEL_MISSING", f"not a model folder: no {CARD}", where=str(model))
+    Card.read(model, older=True)
     try:
         return fingerprint(model)
     except OSError as error:
