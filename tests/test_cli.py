@@ -363,6 +363,8 @@ def test_embed_and_search_find_a_picture_by_itself(cocoa, model, recipe, tmp_pat
         (["embed", "{tmp}/backbone", "{tmp}/images", "--out", "{tmp}/o"], 1, "must be trained first"),
         (["search", "{tmp}/images", "--text", "a"], 1, "E_INDEX_FILE"),
         (["train", "{tmp}/nothing.yaml"], 2, "E_RECIPE_FILE"),
+        (["serve", "{tmp}/m", "--set", "limits.max_itemz=3"], 2, "limits.max_itemz: unknown option; did you mean"),
+        (["serve", "{tmp}/m", "--set", "port=-1"], 2, "port: input should be greater than or equal to 0 (got -1)"),
         (["fly"], 2, "No such command"),
     ],
 )
