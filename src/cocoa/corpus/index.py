@@ -264,6 +264,12 @@ class Index:
             raise IndexingError("E_INDEX_ID", f"no document {missing[0]!r}", where=self.uri)
         return [held[name] for name in ids]
 
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """Returns those of the ids that no document has, each once, in their order."""
+        wanted = list(dict.fromkeys(ids))
+        held = set(self._store.take(wanted)["id"].to_pylist())
+        return [name for name in wanted if name not in held]
+
     def facets(self, column: str, limit: int = 20) -> dict[Any, int]:
         """Returns the commonest values of a column with their counts, commonest first; missing values are left out."""
         if column not in self._store.card.fields:
