@@ -15,7 +15,7 @@ from cocoa.corpus.embeddings import Embeddings
 from cocoa.corpus.filling import Progress
 from cocoa.corpus.job import embed_corpus
 from cocoa.embedder import Embedder
-from cocoa.errors import CocoaError
+from cocoa.errors import CocoaError, UsageError
 from cocoa.model import EmbeddingModel
 
 
@@ -53,6 +53,12 @@ def test_a_finished_folder_tells_all_of_itself(embedder, model, rows, tmp_path):
         assert [len(batch) for batch in batches] == [size] * (25 // size) + [25 % size] * (25 % size > 0)
         assert pa.Table.from_batches(batches) == embeddings.table()
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name[0] == "."] == [".claims"]
+
+
+def test_a_file_is_no_folder_to_write_to(embedder, rows):
+    with pytest.raises(UsageError, match="is a file, not a folder") as caught:
+        embed_corpus(embedder, rows, rows)
+    assert caught.value.code == "E_USAGE_OUT"
 
 
 def test_texts_that_are_cut_are_counted_whoever_made_their_shard(embedder, tmp_path):
