@@ -370,13 +370,15 @@ def test_how_a_run_is_computed_may_change_when_it_is_resumed(home: Path, short_r
     assert [line["step"] for line in found] == [line["step"] for line in expected]
 
 
-@pytest.mark.parametrize("what", ["nothing there", "finished", "not resumed"])
+@pytest.mark.parametrize("what", ["nothing there", "finished", "not resumed", "finished and not resumed"])
 def test_what_cannot_be_resumed_is_refused(home: Path, short_run: Path, tmp_path: Path, what: str) -> None:
     recipe = recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=1)
+    interrupted(recipe, tmp_path / "begun", after=3)
     out, resume, message = {
         "nothing there": (tmp_path / "new", True, "no run to resume"),
         "finished": (short_run, True, "the run is finished"),
-        "not resumed": (short_run, False, "--resume goes on with it"),
+        "not resumed": (tmp_path / "begun", False, "--resume goes on with it"),
+        "finished and not resumed": (short_run, False, "the run in it is finished"),
     }[what]
     with pytest.raises(UsageError, match=message):
         train(recipe, out, resume=resume)
