@@ -159,6 +159,7 @@ def test_an_interrupted_run_goes_on_and_its_report_covers_all_steps(cocoa, recip
         code, said = cocoa(*words)
     assert code == 130, said
     assert not (tmp_path / "run" / "model").exists()
+    assert "interrupted; if the run had begun, --resume goes on" in said
     code, said = cocoa(*words, "--resume")
     assert code == 0, said
     assert "resuming after step 1" in said
@@ -187,18 +188,21 @@ def test_without_tensorboard_nothing_is_begun_and_the_extra_is_named(cocoa, reci
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_ends_well(recipe, tmp_path):
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_says_how_to_go_on(recipe, tmp_path, asked, code):
     out = tmp_path / "run"
     words = [sys.executable, "-m", "cocoa", "train", recipe, "--out", out, "--set", "stages.warm-up.steps=100000"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=CALM) as run:
         try:
             wait_for(out / "metrics.jsonl", run)
-            run.send_signal(signal.SIGTERM)
+            run.send_signal(asked)
             said, complaints = run.communicate(timeout=60)
         finally:
             run.kill()
-    assert run.returncode == 0, complaints
-    assert "asked to stop after step" in said
+    assert run.returncode == code, complaints
+    num_steps = len((out / "metrics.jsonl").read_text().splitlines())
+    assert f"asked to stop after step {num_steps} ({num_steps} of 100000 of stage warm-up)" in said
+    assert ("Ctrl-C again ends it at once" in said) == (asked == signal.SIGINT)
     assert "--resume" in said
     assert "error" not in said + complaints
     assert list((out / "checkpoints").iterdir())
@@ -335,6 +339,30 @@ def test_progress_goes_to_the_error_stream(cocoa, model, recipe, tmp_path, monke
         assert out.getvalue() and said not in out.getvalue()
 
 
+def test_mine_says_which_bound_leaves_rows_without_negatives(cocoa, model, tmp_path):
+    table = tmp_path / "ask.jsonl"
+    row = {"qry": "find it", "qry_image_path": "", "pos_image_path": ""}
+    table.write_text("".join(json.dumps(row | {"qry": f"find {n}", "pos_text": f"thing {n}"}) + "\n" for n in range(9)))
+    code, said = cocoa("mine", model, table, "--out", tmp_path / "none", "--max-score", "-2")
+    assert code == 0, said
+    assert "0 negatives for 9 rows" in said
+    bounds = "--max-ratio 0.95, --max-score -2.0"
+    assert f"9 of these rows would have more but for {bounds}: what is near them scores higher" in said
+    code, said = cocoa("mine", model, table, "--out", tmp_path / "all", "--max-ratio", "inf")
+    assert code == 0, said
+    assert "63 negatives for 9 rows" in said
+    assert "would have more" not in said
+
+
+def test_embed_says_what_it_leaves_out(cocoa, model, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"text": "an owl " * 200, "image_path": "a.png"}) + "\n")
+    code, said = cocoa("embed", model, rows, "--out", tmp_path / "vectors")
+    assert code == 0, said
+    assert "1 texts were cut: this model reads at most 256 tokens" in said
+    assert "'image_path' is kept but not embedded" in said
+
+
 def test_embed_and_search_find_a_picture_by_itself(cocoa, model, recipe, tmp_path):
     code, said = cocoa("embed", model, tmp_path / "images", "--out", tmp_path / "vectors")
     assert code == 0, said
@@ -354,6 +382,8 @@ def test_embed_and_search_find_a_picture_by_itself(cocoa, model, recipe, tmp_pat
         (["embed", "{tmp}/backbone", "{tmp}/images", "--out", "{tmp}/o"], 1, "must be trained first"),
         (["search", "{tmp}/images", "--text", "a"], 1, "E_INDEX_FILE"),
         (["train", "{tmp}/nothing.yaml"], 2, "E_RECIPE_FILE"),
+        (["serve", "{tmp}/m", "--set", "limits.max_itemz=3"], 2, "limits.max_itemz: unknown option; did you mean"),
+        (["serve", "{tmp}/m", "--set", "port=-1"], 2, "port: input should be greater than or equal to 0 (got -1)"),
         (["fly"], 2, "No such command"),
     ],
 )

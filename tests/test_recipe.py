@@ -106,10 +106,11 @@ def test_numbers_are_read_as_people_write_them(spelled: str, value: float) -> No
         ("rate: 0.2", "rate: 0", "stages.0.objectives.0.rate: input should be greater than 0"),
         ("steps: 10", "steps: 0", "stages.0.steps: input should be greater than 0"),
         ("max_tokens: 64", "max_tokens: 15", "max_tokens: input should be greater than or equal to 16"),
-        ("layout: eos_bridge", "layout: bridge", "stages.1.layout: input should be 'causal', 'bidirectional'"),
-        ("fill: zero", "fill: grey", "stages.0.objectives.1.fill: input should be 'noise', 'shared_noise'"),
+        ("layout: eos_bridge", "layout: bridge", "stages.1.layout: unknown 'bridge'; did you mean 'eos_bridge'?"),
+        ("fill: zero", "fill: grey", "stages.0.objectives.1.fill: unknown 'grey'; known: noise, shared_noise, zero"),
         ("roles: [target]", "roles: []", "stages.1.objectives.0.roles"),
-        ("kind: contrastive", "kind: contrast", "stages.2.objectives.0"),
+        ("kind: contrastive", "kind: contrast", "objectives.0.kind: unknown 'contrast'; did you mean 'contrastive'?"),
+        ("{kind: masked_text, rate: 0.2}", "{rate: 0.2}", "stages.0.objectives.0.kind: is missing"),
         ("seed: 3", "seed: .nan", "seed"),
         ("    steps: 10\n", "", "stages.0.steps: is missing"),
         ("{kind: masked_text, rate: 0.2}", "{kind: masked_text}", "stages.0.objectives.0.rate: is missing"),
@@ -139,7 +140,7 @@ def test_a_wrong_recipe_is_refused_by_name(old: str, new: str, message: str) -> 
         ),
         ("stages.0.objectives=[{kind: next_token}]", "next_token needs layout causal"),
         ("stages.0.objectives=[{kind: masked_text, rate: 0.1}, {kind: masked_text, rate: 0.2}]", "listed twice"),
-        ("stages.0.objectives=[]", "at least 1"),
+        ("stages.0.objectives=[]", "stages.0.objectives: needs at least 1, has 0"),
         ("stages.0.data=[]", "at least 1"),
         ("stages=[]", "at least 1"),
         ("stages.0.warmup_steps=10", "warmup_steps 10 must be below steps 10"),
@@ -248,6 +249,11 @@ def test_a_change_of_what_is_not_there_is_refused(change: str, message: str) -> 
 
 def test_a_change_to_an_unknown_option_is_refused() -> None:
     assert "stages.0.stps: unknown option; did you mean 'steps'?" in str(refused(TEXT, "stages.0.stps=3"))
+
+
+def test_a_wrong_change_is_not_said_of_the_file() -> None:
+    assert str(refused(TEXT, "stages.warm-up.stps=3")).startswith("--set stages.warm-up.stps=3: stages.0.stps: unknown")
+    assert str(refused(TEXT.replace("seed: 3", "seed: x"), "stages.warm-up.stps=3")).startswith("run.yaml: ")
 
 
 def test_relative_paths_are_meant_from_the_recipes_folder(tmp_path: Path) -> None:

@@ -60,5 +60,11 @@ class TrainingStoppedError(TrainingError):
     exit_code = 0
 
 
+class TrainingInterruptedError(TrainingStoppedError):
+    """A run was asked to stop at the keyboard: what was to come after it, in a script, must not."""
+
+    exit_code = 130
+
+
 class IndexingError(CocoaError):
     """An index cannot be used, or refuses what it is given (`E_INDEX_*`)."""

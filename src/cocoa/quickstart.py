@@ -25,7 +25,7 @@ from cocoa.data.mmeb_eval import read_tasks
 from cocoa.data.scene_pairs import ScenePairs
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.embedder import Embedder
-from cocoa.errors import UsageError
+from cocoa.errors import TrainingStoppedError, UsageError
 from cocoa.evaluation.runner import Evaluation, evaluate
 from cocoa.files import write_file
 from cocoa.layouts import LAYOUTS
@@ -94,7 +94,12 @@ def run_quickstart(
         say(f"training {TITLES[name]}")
         variant = recipe.model_copy(update={"name": name, "stages": stages})
         hook = views.look if name == "cocoa" else None
-        model, log = train(variant, out / "runs" / name, model_folder=out / name, on_step=on_step, on_stage_end=hook)
+        try:
+            model, log = train(
+                variant, out / "runs" / name, model_folder=out / name, on_step=on_step, on_stage_end=hook
+            )
+        except TrainingStoppedError as stop:
+            raise type(stop)(stop.code, "asked to stop; the same command begins anew", where=str(out)) from stop
         say(f"evaluating {TITLES[name]}")
         start = time.perf_counter()
         evaluation = evaluate(model, tasks, name=name)

@@ -229,7 +229,16 @@ def parse_recipe(
         _change(tree, change)
     if folder is not None:
         _anchor_paths(tree, folder.resolve(), places or {})
-    return read_options(Recipe, tree, where=where)
+    try:
+        return read_options(Recipe, tree, where=where)
+    except RecipeError as error:
+        if not changes:
+            raise
+        try:
+            parse_recipe(text, where=where, folder=folder, places=places)
+        except RecipeError:  # The file's own fault, whatever the changes add to it.
+            raise error from None
+        raise error.at(f"--set {' '.join(changes)}") from None
 
 
 def read_yaml(text: str, expected: str, *, where: str) -> dict[str, Any]:
@@ -262,7 +271,7 @@ def read_options(kind: type[Given], tree: Any, *, where: str) -> Given:
             "E_RECIPE_TYPE", f"a value is of a type that recipes do not have: {error}", where=where
         ) from error
     except ValidationError as error:
-        raise RecipeError("E_RECIPE_OPTION", "; ".join(_explain(error, kind)), where=where) from error
+        raise RecipeError("E_RECIPE_OPTION", "; ".join(explained(error, kind)), where=where) from error
 
 
 class _Yaml(yaml.SafeLoader):
@@ -332,7 +341,8 @@ def _anchor_paths(node: Any, folder: Path, places: Mapping[str, Path]) -> None:
                 _anchor_paths(value, folder, places)
 
 
-def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+def explained(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+    """Yields what is wrong with each option of a kind, by the words that people wrote and not the library's."""
     problems = error.errors()
     for problem in problems:
         # A list whose items are wrong is also reported as too short, which would only distract.
@@ -345,6 +355,15 @@ def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
             yield f"{place}: unknown option{_closest(str(loc[-1]), sorted(_known_keys(root, problem['loc'][:-1])))}"
         elif problem["type"] == "missing":
             yield f"{place}: is missing"
+        elif problem["type"] == "too_short":
+            yield f"{place}: needs at least {problem['ctx']['min_length']}, has {problem['ctx']['actual_length']}"
+        elif problem["type"] == "union_tag_not_found":
+            yield f"{place}.kind: is missing"
+        elif problem["type"] == "union_tag_invalid":
+            tag, known = problem["ctx"]["tag"], _QUOTED.findall(problem["ctx"]["expected_tags"])
+            yield f"{place}.kind: unknown {tag!r}{_closest(tag, known)}"
+        elif problem["type"] == "literal_error" and isinstance(problem["input"], str):
+            yield f"{place}: unknown {problem['input']!r}{_closest(problem['input'], _QUOTED.findall(problem['msg']))}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             value = problem["input"]
@@ -375,5 +394,6 @@ def _known_keys(root: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
     return {name for model in models for name in model.model_fields}
 
 
+_QUOTED = re.compile("'([^']*)'")
 _GROUPS = ("machine", "adapter", "pooling")
 _KINDS = {model.model_fields["kind"].default for model in [*_models(ObjectiveOptions), *_models(Source)]}

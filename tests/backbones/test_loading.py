@@ -217,6 +217,15 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     assert "nowhere" in str(error)
 
 
+def test_a_folder_without_a_configuration_is_told_so(tmp_path: Path) -> None:
+    for content in (None, "{}"):
+        if content is not None:
+            (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ModelError, match=r"no config\.json that names a model_type") as caught:
+            load_backbone(str(tmp_path))
+        assert caught.value.code == "E_MODEL_MISSING"
+
+
 @pytest.mark.parametrize("names", [["tokenizer.json", "tokenizer_config.json"], ["tokenizer.json"]], ids=str)
 def test_a_missing_tokenizer_is_named(folder: Path, names: list[str]) -> None:
     for name in names:
@@ -287,6 +296,15 @@ def test_a_model_folder_without_its_manifest_is_refused(model_folder: Path) -> N
 def test_a_bare_backbone_is_not_a_model_folder(folder: Path) -> None:
     with pytest.raises(ModelError, match="trained first") as caught:
         EmbeddingModel.load(folder)
+    assert caught.value.code == "E_MODEL_MISSING"
+
+
+def test_the_folder_of_a_run_names_its_model(model_folder: Path) -> None:
+    run = model_folder.parent / "run"
+    run.mkdir()
+    model_folder.rename(run / "model")
+    with pytest.raises(ModelError, match=f"its model is {run / 'model'}") as caught:
+        EmbeddingModel.load(run)
     assert caught.value.code == "E_MODEL_MISSING"
 
 

@@ -443,7 +443,7 @@ def test_an_open_index_goes_on_in_the_one_that_takes_its_place_or_says_that_it_i
     index.add(rows(["late"], 6))
     Index.build(embeddings(tmp_path / "other", rows(["r1"], prompts="other")), folder, replace=True)
     for act in (lambda: index.search_vectors(query), lambda: index.upsert(rows(["r1"], 1))):
-        with pytest.raises(CocoaError, match="prompts differs") as caught:
+        with pytest.raises(CocoaError, match="differ in prompts") as caught:
             act()
         assert caught.value.code == "E_INDEX_REPLACED"
 

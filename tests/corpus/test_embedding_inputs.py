@@ -113,6 +113,16 @@ def test_columns_of_one_kind_are_kept_and_the_others_are_told(embedder, tmp_path
     assert embeddings.table()["n"].to_pylist() == [1.0, 2.5]
 
 
+def test_columns_that_are_named_as_for_training_are_told_rather_than_left_out_in_silence(embedder, tmp_path):
+    rows = [{"image_path": "a.png", "text": "an owl", "caption": "a bird"}]
+    embeddings = embed_corpus(embedder, write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "out")
+    [note] = embeddings.card["input"]["notes"]
+    assert "'image_path' is kept but not embedded" in note and "'image'" in note
+    pq.write_table(pa.table({"image_path": ["a.png"], "caption": ["a bird"]}), tmp_path / "rows.parquet")
+    error = refused(embedder, tmp_path / "rows.parquet", tmp_path / "none")
+    assert error.code == "E_DATA_COLUMN" and "'image_path'" in error.message and "'caption'" in error.message
+
+
 def test_ids_are_strings_or_whole_numbers_and_each_stands_once_in_all_files(embedder, tmp_path):
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 7, "text": "a"}, {"id": "x", "text": "b"}, {"text": "c"}])
     odd = [None, True, 1.5, ["a"], "", "e" * 1025, "a\ud800", 2**70]

@@ -16,7 +16,7 @@ from cocoa.corpus.embeddings import Embeddings
 from cocoa.corpus.filling import Progress
 from cocoa.corpus.job import embed_corpus
 from cocoa.embedder import Embedder
-from cocoa.errors import CocoaError
+from cocoa.errors import CocoaError, UsageError
 from cocoa.model import EmbeddingModel
 
 
@@ -54,6 +54,23 @@ def test_a_finished_folder_tells_all_of_itself(embedder, model, rows, tmp_path):
         assert [len(batch) for batch in batches] == [size] * (25 // size) + [25 % size] * (25 % size > 0)
         assert pa.Table.from_batches(batches) == embeddings.table()
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name[0] == "."] == [".claims"]
+
+
+def test_a_file_is_no_folder_to_write_to(embedder, rows):
+    with pytest.raises(UsageError, match="is a file, not a folder") as caught:
+        embed_corpus(embedder, rows, rows)
+    assert caught.value.code == "E_USAGE_OUT"
+
+
+def test_texts_that_are_cut_are_counted_whoever_made_their_shard(embedder, tmp_path):
+    rows = [{"id": str(number), "text": "a red apple " * (40 if number in (1, 4, 5) else 1)} for number in range(6)]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    embeddings = embed_corpus(embedder, source, tmp_path / "out", shard_rows=2)
+    assert embeddings.card["cut_texts"] == 3
+    assert [shard["cut_texts"] for shard in embeddings.card["shards"]] == [1, 0, 2]
+    (tmp_path / "out" / "embeddings.json").unlink()
+    assert embed_corpus(embedder, source, tmp_path / "out", shard_rows=2).card["cut_texts"] == 3
+    assert embeddings.table().schema.metadata is None
 
 
 def test_run_again_it_computes_nothing(embedder, rows, tmp_path, monkeypatch):

@@ -93,6 +93,14 @@ def test_a_filtered_search_is_the_plain_loop_over_the_rows_that_pass(index, made
     expected = plain_loop(made, query, 9, lambda name: known[name]["kind"] == "dog")
     assert [hit.id for hit in hits] == [name for name, _ in expected]
     assert all(hit.columns == known[hit.id] for hit in hits)
+    assert index.search_vectors(query[None], 9, filter="kind = 'dog'")[0] == hits
+
+
+@pytest.mark.parametrize("wrong", ["kind =", 7, ["kind"]])
+def test_what_is_no_filter_is_refused_in_python_too(index, wrong):
+    with pytest.raises(CocoaError, match="filter") as caught:
+        index.count(wrong)
+    assert caught.value.code == "E_USAGE_FILTER" and caught.value.where == "filter"
 
 
 def test_more_than_there_are_gives_all_and_none_that_pass_gives_none(index):

@@ -194,7 +194,7 @@ def test_a_replacement_that_is_killed_leaves_the_old_index_or_the_new(server, ma
 
 
 def test_another_model_and_another_length_are_refused(fresh):
-    with pytest.raises(CocoaError, match="prompts differs"):
+    with pytest.raises(CocoaError, match="differ in prompts"):
         fresh.upsert(rows(["x"], prompts="other"))
     with pytest.raises(CocoaError) as caught:
         fresh.search_vectors(unit(1, 1, 9))

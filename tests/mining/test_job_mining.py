@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,14 @@ def test_negatives_are_those_of_plain_loops(model, whole_numbers, write_table, t
     assert summary.mined == sum(len(negatives) for _, _, negatives in found)
     assert summary.short_rows == sum(len(negatives) < window.negatives for _, _, negatives in found)
     assert summary.mined > 0
+    free = replace(window, max_ratio=None, max_score=None, margin=None)
+    unbounded = [
+        kept
+        for table in draw
+        for kept in slow_negatives_of(table, rows if pool == "all" else table, vector_of, free, right)
+    ]
+    bounded = [len(kept) < min(window.negatives, len(more)) for kept, more in zip(expected, unbounded, strict=True)]
+    assert summary.bounded_rows == sum(bounded)
 
 
 def slow_negatives_of(table, searched, vector_of, window, right):

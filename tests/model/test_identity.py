@@ -44,6 +44,8 @@ def test_any_other_field_that_differs_is_named_with_both_values(identity, field)
     assert identity_difference(identity, missing) is not None
 
 
-def test_a_telling_field_is_named_before_the_fingerprint(identity):
-    said = identity_difference(identity, identity | {"fingerprint": "x", "layout": "causal"})
-    assert said == "attention layout differs: bidirectional and causal"
+def test_all_that_differs_is_named_and_the_fingerprint_last(identity):
+    said = identity_difference(identity, identity | {"fingerprint": "x", "layout": "causal", "max_tokens": 9})
+    both = "attention layout bidirectional and causal; longest row in tokens 128 and 9"
+    weights = f"fingerprint of weights, tokenizer and settings {identity['fingerprint'][:16]} and x"
+    assert said == f"they differ in {both}; {weights}"

@@ -74,6 +74,13 @@ def test_fields_that_ask_for_what_is_not_done_are_refused_by_name(server, path, 
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, field)
 
 
+def test_a_field_that_is_missing_is_named(server):
+    answer = server.post("/v1/embeddings", {"input": "a cat"})
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert (error["code"], error["message"], error["param"]) == ("E_REQUEST_FIELD", "the field is missing", "model")
+
+
 def test_queries_and_documents_get_their_prompts(server, embedder):
     assert_same(server.embed("an owl", input_type="query"), embedder.encode_query(["an owl"]))
     assert_same(server.embed("an owl", task="retrieval.query"), embedder.encode_query(["an owl"]))

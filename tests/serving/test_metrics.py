@@ -39,10 +39,13 @@ def test_pictures_are_counted_by_result_and_by_what_was_passed_over():
         assert embed(here, plain, moving, long, tinted) == 200
         assert embed(here, moving) == 200
         assert embed(here, plain[:60]) == 422
+        assert embed(here, b"hello") == 422
         assert counts(here, "cocoa_picture_notes_total") == {
             "first_frame": 2.0, "trailing_bytes": 1.0, "profile_broken": 1.0,
         }  # fmt: skip
-        assert counts(here, "cocoa_pictures_total") == {"good": 5.0, "E_IMAGE_TRUNCATED": 1.0}
+        assert counts(here, "cocoa_pictures_total") == {
+            "good": 5.0, "E_IMAGE_TRUNCATED": 1.0, "E_IMAGE_OPEN": 1.0,
+        }  # fmt: skip
 
 
 def test_a_decoder_cannot_make_labels_without_end():

@@ -434,13 +434,15 @@ def test_how_a_run_is_computed_may_change_when_it_is_resumed(home: Path, short_r
     assert [line["step"] for line in found] == [line["step"] for line in expected]
 
 
-@pytest.mark.parametrize("what", ["nothing there", "finished", "not resumed"])
+@pytest.mark.parametrize("what", ["nothing there", "finished", "not resumed", "finished and not resumed"])
 def test_what_cannot_be_resumed_is_refused(home: Path, short_run: Path, tmp_path: Path, what: str) -> None:
     recipe = recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=1)
+    interrupted(recipe, tmp_path / "begun", after=3)
     out, resume, message = {
         "nothing there": (tmp_path / "new", True, "no run to resume"),
         "finished": (short_run, True, "the run is finished"),
-        "not resumed": (short_run, False, "--resume goes on with it"),
+        "not resumed": (tmp_path / "begun", False, "--resume goes on with it"),
+        "finished and not resumed": (short_run, False, "the run in it is finished"),
     }[what]
     with pytest.raises(UsageError, match=message):
         train(recipe, out, resume=resume)
@@ -465,16 +467,50 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(home: Path, short_run: Pat
 
 
 def test_a_handler_of_sigterm_that_is_not_pythons_does_not_end_a_run_that_is_over(monkeypatch) -> None:
-    before, real = signal.getsignal(signal.SIGTERM), signal.signal
-    # What the system's own call answers where a library has set the handler.
-    monkeypatch.setattr(signal, "signal", lambda number, handler: (real(number, handler), None)[1])
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # What Python answers where a library has set the handler.
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
     try:
         with asked_to_stop() as stop:
             signal.raise_signal(signal.SIGTERM)
         assert stop.is_set()
+        monkeypatch.undo()
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
-        real(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_ctrl_c_leaves_a_checkpoint_too_and_once_more_ends_the_run_at_once(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=None)
+
+    def ask(stage, record) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    said: list[str] = []
+    with pytest.raises(TrainingStoppedError, match=r"after step 2 \(2 of 4 of stage warm-up\)") as caught:
+        train(
+            recipe,
+            tmp_path / "run",
+            on_step=lambda stage, record: record["step"] or ask(stage, record),
+            say=said.append,
+        )
+    assert caught.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) == before
+    assert said == ["stopping after this step, with a checkpoint; Ctrl-C again ends it at once"]
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "other", on_step=ask)
+    assert not list((tmp_path / "other").glob("checkpoints/*"))
+
+
+def test_ctrl_c_stays_ignored_where_it_was(home: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        train(recipe_of(home, steps=4), tmp_path / "run", on_step=lambda *_: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "run" / "model").is_dir()
 
 
 def test_a_wrong_weight_is_refused_by_name(home: Path, short_run: Path) -> None:

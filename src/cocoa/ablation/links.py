@@ -25,6 +25,8 @@ from cocoa.training.loop import StepHook, asked_to_stop, train
 from cocoa.training.receipt import data_paths
 from cocoa.training.run_folder import DATA
 
+_STOPPED = "asked to stop; the same command goes on"
+
 
 @dataclass(frozen=True)
 class Link:
@@ -70,7 +72,8 @@ def chain_of(recipe: Recipe, *, num_before: int, places: Mapping[str, str]) -> L
 def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say: Callable[[str], None]) -> Path:
     """Returns the model folder of a link below `links`, trained now if it is not there; one that was killed goes on.
 
-    Its parent's model must be there. On SIGTERM raises `TrainingStoppedError`, with the model if all was trained.
+    Its parent's model must be there. On SIGTERM and Ctrl-C raises `TrainingStoppedError`, with the model if all was
+    trained.
     """
     folder = links / link.address
     model = folder / "model"
@@ -90,16 +93,12 @@ def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say:
         with asked_to_stop() as stop:
             train(recipe, folder, resume=resume, on_step=on_step, say=say)
     except TrainingStoppedError as error:
-        raise _stopped(folder) from error
+        raise stop.error(_STOPPED, where=str(folder)) from error
     failpoint("link-trained")
     shutil.rmtree(folder / "checkpoints")
     if stop.is_set():  # In its last step, which a run ends well after; the study does not.
-        raise _stopped(folder)
+        raise stop.error(_STOPPED, where=str(folder))
     return model
-
-
-def _stopped(folder: Path) -> TrainingStoppedError:
-    return TrainingStoppedError("E_TRAINING_STOPPED", "asked to stop; the same command goes on", where=str(folder))
 
 
 def _take_over(folder: Path, recipe: Recipe) -> None:

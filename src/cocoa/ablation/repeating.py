@@ -12,7 +12,7 @@ from pathlib import Path
 from cocoa.ablation.job import Job, scores
 from cocoa.ablation.records import read_record
 from cocoa.ablation.study import GENERATED
-from cocoa.errors import UsageError
+from cocoa.errors import TrainingStoppedError, UsageError
 from cocoa.evaluation.runner import evaluate
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import parse_recipe
@@ -54,7 +54,10 @@ def repeat(job: Job, name: str, *, on_step: StepHook | None = None) -> Repetitio
     with job.alone() if job.undrawn() else nullcontext():
         job.draw_sets()
     with tempfile.TemporaryDirectory() as folder:
-        train(recipe, Path(folder) / "run", on_step=on_step)
+        try:
+            train(recipe, Path(folder) / "run", on_step=on_step)
+        except TrainingStoppedError as stop:
+            raise type(stop)(stop.code, "asked to stop; nothing of this run is kept", where=name) from stop
         # As the study scores: what a model folder holds, whatever precision and attention it was trained with.
         model = EmbeddingModel.load(Path(folder) / "run" / "model")
         found = scores(evaluate(model, job.tasks("runs"), name=name))

@@ -71,7 +71,10 @@ def _configuration(name_or_path: str, revision: str | None) -> PretrainedConfig:
         settings, _ = PretrainedConfig.get_config_dict(name_or_path, revision=revision)
     except (OSError, ValueError) as error:
         raise _no_configuration(name_or_path, error) from error
-    if (found := settings.get("model_type")) not in FAMILIES:
+    if (found := settings.get("model_type")) is None:
+        what = f"no model configuration at {name_or_path!r}: there is no config.json that names a model_type"
+        raise ModelError("E_MODEL_MISSING", what)
+    if found not in FAMILIES:
         raise ModelError(
             "E_MODEL_FAMILY",
             f"{name_or_path!r} is a {found!r} model; supported: "

@@ -7,16 +7,37 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from cocoa.cli import ablation, corpus, data, evaluation, models, quickstart, searching, serving, training
 from cocoa.cli.console import complain, console, errors, rank
 from cocoa.errors import CocoaError, TrainingStoppedError
 
+_GOES_ON = {
+    "train": "; if the run had begun, --resume goes on from its last checkpoint",
+    **dict.fromkeys(("ablate", "embed", "evaluate", "mine", "synthesize"), "; the same command goes on"),
+}
+"""What Ctrl-C costs, of the commands of which it may cost nothing."""
+
+
+class _Commands(TyperGroup):
+    """The commands; Ctrl-C ends each with a word and 130. Typer would end it with the number alone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if rank() in (None, 0):
+                errors.print(f"interrupted{_GOES_ON.get(ctx.invoked_subcommand, '')}", soft_wrap=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="CoCoA: turn a vision-language model into a multimodal embedding model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

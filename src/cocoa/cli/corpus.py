@@ -56,5 +56,8 @@ def embed(
         console.print(escape(note), soft_wrap=True, highlight=False)
     if bad := embeddings.card["bad_rows"]:
         console.print(f"[yellow]{bad:,} bad rows[/] are named in {escape(str(out / BAD_ROWS))}", soft_wrap=True)
+    if cut := embeddings.card.get("cut_texts", 0):
+        longest = embeddings.identity["max_tokens"]
+        console.print(f"[yellow]{cut:,} texts were cut[/]: this model reads at most {longest:,} tokens", soft_wrap=True)
     words = f"{len(embeddings):,} vectors of {embeddings.dimensions} dimensions in {escape(str(out))}"
     console.print(words, soft_wrap=True)

@@ -197,3 +197,12 @@ def mine(
         f"{made.not_first:.1%} of positives are not first; {sum(made.bad.values())} bad rows left out. "
         f"Tables in [bold]{escape(str(out / 'train'))}[/]"
     )
+    if made.bounded_rows:
+        bounds = {"--max-ratio": bound, "--max-score": max_score, "--margin": margin}
+        given = ", ".join(f"{name} {value}" for name, value in bounds.items() if value is not None)
+        console.print(
+            f"[yellow]{made.bounded_rows} of these rows would have more[/] but for {given}: what is near them scores "
+            f"higher. Where this model's scores lie is in {escape(str(out / 'mining.json'))}",
+            soft_wrap=True,
+            highlight=False,
+        )

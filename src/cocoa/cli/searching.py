@@ -62,7 +62,10 @@ def index(
         return
     opened = Index.open(source)
     if delete:
+        missing = opened.missing(delete)
         _say(f"{opened.delete(delete):,} documents removed, {len(opened):,} left")
+        if missing:
+            _say(f"no such document: {', '.join(map(repr, missing))}")
     elif repair:
         _say(opened.repair())
     elif optimize:

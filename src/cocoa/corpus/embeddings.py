@@ -39,12 +39,16 @@ RESERVED = ("id", "vector", "text", "image")
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """A committed shard as the card lists it: `rows` good and `bad_rows` bad ones, and the digest of its table."""
+    """A committed shard as the card lists it: `rows` good and `bad_rows` bad ones, and the digest of its table.
+
+    `cut_texts` of the rows had more text than the model reads.
+    """
 
     name: str
     rows: int
     bad_rows: int
     sha256: str
+    cut_texts: int = 0
 
 
 class Embeddings:
@@ -162,7 +166,7 @@ def read_shard(path: Path, digest: str) -> pa.Table:
     if sha256(path) != digest:
         raise DataError("E_DATA_INCOMPLETE", "the shard is not the file that was written", where=str(path))
     # Not through a memory map: what has been checked must not change under its reader.
-    return pq.read_table(path, use_threads=False).combine_chunks()
+    return pq.read_table(path, use_threads=False).combine_chunks().replace_schema_metadata()
 
 
 def shard_schema(dimensions: int, columns: Mapping[str, str]) -> pa.Schema:
@@ -209,6 +213,7 @@ def write_card(
         "dimensions": dimensions,
         "rows": sum(shard.rows for shard in shards),
         "bad_rows": sum(shard.bad_rows for shard in shards),
+        "cut_texts": sum(shard.cut_texts for shard in shards),
         "columns": dict(columns),
         "input": dict(source),
         "shards": [asdict(shard) for shard in shards],

@@ -120,7 +120,7 @@ class Filling:
                     shard, window = step
                     if window is not None:
                         documents, vectors, bad = self._windows.embed(window)
-                        made.add(documents, vectors, bad)
+                        made.add(documents, vectors, bad, window.cut_texts)
                         self._policy.meet(bad)
                         counter.embedded(len(documents) + len(bad))
                     else:

@@ -24,14 +24,15 @@ from cocoa.corpus.stores.milvus import SCHEME, MilvusStore
 from cocoa.corpus.stores.rows import Card, check_given, shown, table_vectors
 from cocoa.corpus.stores.store import Store, Verification
 from cocoa.corpus.stores.truth import compare
+from cocoa.corpus.where import read_where
 from cocoa.embedder import Embedder, Item, identity_difference
 from cocoa.errors import DataError, IndexingError, ModelError, UsageError
 from cocoa.files import check_name
 
 __all__ = ["FilterLike", "Hit", "Index", "Row", "RowSource", "Rows"]
 
-FilterLike = Filter | Mapping[str, Any] | None
-"""A filter as its types, as its JSON, or none."""
+FilterLike = Filter | Mapping[str, Any] | str | None
+"""A filter as its types, as its JSON, as a person types it (`price < 3`, see `read_where`), or none."""
 MAX_K = 10_000
 MAX_VALUES = 100_000
 """Different values of a column that are counted."""
@@ -277,6 +278,12 @@ class Index:
             held[row["id"]] = Row(row["id"], row["text"], row["image"], columns, vectors[number])
         return held
 
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """Returns those of the ids that no document has, each once, in their order."""
+        wanted = list(dict.fromkeys(ids))
+        held = set(self._store.take(wanted)["id"].to_pylist())
+        return [name for name in wanted if name not in held]
+
     def facets(self, column: str, limit: int = 20) -> dict[Any, int]:
         """Returns the commonest values of a column with their counts, commonest first; missing values are left out.
 
@@ -369,7 +376,14 @@ class Index:
             yield batch.column(0)
 
     def _read(self, given: FilterLike) -> Filter | None:
-        return parse_filter(given, self._store.card.columns) if isinstance(given, Mapping) else given
+        if given is None or isinstance(given, Filter):
+            return given
+        if isinstance(given, str):
+            try:
+                given = read_where(given)
+            except UsageError as error:
+                raise error.at("filter") from None
+        return parse_filter(given, self._store.card.columns)
 
 
 def _checked(rows: RowSource, card: Card) -> Iterator[pa.RecordBatch]:

@@ -77,6 +77,8 @@ def embed_corpus(
     if max_bad_rate is not None and not 0 <= max_bad_rate <= 1:
         raise UsageError("E_USAGE_BAD_RATE", f"a rate of bad rows is from 0 to 1, not {max_bad_rate}")
     check_name(out)
+    if out.exists() and not out.is_dir():
+        raise UsageError("E_USAGE_OUT", "is a file, not a folder", where=str(out))
     found = Input.find(source)
     embedder = model if isinstance(model, Embedder) else Embedder.load(model)
     work = Work(embedder.address, out, threads, max_bad_rate)

@@ -38,7 +38,7 @@ class PlannedShard:
 class Plan:
     """What a job does: with which model, from which input, in which shards.
 
-    `named` says whether the rows have ids of their own; `notes` are columns that are not kept, and why.
+    `named` says whether the rows have ids of their own; `notes` are columns that are not kept or not embedded, and why.
     """
 
     model: str
@@ -71,7 +71,8 @@ class Plan:
         if not tally.rows:
             raise DataError("E_DATA_EMPTY", "the input has no rows", where=str(found.path))
         if found.kind in ("jsonl", "parquet") and not {"text", "image"} & tally.seen:
-            raise DataError("E_DATA_COLUMN", "table has neither a text nor an image column", where=str(found.path))
+            what = "; ".join(["table has neither a text nor an image column", *tally.misnamed()])
+            raise DataError("E_DATA_COLUMN", what, where=str(found.path))
         named = sources[0].named or "id" in tally.seen
         columns, notes = tally.columns()
         identity = embedder.identity

@@ -28,6 +28,8 @@ from cocoa.embedder import Embedder
 from cocoa.errors import DataError
 from cocoa.files import MANIFEST, check_folder, write_folder
 
+_CUT_TEXTS = b"cut_texts"
+
 
 @dataclass
 class Shard:
@@ -36,12 +38,20 @@ class Shard:
     documents: list[Document] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     bad: list[BadDocument] = field(default_factory=list)
+    cut_texts: int = 0
 
-    def add(self, documents: Sequence[Document], vectors: NDArray[np.float32], bad: Sequence[BadDocument]) -> None:
+    def add(
+        self,
+        documents: Sequence[Document],
+        vectors: NDArray[np.float32],
+        bad: Sequence[BadDocument],
+        cut_texts: int,
+    ) -> None:
         """Takes what came of a window."""
         self.documents.extend(documents)
         self.vectors.append(vectors)
         self.bad.extend(bad)
+        self.cut_texts += cut_texts
 
     def commit(self, folder: Path, name: str, dimensions: int, columns: Mapping[str, str]) -> None:
         """Writes the shard `name` of a folder of embeddings."""
@@ -54,7 +64,9 @@ class Shard:
             rows[column] = [document.columns.get(column) for document in self.documents]
         vectors = np.concatenate([np.zeros((0, dimensions), np.float32), *self.vectors])
         with write_folder(folder / SHARDS / name) as draft:
-            write_table(draft / TABLE, rows, vectors, shard_schema(dimensions, columns))
+            # In the table, so that it is there with the shard whoever asks, after a kill too.
+            counted = shard_schema(dimensions, columns).with_metadata({_CUT_TEXTS: str(self.cut_texts)})
+            write_table(draft / TABLE, rows, vectors, counted)
             (draft / BAD_ROWS).write_text("".join(json.dumps(row.to_json()) + "\n" for row in self.bad))
 
 
@@ -64,10 +76,11 @@ def read_entry(folder: Path, name: str) -> ShardEntry:
     check_folder(shard)
     files = json.loads((shard / MANIFEST).read_text())["files"]
     try:
-        rows = pq.read_metadata(shard / TABLE).num_rows
+        table = pq.read_metadata(shard / TABLE)
+        cut_texts = int((table.metadata or {}).get(_CUT_TEXTS, 0))
         with (shard / BAD_ROWS).open("rb") as stream:
             bad = sum(1 for _ in stream)
-        return ShardEntry(name, rows, bad, files[TABLE]["sha256"])
+        return ShardEntry(name, table.num_rows, bad, files[TABLE]["sha256"], cut_texts)
     except (OSError, ValueError, KeyError) as error:  # Arrow's errors are ValueErrors or OSErrors.
         what = "the shard is not as it was written: remove its folder to make it again"
         raise DataError("E_DATA_INCOMPLETE", what, where=str(shard)) from error
@@ -82,7 +95,7 @@ def embed_documents(embedder: Embedder, documents: Iterable[Document], folder: P
         shard = Shard()
         with Windows(embedder, threads) as windows:
             for window in windows.decoded(documents):
-                shard.add(*windows.embed(window))
+                shard.add(*windows.embed(window), window.cut_texts)
                 if shard.bad:
                     raise shard.bad[0].error
         shard.commit(draft, "000000", embedder.dimensions, {})

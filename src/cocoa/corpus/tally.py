@@ -21,6 +21,8 @@ _SHARD_BYTES = 1 << 26
 _MAX_SHARDS = 200_000
 _MAX_REPEATS = 100_000
 _LONGEST_NAME = 200
+_NAMES_OF_TRAINING = {"image_path": "image", "caption": "text"}
+"""What the tables of training call the columns that a document is made of."""
 
 
 class RowTally:
@@ -109,8 +111,17 @@ class RowTally:
         self._dropped[name] = why
 
     def columns(self) -> tuple[dict[str, str], tuple[str, ...]]:
-        """Returns the columns that can be kept, by name, with what they hold; and of the others why they are not."""
-        return dict(sorted(self._kinds.items())), tuple(self._dropped.values())
+        """Returns the columns that can be kept, by name, with what they hold; and notes: why others are not, and which
+        are named as for training, so that they are kept and not embedded."""
+        return dict(sorted(self._kinds.items())), (*self._dropped.values(), *self.misnamed())
+
+    def misnamed(self) -> list[str]:
+        """Returns a note on each column that is named as for training and that no row has by its name here."""
+        return [
+            f"column {name!r} is kept but not embedded: `cocoa embed` reads {wanted!r}; rename it if it is meant"
+            for name, wanted in _NAMES_OF_TRAINING.items()
+            if name in self._kinds and wanted not in self.seen
+        ]
 
     def repeats(self, files: Sequence[Path]) -> dict[int, dict[int, str]]:
         """Returns for each shard its rows (counted from 0) whose id stood before, with where.

@@ -32,16 +32,26 @@ _AHEAD_PER_THREAD = 4
 
 @dataclass
 class Window:
-    """Documents that are embedded together, decoded; `bad` could not be."""
+    """Documents that are embedded together, decoded, `cut_texts` of them only in part; `bad` could not be."""
 
     documents: list[Document] = field(default_factory=list)
     encoded: list[Encoded] = field(default_factory=list)
     bad: list[BadDocument] = field(default_factory=list)
+    cut_texts: int = 0
 
     @property
     def rows(self) -> int:
         """Good and bad documents."""
         return len(self.documents) + len(self.bad)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A document as the model reads it, and whether all of its text is in it."""
+
+    document: Document
+    encoded: Encoded
+    is_cut: bool
 
 
 class Windows:
@@ -67,19 +77,19 @@ class Windows:
             if isinstance(row, BadDocument):
                 window.bad.append(row)
             else:
-                document, encoded = row
-                window.documents.append(document)
-                window.encoded.append(encoded)
-                tokens += len(encoded)
+                window.documents.append(row.document)
+                window.encoded.append(row.encoded)
+                window.cut_texts += row.is_cut
+                tokens += len(row.encoded)
             if window.rows >= WINDOW_ROWS or tokens >= WINDOW_TOKENS:
                 yield window
                 window, tokens = Window(), 0
         if window.rows:
             yield window
 
-    def _decoded(self, rows: Iterable[Document | BadDocument]) -> Iterator[BadDocument | tuple[Document, Encoded]]:
+    def _decoded(self, rows: Iterable[Document | BadDocument]) -> Iterator[BadDocument | _Decoded]:
         """The rows one by one; threads are a few rows ahead, so that a slow picture holds up little."""
-        upcoming: deque[Future[BadDocument | tuple[Document, Encoded]]] = deque()
+        upcoming: deque[Future[BadDocument | _Decoded]] = deque()
         for row in rows:
             upcoming.append(self._pool.submit(self._decode, row))
             if len(upcoming) > self._ahead:
@@ -87,13 +97,14 @@ class Windows:
         while upcoming:
             yield upcoming.popleft().result()
 
-    def _decode(self, row: Document | BadDocument) -> BadDocument | tuple[Document, Encoded]:
+    def _decode(self, row: Document | BadDocument) -> BadDocument | _Decoded:
         if isinstance(row, BadDocument):
             return row
         model = self.embedder.model
         try:
-            encoded = model.backbone.encode(prompted(row.sample, "document", None, model.prompts))
-            return row, fitted(encoded, model.max_content_tokens)
+            whole = model.backbone.encode(prompted(row.sample, "document", None, model.prompts))
+            encoded = fitted(whole, model.max_content_tokens)
+            return _Decoded(row, encoded, is_cut=len(encoded) < len(whole))
         except CocoaError as error:
             return BadDocument(row.id, error if error.where else error.at(row.sample.where))
 

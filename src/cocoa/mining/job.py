@@ -29,7 +29,7 @@ from cocoa.mining.placing import named_pictures, place_images
 from cocoa.mining.rows import Row, Table, check_written, read_tables
 from cocoa.mining.vectors import OnProgress, VectorStore
 from cocoa.mining.window import Window
-from cocoa.model import CARD, EmbeddingModel, fingerprint, local_folder
+from cocoa.model import Card, EmbeddingModel, fingerprint, local_folder
 
 Pool = Literal["table", "all"]
 Say = Callable[[str], None]
@@ -40,7 +40,8 @@ class Summary:
     """What a job made of how many rows: negatives `mined`, and `kept` of those that were there; `bad` by code.
 
     `dropped` negatives were there and equal a right target or another; `short_rows` have fewer than wanted;
-    `not_first` is the rate of rows whose own target does not score above all that are not right.
+    `not_first` is the rate of rows whose own target does not score above all that are not right; `bounded_rows` are the
+    short ones that would have more if the window had no bound on scores.
     """
 
     tables: int
@@ -51,6 +52,7 @@ class Summary:
     short_rows: int
     not_first: float
     bad: dict[str, int]
+    bounded_rows: int = 0
 
 
 def mine(
@@ -230,7 +232,8 @@ class _Job:
             return None
 
     def _write_summary(self, facts: dict[str, Any], bad: BadRows) -> Summary:
-        total = {name: sum(fact[name] for fact in facts.values()) for name in ("rows", *Counts().__dict__)}
+        # Tables that were done before a count came to be do not have it.
+        total = {name: sum(fact.get(name, 0) for fact in facts.values()) for name in ("rows", *Counts().__dict__)}
         summary = Summary(
             tables=len(facts),
             **total | {"not_first": total["not_first"] / total["rows"]},
@@ -271,8 +274,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _fingerprint(model: Path) -> str:
-    if not (model / CARD).is_file():
-        raise ModelError("E_MODEL_MISSING", f"not a model folder: no {CARD}", where=str(model))
+    Card.read(model, older=True)
     try:
         return fingerprint(model)
     except OSError as error:

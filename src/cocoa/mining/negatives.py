@@ -50,6 +50,7 @@ class Counts:
     dropped: int = 0
     short_rows: int = 0
     not_first: int = 0
+    bounded_rows: int = 0
 
 
 def mine_table(
@@ -98,7 +99,10 @@ def mine_table(
             counts.mined += len(columns)
             counts.kept += len(kept)
             counts.dropped += len(entry.negatives) - len(kept)
-            counts.short_rows += len(filled[-1]) < wanted
+            if len(filled[-1]) < wanted:
+                counts.short_rows += 1
+                unbounded = window.pick(pool_keys[near], ranking.scores[place], np.inf, kept.keys(), pair)
+                counts.bounded_rows += len(unbounded) > len(columns)
     content = with_negatives(table, [entry.row for entry in entries], filled)
     return content, {
         "rows": len(entries),

@@ -66,8 +66,7 @@ class Card:
         Raises `E_MODEL_MISSING` where there is none, `E_MODEL_FORMAT` for one that this version cannot use.
         """
         if not (folder / CARD).is_file():
-            hint = "; a bare backbone must be trained first" if (folder / "config.json").is_file() else ""
-            raise ModelError("E_MODEL_MISSING", f"not a model folder: no {CARD}{hint}", where=str(folder))
+            raise ModelError("E_MODEL_MISSING", f"not a model folder: no {CARD}{_meant(folder)}", where=str(folder))
         try:
             content = json.loads((folder / CARD).read_text())
             found = content["format"]
@@ -110,3 +109,12 @@ def _prompts(content: Mapping[str, str]) -> dict[str, str]:
     if missing := [key for key in PROMPTS if key.count("/") == 1 and key not in prompts]:
         raise ValueError(f"no prompt for {missing[0]}")
     return prompts
+
+
+def _meant(folder: Path) -> str:
+    """What to do about a folder without a card."""
+    if (folder / "config.json").is_file():
+        return "; a bare backbone must be trained first"
+    if (folder / "model" / CARD).is_file():
+        return f"; this is the folder of a run, its model is {folder / 'model'}"
+    return ""

@@ -26,8 +26,8 @@ _WORDS = {
     "min_pixels": "smallest picture in pixels",
     "max_pixels": "largest picture in pixels",
     "max_tokens": "longest row in tokens",
-    # Last: whatever else differs is told first, because it says more.
-    "fingerprint": "weights or tokenizer (fingerprint)",
+    # Last: it differs with most of the others, which say more.
+    "fingerprint": "fingerprint of weights, tokenizer and settings",
 }
 _DECIDING_FILES = ("config.json", "model", "preprocessor_config.json", "tokenizer", "vocab", "merges", "special_tokens")
 
@@ -73,14 +73,16 @@ def identity_of(model: EmbeddingModel, fingerprint: str) -> dict[str, Any]:
 
 
 def identity_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Returns in words the first thing that makes vectors of two identities incomparable; None if nothing does.
+    """Returns in words all that makes vectors of two identities incomparable; None if nothing does.
 
     Versions alone do not: the same model under another version is told by its golden vectors, not by a number.
     """
-    for field, words in _WORDS.items():
-        if one.get(field) != other.get(field):
-            return f"{words} differs: {_shown(one.get(field))} and {_shown(other.get(field))}"
-    return None
+    found = [
+        f"{words} {_shown(one.get(field))} and {_shown(other.get(field))}"
+        for field, words in _WORDS.items()
+        if one.get(field) != other.get(field)
+    ]
+    return f"they differ in {'; '.join(found)}" if found else None
 
 
 def _digest(prompts: Mapping[str, str]) -> str:

@@ -93,4 +93,6 @@ def _field_at_fault(error: RequestValidationError) -> RequestError:
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"][1:])
     if problem["type"] == "extra_forbidden":
         return RequestError("E_REQUEST_FIELD", "there is no such field", where=place.lstrip(".")[:200])
+    if problem["type"] == "missing":
+        return RequestError("E_REQUEST_FIELD", "the field is missing", where=place.lstrip(".")[:200])
     return RequestError("E_REQUEST_FIELD", str(problem["msg"])[:300], where=place.lstrip(".")[:200])

@@ -173,6 +173,8 @@ class Engine:
         try:
             sizes = [picture_size(image, limits) for image in sample.images]
         except CocoaError as error:
+            # No decoder will see it, and it is a bad picture all the same.
+            self._counted.pictures.labels(error.code).inc()
             raise error.at(sample.where) from None
         return [width * height for width, height in sizes]
 

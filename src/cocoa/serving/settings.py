@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from cocoa.errors import UsageError
 from cocoa.images import ImageLimits
 from cocoa.options import Options
+from cocoa.recipe import explained
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -122,8 +123,8 @@ def settings_from(given: dict[str, Any], changes: Sequence[str]) -> ServeSetting
     try:
         return ServeSettings.model_validate(tree)
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise UsageError("E_USAGE_SETTING", problem["msg"], where=".".join(map(str, problem["loc"]))) from error
+        place, _, what = next(explained(error, ServeSettings)).partition(": ")
+        raise UsageError("E_USAGE_SETTING", what, where=place) from error
 
 
 def _number(value: str) -> int | float | str:

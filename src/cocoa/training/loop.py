@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from cocoa.data.bad_rows import BadRows
 from cocoa.data.mixing import Mixture
-from cocoa.errors import RecipeError, TrainingError, TrainingStoppedError
+from cocoa.errors import RecipeError, TrainingError, TrainingInterruptedError, TrainingStoppedError
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Objective
 from cocoa.recipe import Recipe, Stage
@@ -73,7 +73,8 @@ def train(
     stage's objectives (which are dropped after it), `on_trained` the log when all is trained and the model not yet
     written (so what it writes is there with the model), `say` is told what a person should know.
 
-    Raises `CocoaError`; then `out` has no `model/`. On SIGTERM leaves a checkpoint and raises `TrainingStoppedError`.
+    Raises `CocoaError`; then `out` has no `model/`. On SIGTERM and Ctrl-C leaves a checkpoint and raises
+    `TrainingStoppedError`; a second Ctrl-C ends it at once.
     """
     with _leaving(ranks or Ranks.join(recipe.machine.rank_timeout)) as present:
         run = _Run(recipe, out, present, on_step, on_stage_end, say or _quiet)
@@ -165,7 +166,7 @@ class _Run:
         number: int,
         data: tuple[Mixture, int],
         checkpoint: Checkpoint | None,
-        stop: threading.Event,
+        stop: Asked,
     ) -> EmbeddingModel:
         recipe, stage, ranks = self.recipe, self.recipe.stages[number], self.ranks
         mixture, _ = data
@@ -200,6 +201,8 @@ class _Run:
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 notice = self._notice(stage, pairs, stop)
+                if stop.at_keyboard and step + 1 < stage.steps:
+                    self.folder.say("stopping after this step, with a checkpoint; Ctrl-C again ends it at once")
                 self._check_bad_rows(stage, step, data)
                 optimiser.zero_grad(set_to_none=True)
                 tally = backward_step(trainee, pairs, ranks, recipe.machine, seed, passes)
@@ -216,11 +219,8 @@ class _Run:
                 if step + 1 < stage.steps and (notice.stop or (every and (step + 1) % every == 0)):
                     self.folder.save(number, step + 1, self.num_steps, trainee, optimiser, first_losses, effects)
                 if notice.stop and step + 1 < stage.steps:
-                    raise TrainingStoppedError(
-                        "E_TRAINING_STOPPED",
-                        f"asked to stop after step {step} of stage {stage.name}; go on with --resume",
-                        where=str(self.folder.path),
-                    )
+                    place = f"step {self.num_steps} ({step + 1} of {stage.steps} of stage {stage.name})"
+                    raise stop.error(f"asked to stop after {place}; go on with --resume", where=str(self.folder.path))
         model, objectives = self._finish(setup, own_limits, stage)
         if self.on_stage_end is not None:
             self.on_stage_end(stage, model, objectives)
@@ -258,7 +258,7 @@ class _Run:
                 put(weight.data, whole(split[name]))
         return finished(setup, limits), list(trainee.objectives)  # type: ignore[arg-type]
 
-    def _notice(self, stage: Stage, pairs: EncodedPairs, stop: threading.Event) -> _Notice:
+    def _notice(self, stage: Stage, pairs: EncodedPairs, stop: Asked) -> _Notice:
         """What all ranks must know of each other before a step, in one message."""
         self.folder.bad_rows.add(pairs.bad, stage=stage.name, step=self.num_steps)
         own = [len(pairs.queries), len(pairs.bad), pairs.num_cut, int(stop.is_set())]
@@ -327,26 +327,48 @@ def peak_memory(device: torch.device) -> int:
     return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else most_memory()
 
 
+class Asked(threading.Event):
+    """Whether a run was asked to stop, by a signal to this process, and whether at the keyboard."""
+
+    at_keyboard = False
+
+    def error(self, message: str, *, where: str) -> TrainingStoppedError:
+        """Returns what says that the run has stopped."""
+        kind = TrainingInterruptedError if self.at_keyboard else TrainingStoppedError
+        return kind("E_TRAINING_STOPPED", message, where=where)
+
+
 @contextmanager
-def asked_to_stop() -> Iterator[threading.Event]:
-    """Gives an event that SIGTERM sets, with those around it; outside the main thread, where no signal arrives, nothing
-    sets it."""
-    stop = threading.Event()
+def asked_to_stop() -> Iterator[Asked]:
+    """Gives an event that SIGTERM and the first Ctrl-C set, with those around it; the second Ctrl-C interrupts.
+
+    Outside the main thread, where no signal arrives, nothing sets it.
+    """
+    stop = Asked()
 
     def ask(signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGINT:
+            if stop.at_keyboard:
+                raise KeyboardInterrupt
+            stop.at_keyboard = True
         stop.set()
-        if callable(before):
-            before(signum, frame)
+        if callable(before[signum]) and before[signum] is not signal.default_int_handler:
+            before[signum](signum, frame)
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGTERM, ask)
+    # What is ignored stays so: Ctrl-C is not meant for what a shell runs in the background.
+    known: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: handler for number, handler in known.items() if handler != signal.SIG_IGN}
     try:
+        for number in before:
+            signal.signal(number, ask)
         yield stop
     finally:
-        # None is one that Python did not set, and cannot set again.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            # None is one that Python did not set, and cannot set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _norm(norm: Tensor) -> float:

@@ -52,7 +52,11 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("E_USAGE_OUT", "is not a folder", where=str(self.path))
         if self.path.exists() and any(self.path.iterdir()):
-            hint = "; --resume goes on with it" if (self.path / "recipe.yaml").is_file() else ""
+            hint = ""
+            if (self.path / "model").exists():
+                hint = "; the run in it is finished"
+            elif (self.path / "recipe.yaml").is_file():
+                hint = "; --resume goes on with it"
             raise UsageError(
                 "E_USAGE_OUT", f"folder is not empty; choose another --out or remove it{hint}", where=str(self.path)
             )

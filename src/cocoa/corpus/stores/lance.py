@@ -165,7 +165,7 @@ class LanceStore:
         with self._writing() as (table, commit):
             held = self._held(table, names)
             if held and not replace:
-                what = f"id {next(iter(held))!r} is in the index already ({len(held)} of these are); upsert replaces"
+                what = f"id {next(iter(held))!r} is in the index already ({len(held)} of these are); --upsert replaces"
                 raise IndexingError("E_INDEX_ID", what, where=self.uri)
             rows, next_place = numbered(batch, self.card, held, commit.next_place)
             if held:

@@ -176,7 +176,7 @@ class MilvusStore:
                 rows = self._client.query(self._name, filter=said, output_fields=["id", "place"], limit=_CHUNK)
             held |= {row["id"]: row["place"] for row in rows}
         if held and not replace:
-            what = f"id {next(iter(held))!r} is in the index already ({len(held)} of these are); upsert replaces"
+            what = f"id {next(iter(held))!r} is in the index already ({len(held)} of these are); --upsert replaces"
             raise IndexingError("E_INDEX_ID", what, where=self.uri)
         # Several clients may write at once and none counts for the others: the clock gives later rows later places.
         self._write(numbered(batch, self.card, held, time.time_ns())[0], self._client.upsert)
