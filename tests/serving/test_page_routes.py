@@ -31,7 +31,7 @@ from cocoa.serving.nearest import nearest
 from cocoa.serving.problems import RequestError
 from cocoa.serving.served import Served
 from cocoa.serving.service import json_reply
-from cocoa.serving.settings import ServeSettings
+from cocoa.serving.settings import RequestLimits, ServeSettings
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +156,7 @@ def test_the_index_is_described_by_what_can_be_chosen(server, gallery):
     assert described["columns"] == gallery.columns == COLUMNS
     assert described["dimensions"] == [32, 16, 8]
     assert described["model"] == "cocoa"
+    assert described["max_k"] == RequestLimits().max_k
     assert described["models"] == [{"name": "cocoa", "searchable": True, "dimensions": [32, 16, 8]}]
     ground = described["facets"]["ground"]
     assert {row["value"]: row["count"] for row in ground["values"]} == gallery.facets("ground", 100)
@@ -215,7 +216,7 @@ def test_the_picture_of_a_hit_is_drawn_anew(server, gallery, pictures, name):
     answer = picture_at(server, name)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/webp"
-    assert answer.headers["cache-control"] == "private, max-age=3600"
+    assert answer.headers["cache-control"] == "private, no-cache"
     assert answer.content != Path(row.image).read_bytes()
     shown, original = Image.open(io.BytesIO(answer.content)), Image.open(row.image)
     assert shown.size == original.size

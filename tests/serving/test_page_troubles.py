@@ -51,6 +51,25 @@ def test_more_than_the_server_takes_is_told_in_words(visit, serve, gallery):
         expect(page.get_by_role("alert")).to_contain_text("This is too long a text")
 
 
+def test_no_more_hits_are_asked_for_than_the_server_gives(visit, serve, gallery):
+    with serve(gallery, limits=RequestLimits(max_k=27)) as here:
+        page = visit(at=here)
+        ask(page, "a red apple")
+        page.get_by_role("button", name="Show more").click()
+        expect_ids(page, answer(here, text="a red apple", k=27))
+        expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+        page.goto("/?text=a red apple&size=240")
+        expect_ids(page, answer(here, text="a red apple", k=27))
+        page.get_by_role("button", name="Compare").click()
+        expect(page.locator(".pane")).to_have_count(2)
+
+
+@pytest.mark.parametrize("wish", ["null", "5", '"cat"', "true"])
+def test_a_filter_of_an_address_that_cannot_be_read_is_left_out(visit, page_server, wish):
+    page = visit('/?text=a red apple&filter={"ground":' + wish + "}")
+    expect_ids(page, answer(page_server, text="a red apple"))
+
+
 def test_a_server_that_is_gone_can_be_tried_again(visit, serve, gallery):
     with serve(gallery) as here:
         page = visit(at=here)

@@ -74,6 +74,7 @@ class Catalogue:
             "facets": {},
             "model": self.served.name,
             "dimensions": self.served.lengths,
+            "max_k": self.service.settings.limits.max_k,
             "models": [
                 {"name": one.name, "searchable": one.index is not None, "dimensions": one.lengths}
                 for one in self.service.models.values()
