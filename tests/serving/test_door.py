@@ -16,7 +16,7 @@ from running import running, stub_app
 
 from cocoa.errors import IndexingError, UsageError
 from cocoa.serving import server
-from cocoa.serving.door import PROBES
+from cocoa.serving.door import PROBES, Door
 from cocoa.serving.keys import ENVIRONMENT, ApiKey, ApiKeys
 from cocoa.serving.logs import log
 from cocoa.serving.server import check_reach, serve
@@ -111,6 +111,13 @@ def test_no_odd_host_opens_the_door(locked, host):
     with_key = exchange(locked.port, head + b"Authorization: Bearer " + KEY.encode() + b"\r\n\r\n")
     expected = (b"200",) if host == b"localhost\t" else (b"400", b"421")
     assert with_key[9:12] in expected
+
+
+def test_a_name_that_the_server_is_given_opens_the_door_in_any_letters():
+    app = stub_app(host="MyBox", allowed_hosts=("Search.Example.org",))
+    door = next(one for one in app.user_middleware if one.cls is Door)
+    names = Door(app, **door.kwargs).hosts
+    assert {"mybox", "search.example.org", "localhost"} <= names
 
 
 def test_two_host_headers_or_two_keys_are_none(locked):

@@ -166,6 +166,12 @@ def test_max_k_is_set_to_no_more_than_an_index_gives():
     assert (caught.value.code, caught.value.where) == ("E_USAGE_SETTING", "limits.max_k")
 
 
+def test_a_name_of_digits_is_a_name():
+    assert settings_from({}, ["model_name=2024"]).model_name == "2024"
+    assert settings_from({}, ["model_name=1e3"]).model_name == "1e3"
+    assert settings_from({}, ["port=2024"]).port == 2024
+
+
 @pytest.mark.parametrize(
     "number", ["1e9", "-1", "0", "NaN", "Infinity", "-Infinity", "1e999", "true", "1.0", "9" * 5000]
 )

@@ -31,7 +31,7 @@ from cocoa.serving.nearest import nearest
 from cocoa.serving.problems import RequestError
 from cocoa.serving.served import Served
 from cocoa.serving.service import json_reply
-from cocoa.serving.settings import ServeSettings
+from cocoa.serving.settings import RequestLimits, ServeSettings
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,7 @@ def test_the_index_is_described_by_what_can_be_chosen(server, gallery):
     assert described["dimensions"] == [32, 16, 8]
     assert described["max_k"] == 1000
     assert described["model"] == "cocoa"
+    assert described["max_k"] == RequestLimits().max_k
     assert described["models"] == [{"name": "cocoa", "searchable": True, "dimensions": [32, 16, 8]}]
     ground = described["facets"]["ground"]
     assert {row["value"]: row["count"] for row in ground["values"]} == gallery.facets("ground", 100)

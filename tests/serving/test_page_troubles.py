@@ -52,15 +52,21 @@ def test_more_than_the_server_takes_is_told_in_words(visit, serve, gallery):
 
 
 def test_no_more_hits_are_asked_for_than_the_server_gives(visit, serve, gallery):
-    with serve(gallery, limits=RequestLimits(max_k=5)) as here:
+    with serve(gallery, limits=RequestLimits(max_k=27)) as here:
         page = visit(at=here)
         ask(page, "a red apple")
-        expect_ids(page, answer(here, text="a red apple", k=5))
+        page.get_by_role("button", name="Show more").click()
+        expect_ids(page, answer(here, text="a red apple", k=27))
         expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+        page.goto("/?text=a red apple&size=240")
+        expect_ids(page, answer(here, text="a red apple", k=27))
+        page.get_by_role("button", name="Compare").click()
+        expect(page.locator(".pane")).to_have_count(2)
 
 
-def test_what_an_address_says_wrongly_of_a_filter_is_left_out(visit, page_server):
-    page = visit('/?text=a+red+apple&filter={"ground":null,"things":3}')
+@pytest.mark.parametrize("wish", ["null", "5", '"cat"', "true"])
+def test_a_filter_of_an_address_that_cannot_be_read_is_left_out(visit, page_server, wish):
+    page = visit('/?text=a red apple&filter={"ground":' + wish + "}")
     expect_ids(page, answer(page_server, text="a red apple"))
 
 

@@ -23,6 +23,7 @@ router = APIRouter(tags=["search"], dependencies=[needs("search")])
 
 _PIXELS = {"small": 384, "large": 1280}
 _HEADERS = {
+    # Asked for again each time: the index may have been replaced by one with another picture under this id.
     "cache-control": "private, no-cache",
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; sandbox",

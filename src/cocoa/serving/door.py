@@ -40,7 +40,7 @@ class Door:
         # One draw for all: a system call for each request would wait for the model's thread each time.
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count()
-        self.hosts = LOOPBACK | {settings.host} | {name.lower() for name in settings.allowed_hosts}
+        self.hosts = LOOPBACK | {name.lower() for name in (settings.host, *settings.allowed_hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one connection of the ASGI server."""

@@ -46,8 +46,9 @@ class FetchSettings:
         """Returns whether a URL is one that may be asked, if its host turns out to be public."""
         if (address.scheme == "http" and not self.allow_http) or address.port not in self.ports:
             return False
+        names = [name.lower() for name in self.hosts]
         return any(
-            name in ("*", address.host) or (name.startswith(".") and address.host.endswith(name)) for name in self.hosts
+            name in ("*", address.host) or (name.startswith(".") and address.host.endswith(name)) for name in names
         )
 
 

@@ -119,7 +119,9 @@ def settings_from(given: dict[str, Any], changes: Sequence[str]) -> ServeSetting
         group, dot, key = dotted.rpartition(".")
         if not equals or (dot and group not in ("limits", "queue")):
             raise UsageError("E_USAGE_SETTING", f"--set takes key=value, got {change!r}")
-        (tree[group] if dot else tree)[key] = _number(value)
+        field = None if dot else ServeSettings.model_fields.get(key)
+        is_text = field is not None and field.annotation is str
+        (tree[group] if dot else tree)[key] = value if is_text else _number(value)
     try:
         return ServeSettings.model_validate(tree)
     except ValidationError as error:

@@ -16,6 +16,9 @@ export const NOTHING = Object.freeze({
   side: 0,
 });
 
+/** The most hits that are shown. */
+export const MOST = 240;
+
 /** Returns whether the view asks for anything to be found. */
 export const asks = (view) => Boolean(view.text.trim() || view.picture || view.like.length);
 
@@ -28,7 +31,7 @@ export function viewOf(address) {
     like: given.getAll("like"),
     unlike: given.getAll("unlike"),
     filter: parsed(given.get("filter")),
-    size: Math.min(Math.max(Number.parseInt(given.get("size") ?? "", 10) || NOTHING.size, 1), 240),
+    size: Math.min(Math.max(Number.parseInt(given.get("size") ?? "", 10) || NOTHING.size, 1), MOST),
     compare: given.has("compare") ? given.getAll("compare").filter(Boolean).slice(0, 2) : null,
     show: given.get("show"),
     side: given.get("side") === "1" ? 1 : 0,

@@ -1,14 +1,13 @@
 // What stands in the place of results: hits, two rankings, examples, or a sentence that says why there is nothing.
 
+import { MOST } from "./address.js";
 import { bodyOf, sideBySide, twoOf } from "./compare.js";
 import { counted, element } from "./elements.js";
 import { said } from "./notice.js";
 import { grid } from "./results.js";
 
-const MOST = 240;
-
-/** Returns how many hits are asked for: as many as are wanted, and no more than the server gives. */
-export const numAsked = (view, index) => Math.min(view.size, MOST, index.max_k);
+/** Returns how many hits a view asks for: no more than the server gives. */
+export const sizeOf = (view, index) => Math.min(view.size, index.max_k);
 
 /** Returns the searches of a view as [{way, body}]: one, or the two that are compared. */
 export function searchesOf(view, index, body) {
@@ -21,14 +20,15 @@ export function found(view, index, panes, act) {
   if (panes.every((pane) => !pane.hits.length)) return [noHits(view, act)];
   if (view.compare) return [sideBySide(index, panes, act)];
   const [{ hits, seconds }] = panes;
-  const full = hits.length === numAsked(view, index);
+  const size = sizeOf(view, index);
+  const full = hits.length === size;
   const hidden = !index.shows_pictures && hits.some((hit) => hit.image);
   return [
     element("p", { class: "summary", role: "status" },
       `${full ? "The best " : ""}${counted(hits.length, "hit")} in ${seconds.toFixed(2)} s`,
       hidden && element("span", { class: "hint" }, "Pictures are shown where the server is started with --root FOLDER.")),
     grid(hits, act),
-    full && view.size < Math.min(MOST, index.max_k) &&
+    full && size < Math.min(MOST, index.max_k) &&
       element("button", { type: "button", class: "tool further", on: { click: act.further } }, "Show more"),
   ].filter(Boolean);
 }

@@ -1,7 +1,7 @@
 // The page: one view (what is asked), one index (what there is to find), one answer (what is on the screen).
 
-import { addressOf, asks, NOTHING, viewOf } from "./address.js";
-import { found, numAsked, searchesOf, unasked } from "./answers.js";
+import { addressOf, asks, MOST, NOTHING, viewOf } from "./address.js";
+import { found, searchesOf, sizeOf, unasked } from "./answers.js";
 import { describeIndex, search, Trouble } from "./api.js";
 import { watchTheme } from "./appearance.js";
 import { labelOf, waysOf } from "./compare.js";
@@ -39,7 +39,7 @@ const act = {
   open: (hit, side = 0) => change({ show: hit.id, side }),
   more: (hit) => ask({ text: "", picture: null, like: [hit.id], unlike: [] }),
   less: (hit) => ask({ unlike: [...new Set([...view.unlike, hit.id])], like: view.like.filter((id) => id !== hit.id) }),
-  further: () => change({ size: view.size * 2 }),
+  further: () => change({ size: Math.min(view.size * 2, MOST) }),
   unfilter: () => ask({ filter: {} }),
   choose: (place, way) => ask({ compare: answer.panes.map((pane, number) => (number === place ? way : pane.way)) }),
   close: () => (history.state?.inside ? history.back() : change({ show: null, side: 0 })),
@@ -135,7 +135,7 @@ function bodyOfView() {
     ...(view.like.length && { like: view.like }),
     ...(view.unlike.length && { unlike: view.unlike }),
     ...(filter && { filter }),
-    k: numAsked(view, index),
+    k: sizeOf(view, index),
   };
 }
 
