@@ -141,7 +141,7 @@ def _write_json(content: Any) -> None:
     """Writes JSON in UTF-8, whatever the letters of the terminal: programs read it."""
     if sys.stdout is None:
         raise OSError(errno.EBADF, "the output is closed")
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     # JSON escapes C0 alone; a terminal may obey C1 and DEL, which stand only in texts.
     text = re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
     sys.stdout.flush()
