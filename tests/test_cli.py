@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from cocoa import __version__ as version
 from cocoa.cli import main
 from cocoa.data.scene_pairs import ScenePairs
 from cocoa.data.scene_tasks import write_scene_tasks
@@ -347,7 +348,7 @@ def test_mine_says_which_bound_leaves_rows_without_negatives(cocoa, model, tmp_p
     assert code == 0, said
     assert "0 negatives for 9 rows" in said
     bounds = "--max-ratio 0.95, --max-score -2.0"
-    assert f"9 of these rows would have more but for {bounds}: what is near them scores higher" in said
+    assert f"rows that would have more but for {bounds}: 9; what is near them scores higher" in said
     code, said = cocoa("mine", model, table, "--out", tmp_path / "all", "--max-ratio", "inf")
     assert code == 0, said
     assert "63 negatives for 9 rows" in said
@@ -359,7 +360,7 @@ def test_embed_says_what_it_leaves_out(cocoa, model, tmp_path):
     rows.write_text(json.dumps({"text": "an owl " * 200, "image_path": "a.png"}) + "\n")
     code, said = cocoa("embed", model, rows, "--out", tmp_path / "vectors")
     assert code == 0, said
-    assert "1 texts were cut: this model reads at most 256 tokens" in said
+    assert "texts cut: 1, since this model reads 256 tokens" in said
     assert "'image_path' is kept but not embedded" in said
 
 
@@ -385,6 +386,12 @@ def test_embed_and_search_find_a_picture_by_itself(cocoa, model, recipe, tmp_pat
         (["serve", "{tmp}/m", "--set", "limits.max_itemz=3"], 2, "limits.max_itemz: unknown option; did you mean"),
         (["serve", "{tmp}/m", "--set", "port=-1"], 2, "port: input should be greater than or equal to 0 (got -1)"),
         (["fly"], 2, "No such command"),
+        (
+            ["synthesize", "{tmp}/images", "--out", "{tmp}/o", "--kind", "captions", "--model", "m"],
+            2,
+            "give --endpoint",
+        ),
+        (["--version"], 0, f"cocoa {version}"),
     ],
 )
 def test_what_is_not_there_is_named(cocoa, recipe, tmp_path, words, code, names):

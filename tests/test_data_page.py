@@ -47,4 +47,5 @@ def test_it_is_checked_trained_and_scored_as_the_page_says(
             assert not stop.code, capsys.readouterr()
     said = capsys.readouterr()
     assert "error" not in said.err
+    assert "Nothing found in 9 rows of 3 stages and 6 pictures." in " ".join(said.out.split())
     assert (example / "runs" / "mine" / "scores" / "results.json").is_file()

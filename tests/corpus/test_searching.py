@@ -74,7 +74,7 @@ def test_an_index_is_built_looked_after_and_asked(cocoa, home, tmp_path):
     assert cocoa("index", home / "embeddings", "--out", place, "--add")[0] == 1
     assert cocoa("index", home / "embeddings", "--out", place, "--upsert")[0] == 0
     code, said, _ = cocoa("index", place, "--delete", "d1", "--delete", "d9")
-    assert (code, said.splitlines()) == (0, ["1 documents removed, 4 left", "no such document: 'd9'"])
+    assert (code, said.splitlines()) == (0, ["1 document removed, 4 left", "no such document: 'd9'"])
     code, out, err = cocoa("index", place, "--verify", "--against", home / "embeddings")
     assert code == 1
     assert "'d1': not in the index" in out

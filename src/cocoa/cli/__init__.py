@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
+import cocoa
 from cocoa.cli import ablation, corpus, data, evaluation, models, quickstart, searching, serving, training
 from cocoa.cli.console import complain, console, errors, rank
 from cocoa.errors import CocoaError, TrainingStoppedError
@@ -46,9 +47,18 @@ app = typer.Typer(
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"cocoa {cocoa.__version__}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _settings(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
 ) -> None:
     _State.debug = debug
 

@@ -32,6 +32,11 @@ def summary_table(summaries: dict[str, Any], costs: dict[str, dict[str, str]] | 
     return table
 
 
+def counted(number: int, thing: str) -> str:
+    """Returns `1 row`, `1,024 rows`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def rank() -> int | None:
     """The number of this process among several that `torchrun` started; None if it is alone."""
     return int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None

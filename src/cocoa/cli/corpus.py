@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cocoa.cli.console import console, errors, refuse_idle
+from cocoa.cli.console import console, counted, errors, refuse_idle
 
 
 class Engine(StrEnum):
@@ -55,9 +55,9 @@ def embed(
     for note in embeddings.card["input"]["notes"]:
         console.print(escape(note), soft_wrap=True, highlight=False)
     if bad := embeddings.card["bad_rows"]:
-        console.print(f"[yellow]{bad:,} bad rows[/] are named in {escape(str(out / BAD_ROWS))}", soft_wrap=True)
+        console.print(f"[yellow]bad rows: {bad:,}[/], named in {escape(str(out / BAD_ROWS))}", soft_wrap=True)
     if cut := embeddings.card.get("cut_texts", 0):
         longest = embeddings.identity["max_tokens"]
-        console.print(f"[yellow]{cut:,} texts were cut[/]: this model reads at most {longest:,} tokens", soft_wrap=True)
-    words = f"{len(embeddings):,} vectors of {embeddings.dimensions} dimensions in {escape(str(out))}"
+        console.print(f"[yellow]texts cut: {cut:,}[/], since this model reads {longest:,} tokens", soft_wrap=True)
+    words = f"{counted(len(embeddings), 'vector')} of {embeddings.dimensions} dimensions in {escape(str(out))}"
     console.print(words, soft_wrap=True)

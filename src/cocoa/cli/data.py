@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cocoa.cli.console import console, errors, refuse_idle
+from cocoa.cli.console import console, counted, errors, refuse_idle
 from cocoa.errors import UsageError
 
 
@@ -72,6 +72,8 @@ def synthesize(
         opened = nullcontext(LocalEngine.open(model, device=device))
     else:
         refuse_idle(context, "with --engine endpoint", "device")
+        if not endpoint:
+            raise UsageError("E_USAGE_ENDPOINT", "give --endpoint, as http://localhost:8000/v1, or --engine local")
         opened = Endpoint(
             endpoint, model, api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
         )
@@ -93,7 +95,8 @@ def synthesize(
             on_progress=lambda now: bar.update(line, total=now.total, completed=now.done, description=now.line()),
             say=lambda text: bar.console.print(escape(text)),
         )
-    console.print(f"{summary.rows} rows of {summary.pictures} pictures in [bold]{escape(str(summary.table))}[/]")
+    made = f"{counted(summary.rows, 'row')} of {counted(summary.pictures, 'picture')}"
+    console.print(f"{made} in [bold]{escape(str(summary.table))}[/]")
     for what, counts in {"dropped": summary.dropped, "bad": summary.bad}.items():
         if counts:
             listed = ", ".join(f"{number} {name}" for name, number in counts.items())
@@ -140,7 +143,9 @@ def check_data(
         said = f"{finding.title}: {finding.count:,} [{finding.code}], first at {finding.examples[0].where}"
         console.print(f"[{styles[finding.level]}]{finding.level}:[/] {escape(said)}", soft_wrap=True, highlight=False)
     if not found.findings:
-        console.print("Nothing found.")
+        rows = sum(stage.num_read for stage in found.stages)
+        stages, pictures = counted(len(found.stages), "stage"), counted(found.num_pictures, "picture")
+        console.print(f"Nothing found in {counted(rows, 'row')} of {stages} and {pictures}.", highlight=False)
     console.print(f"Page in [bold]{escape(str(out / 'check.html'))}[/]", soft_wrap=True)
     if found.num_errors:
         raise typer.Exit(1)
@@ -193,15 +198,16 @@ def mine(
             say=bar.console.print,
         )
     console.print(
-        f"{made.mined} negatives for {made.rows} rows, {made.short_rows} rows have fewer than {negatives}; "
-        f"{made.not_first:.1%} of positives are not first; {sum(made.bad.values())} bad rows left out. "
+        f"{counted(made.mined, 'negative')} for {counted(made.rows, 'row')}, with fewer than {negatives}: "
+        f"{made.short_rows:,}; {made.not_first:.1%} of positives are not first; bad rows left out: "
+        f"{sum(made.bad.values()):,}. "
         f"Tables in [bold]{escape(str(out / 'train'))}[/]"
     )
     if made.bounded_rows:
         bounds = {"--max-ratio": bound, "--max-score": max_score, "--margin": margin}
         given = ", ".join(f"{name} {value}" for name, value in bounds.items() if value is not None)
         console.print(
-            f"[yellow]{made.bounded_rows} of these rows would have more[/] but for {given}: what is near them scores "
+            f"[yellow]rows that would have more but for {given}: {made.bounded_rows:,}[/]; what is near them scores "
             f"higher. Where this model's scores lie is in {escape(str(out / 'mining.json'))}",
             soft_wrap=True,
             highlight=False,

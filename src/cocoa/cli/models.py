@@ -31,10 +31,12 @@ def verify(
     from cocoa.verification import verify as compare
 
     result = compare(local_folder(model), against=against, threshold=threshold, api_key=api_key)
-    table = Table("input", "number", "smallest cosine", "")
+    table = Table(
+        "input", "number", "smallest cosine", *(["why not"] if any(kind.reason for kind in result.kinds) else [])
+    )
     for kind in result.kinds:
         cosine = "-" if kind.smallest_cosine is None else f"{kind.smallest_cosine:.9f}"
-        table.add_row(kind.kind, str(kind.count), cosine, escape(kind.reason))
+        table.add_row(kind.kind, str(kind.count), cosine, *([escape(kind.reason)] if kind.reason else []))
     console.print(table)
     if json_file is not None:
         write_file(json_file, json.dumps(result.to_dict(), indent=2) + "\n")

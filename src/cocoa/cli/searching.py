@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cocoa.cli.console import complain, console, errors, harmless, refuse_idle
+from cocoa.cli.console import complain, console, counted, errors, harmless, refuse_idle
 from cocoa.errors import IndexingError, UsageError
 
 if TYPE_CHECKING:
@@ -55,22 +55,22 @@ def index(
             written = opened.upsert(embeddings) if upsert else opened.add(embeddings)
             if opened.is_embedded:
                 opened.optimize(say=_say)
-            _say(f"{written:,} documents written")
+            _say(f"{counted(written, 'document')} written")
         else:
             opened = Index.build(embeddings, out, replace=replace, say=_say)
-        _say(f"{len(opened):,} documents of {opened.dimensions} dimensions in {out}, {_how(opened)}")
+        _say(f"{counted(len(opened), 'document')} of {opened.dimensions} dimensions in {out}, {_how(opened)}")
         return
     opened = Index.open(source)
     if delete:
         missing = opened.missing(delete)
-        _say(f"{opened.delete(delete):,} documents removed, {len(opened):,} left")
+        _say(f"{counted(opened.delete(delete), 'document')} removed, {len(opened):,} left")
         if missing:
             _say(f"no such document: {', '.join(map(repr, missing))}")
     elif repair:
         _say(opened.repair())
     elif optimize:
         opened.optimize(say=_say)
-        _say(f"{len(opened):,} documents, {_how(opened)}")
+        _say(f"{counted(len(opened), 'document')}, {_how(opened)}")
     else:
         found = opened.verify(None if against is None else Embeddings.open(against))
         for line in found.damages:

@@ -280,6 +280,7 @@ class Index:
 
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Returns those of the ids that no document has, each once, in their order."""
+        _check_ids(ids, self.uri)
         wanted = list(dict.fromkeys(ids))
         held = set(self._store.take(wanted)["id"].to_pylist())
         return [name for name in wanted if name not in held]

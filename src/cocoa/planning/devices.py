@@ -107,7 +107,8 @@ def _here() -> Device:
         properties = torch.cuda.get_device_properties(device)
         basis = "measured here; the memory of the CUDA context and the allocator's gaps are assumed"
         return Device(HERE, properties.name, properties.total_memory, 1_000_000_000, _GPU_GAPS, basis, type="cuda")
-    title = f"this machine, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    title = f"this machine, {threads} thread{'' if threads == 1 else 's'}"
     memory = psutil.virtual_memory().total
     return Device(HERE, title, memory, _base_bytes(), _CPU_GAPS, "measured here", type="cpu")
 

@@ -20,7 +20,7 @@ def show(plan: Plan) -> Group:
 def _parts(plan: Plan) -> Iterator[RenderableType]:
     ranks = "" if plan.ranks == 1 else f", {plan.ranks} ranks"
     yield Text.from_markup(f"[bold]{escape(plan.recipe)}[/] on {escape(plan.device.title)}{ranks}")
-    work = _table("stage", "pairs", "steps", "tokens a step", "padding", "passes", "GFLOP", "s a step", "hours")
+    work = _table("stage", "pairs", "steps", "tokens a step", "padding", "passes", "GFLOP", "s a step", "time")
     for stage in plan.stages:
         work.add_row(
             escape(stage.name),
@@ -31,9 +31,9 @@ def _parts(plan: Plan) -> Iterator[RenderableType]:
             str(stage.passes),
             f"{stage.flops / 1e9:,.0f}",
             f"{stage.step_seconds:.3g}",
-            _hours(stage.hours),
+            _time(stage.hours),
         )
-    work.add_row("all", *[""] * 7, _hours(plan.hours))
+    work.add_row("all", *[""] * 7, _time(plan.hours))
     yield work
     yield Text("tokens, passes, GFLOP and memory are of one rank")
     kinds = ("weights", "gradients", "optimiser", "activations", "gaps", "data", "base", "total")
@@ -58,5 +58,5 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:.1f}" if hours >= 1 else f"{hours * 60:.1f} min"
+def _time(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
