@@ -304,6 +304,9 @@ def test_recipe_show_draws_the_layouts(cocoa, recipe):
     assert code == 0
     assert "e # # # # #" in said
     assert "B . . # # #" in said
+    code, said = cocoa("recipe", "show", recipe, "--set", "stages.0.objectives=[{kind: contrastive}]")
+    assert code == 0, said
+    assert "A a query or a target by itself, e bridge token) A A e A # # # A # # # e # # #" in said
 
 
 def test_evaluate_scores_a_folder_and_says_if_a_part_is_missing(cocoa, model, tmp_path):

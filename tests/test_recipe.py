@@ -251,6 +251,10 @@ def test_a_change_to_an_unknown_option_is_refused() -> None:
     assert "stages.0.stps: unknown option; did you mean 'steps'?" in str(refused(TEXT, "stages.0.stps=3"))
 
 
+def test_a_drawing_of_a_stage_has_what_stands_in_its_rows() -> None:
+    assert [stage.letters for stage in parse_recipe(TEXT).stages] == ["AABB", "AAeBB", "AAe"]
+
+
 def test_a_wrong_change_is_not_said_of_the_file() -> None:
     assert str(refused(TEXT, "stages.warm-up.stps=3")).startswith("--set stages.warm-up.stps=3: stages.0.stps: unknown")
     assert str(refused(TEXT.replace("seed: 3", "seed: x"), "stages.warm-up.stps=3")).startswith("run.yaml: ")

@@ -118,7 +118,7 @@ def run_quickstart(
     seconds = time.perf_counter() - began
     content = QuickstartContent(
         variants=list(variants.values()),
-        layouts=[(stage.name, LAYOUTS[stage.layout]) for stage in recipe.stages],
+        layouts=[(stage.name, LAYOUTS[stage.layout], stage.letters) for stage in recipe.stages],
         pictures=views.pictures,
         words=views.words,
         bridged=views.bridged,

@@ -106,6 +106,19 @@ class Stage(Options):
         return {objective.rows for objective in self.objectives} == {"single", "apart"}
 
     @property
+    def letters(self) -> str:
+        """What stands in its rows, for a drawing of the layout: A context, e bridge token, B target.
+
+        Where query and target stand in rows of their own it is one of these rows.
+        """
+        rows = {objective.rows for objective in self.objectives}
+        if "closed" in rows:
+            return "AABBe"
+        if rows <= {"single", "apart"}:
+            return "AAe"
+        return "AAeBB" if LAYOUTS[self.layout].bridged else "AABB"
+
+    @property
     def rebuilds_target_text(self) -> bool:
         """Whether the stage learns from words of targets alone: a target that is a picture would teach it nothing."""
         return all(

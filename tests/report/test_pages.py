@@ -76,7 +76,7 @@ def content() -> QuickstartContent:
     words = [HiddenWord("a", False), HiddenWord(" cat", True, " cat"), HiddenWord(" <b>", True, " <i>")]
     return QuickstartContent(
         variants=[variant("contrastive_only", "Contrastive only", 0.5012), variant("cocoa", "CoCoA", 0.6134)],
-        layouts=[("Bridge", LAYOUTS["eos_bridge"])],
+        layouts=[("Bridge", LAYOUTS["eos_bridge"], "AAeBB")],
         pictures=[RebuiltPicture(picture, picture, picture)],
         words=[RebuiltWords(picture, words)],
         bridged=[BridgedWords(picture, picture, words, words)],
@@ -163,7 +163,7 @@ def test_the_quickstart_page_is_whole(content: QuickstartContent) -> None:
 
 
 def test_texts_are_escaped(content: QuickstartContent) -> None:
-    page = quickstart_page(replace(content, hardware="<script>", layouts=[("<script>", LAYOUTS["causal"])]))
+    page = quickstart_page(replace(content, hardware="<script>", layouts=[("<script>", LAYOUTS["causal"], "AABB")]))
     assert "<script" not in page
     assert "<em>" not in page
     assert "<i>" not in page

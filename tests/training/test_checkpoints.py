@@ -448,6 +448,19 @@ def test_what_cannot_be_resumed_is_refused(home: Path, short_run: Path, tmp_path
         train(recipe, out, resume=resume)
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_data_is_read(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cocoa.training.loop.open_data", lambda *given: pytest.fail("data was read"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file is not a folder") as caught:
+        train(recipe_of(home, steps=4), tmp_path / "file" / "run")
+    assert caught.value.code == "E_USAGE_OUT"
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UsageError, match="is not writable"):
+        train(recipe_of(home, steps=4), tmp_path / "new" / "run")
+
+
 def test_sigterm_leaves_a_checkpoint_of_the_last_step(home: Path, short_run: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, steps=4, checkpoint_every=None)
 

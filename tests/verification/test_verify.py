@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 
 from cocoa import CocoaError, Embedder
 from cocoa.cli import app
-from cocoa.errors import ModelError
+from cocoa.errors import ModelError, UsageError
 from cocoa.files import MANIFEST, sha256
 from cocoa.model import EmbeddingModel
 from cocoa.model.golden import KINDS
@@ -95,6 +97,19 @@ def test_a_model_that_pools_otherwise_gives_its_golden_vectors_and_is_not_asked_
     answer = CliRunner().invoke(app, ["verify", str(tmp_path / "model"), "--against", "sentence-transformers"])
     assert isinstance(answer.exception, ModelError) and answer.exception.code == "E_MODEL_STOCK"
     assert "no stock module" in str(answer.exception)
+
+
+def test_what_sentence_transformers_lacks_is_said_without_advice_that_would_break_torch(folder, monkeypatch):
+    def lacks(*given, **how):
+        raise ImportError("\nModalityNotAvailable needs torchvision\n")
+
+    found = ModuleType("sentence_transformers")
+    found.SentenceTransformer = lacks
+    monkeypatch.setitem(sys.modules, "sentence_transformers", found)
+    with pytest.raises(UsageError, match="a torchvision of the same build as torch") as caught:
+        verify(folder, against="sentence-transformers")
+    assert caught.value.code == "E_USAGE_EXTRA"
+    assert "pip install" not in caught.value.message and "needs torchvision" in caught.value.message
 
 
 def test_who_cannot_be_asked_is_said(folder):

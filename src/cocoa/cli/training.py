@@ -95,7 +95,7 @@ def show_recipe(
     loaded = load_recipe(recipe, changes or ())
     console.print(escape(loaded.to_yaml()), highlight=False)
     for stage in loaded.stages:
-        console.print(
-            f"[bold]{stage.name}[/]: {stage.layout} (rows look at columns; A context, e bridge token, B target)"
-        )
-        console.print(escape(LAYOUTS[stage.layout].draw()) + "\n", highlight=False)
+        is_joined = "B" in stage.letters
+        what = "A context, e bridge token, B target" if is_joined else "A a query or a target by itself, e bridge token"
+        console.print(f"[bold]{stage.name}[/]: {stage.layout} (rows look at columns; {what})", soft_wrap=True)
+        console.print(escape(LAYOUTS[stage.layout].draw(stage.letters)) + "\n", highlight=False)

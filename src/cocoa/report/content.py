@@ -88,11 +88,11 @@ class QuickstartContent:
 
     The bridge losses are those of hidden words, read through the true bridge token and through another picture's
     (`shuffled`), after the bridge stage; the `before_` losses are the same two before that stage.
-    `layouts` pairs a stage's title with its layout.
+    `layouts` has each stage's title, its layout, and the letters of its rows.
     """
 
     variants: Sequence[VariantResult]
-    layouts: Sequence[tuple[str, Layout]]
+    layouts: Sequence[tuple[str, Layout, str]]
     pictures: Sequence[RebuiltPicture]
     words: Sequence[RebuiltWords]
     bridged: Sequence[BridgedWords]

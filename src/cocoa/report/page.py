@@ -32,7 +32,7 @@ class _StageRow:
 def train_page(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> str:
     """Returns the HTML of a training run's report: what ran, its losses, its cost, its layouts, its recipe."""
     losses = curves.stage_losses(records)
-    layouts = dict.fromkeys(stage.layout for stage in recipe.stages)
+    layouts = dict.fromkeys((stage.layout, stage.letters) for stage in recipe.stages)
     return (
         _environment()
         .get_template("train.html.j2")
@@ -42,7 +42,7 @@ def train_page(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> str:
             whole=total(records),
             charts=_loss_charts(losses),
             run_charts=_run_charts(records),
-            layouts=[(name, LAYOUTS[name]) for name in layouts],
+            layouts=[(name, LAYOUTS[name], letters) for name, letters in layouts],
         )
     )
 

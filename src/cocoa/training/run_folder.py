@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,9 +49,14 @@ class RunFolder:
         self.origin: dict[str, str] = {}
 
     def check_new(self) -> None:
-        """Raises `E_USAGE_OUT` unless the folder is new or empty."""
+        """Raises `E_USAGE_OUT` unless the folder is new or empty, and can be written to."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("E_USAGE_OUT", "is not a folder", where=str(self.path))
+        # Before hours of data are read; it is made when the run can begin.
+        above = next(each for each in (self.path, *self.path.parents) if each.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            what = "not writable" if above.is_dir() else "not a folder"
+            raise UsageError("E_USAGE_OUT", f"no run can be written there: {above} is {what}", where=str(self.path))
         if self.path.exists() and any(self.path.iterdir()):
             hint = ""
             if (self.path / "model").exists():

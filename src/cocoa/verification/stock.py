@@ -31,8 +31,10 @@ def ask_stock(folder: Path) -> Callable[[Sequence[GoldenInput]], NDArray[np.floa
 
         model = SentenceTransformer(str(folder), model_kwargs={"dtype": "float32"}, local_files_only=True)
     except ImportError as error:
-        reason, hint = str(error).splitlines()[0], "pip install 'cocoa-embeddings[sentence-transformers]'"
-        raise UsageError("E_USAGE_EXTRA", f"sentence-transformers lacks a part: {hint} ({reason})") from error
+        # The extra alone would bring a torchvision that a CPU build of torch cannot import, and transformers with it.
+        hint = "it needs the extra sentence-transformers, with a torchvision of the same build as torch (docs/use.md)"
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError("E_USAGE_EXTRA", f"sentence-transformers lacks a part: {hint}: {reason}") from error
     except Exception as error:  # It raises nearly anything on a folder that it cannot open.
         raise ModelError("E_MODEL_STOCK", f"sentence-transformers: {error}", where=str(folder)) from error
     return lambda inputs: np.asarray(
