@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -63,3 +64,11 @@ def sample() -> Callable[..., Sample]:
         return Sample(text, tuple(make_picture(*size, seed + number) for number, size in enumerate(sizes)))
 
     return make
+
+
+@pytest.fixture
+def at_a_keyboard() -> Iterator[None]:
+    """Ctrl-C interrupts, here and in what is started from here; what a shell runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -190,7 +190,9 @@ def test_without_tensorboard_nothing_is_begun_and_the_extra_is_named(cocoa, reci
 
 
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_says_how_to_go_on(recipe, tmp_path, asked, code):
+def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_says_how_to_go_on(
+    recipe, tmp_path, asked, code, at_a_keyboard
+):
     out = tmp_path / "run"
     words = [sys.executable, "-m", "cocoa", "train", recipe, "--out", out, "--set", "stages.warm-up.steps=100000"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=CALM) as run:

@@ -137,11 +137,13 @@ def test_a_full_disk_is_said_and_gone_on_from(home, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_said(home, tmp_path):
     if os.geteuid() == 0:
-        # Nothing is read-only for root, but a file in the place of a folder is.
+        # Nothing is read-only for root, but a file in the place of a folder cannot be written in either.
         (tmp_path / "out").write_text("")
+        code = "E_USAGE_OUT"
     else:
         (tmp_path / "out").mkdir(mode=0o500)
+        code = "E_DATA_WRITE"
     process = start(home / "model", home / "rows.jsonl", tmp_path / "out")
     process.join(120)
     assert process.exitcode == 3
-    assert (tmp_path / "out.error").read_text().startswith("E_DATA_WRITE")
+    assert (tmp_path / "out.error").read_text().startswith(code)

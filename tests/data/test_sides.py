@@ -101,7 +101,7 @@ def test_another_order_has_the_same_parts(text, parts):
     [
         ("{kind: scene_pairs, num_pairs: 9, side: same_text, questions: 0.5}", "set questions to 0"),
         ("{kind: scene_pairs, num_pairs: 9, side: other_text, names_only: true}", "needs captions"),
-        ("{kind: scene_pairs, num_pairs: 9, side: text}", "image_to_text"),
+        ("{kind: scene_pairs, num_pairs: 9, side: text}", "did you mean 'same_text'"),
     ],
 )
 def test_a_side_that_has_no_meaning_is_refused(source, message):

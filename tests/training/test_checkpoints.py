@@ -494,7 +494,9 @@ def test_a_handler_of_sigterm_that_is_not_pythons_does_not_end_a_run_that_is_ove
             signal.signal(number, handler)
 
 
-def test_ctrl_c_leaves_a_checkpoint_too_and_once_more_ends_the_run_at_once(home: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_checkpoint_too_and_once_more_ends_the_run_at_once(
+    home: Path, tmp_path: Path, at_a_keyboard: None
+) -> None:
     recipe = recipe_of(home, steps=4, checkpoint_every=None)
 
     def ask(stage, record) -> None:

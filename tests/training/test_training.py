@@ -67,7 +67,7 @@ def test_gradients_and_the_optimisers_numbers_are_gone_when_shares_are_put_toget
     setup.trainee.is_sharded = True
     opened = []
 
-    def opening(*given: object) -> EmbeddingModel:
+    def opening(*given: object, **others: object) -> EmbeddingModel:
         assert not setup.optimiser.state
         assert all(weight.grad is None for weight in setup.trainee.parameters())
         opened.append(EmbeddingModel(calm_backbone()))
