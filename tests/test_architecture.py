@@ -18,6 +18,7 @@ FLOORS = [
     {"adapters", "batch", "chunks", "items", "precision"},
     {"pooling"},
     {"objectives", "model"},
+    {"option_errors"},
     {"recipe"},
     {"report"},
     {"training", "evaluation", "embedder", "explanation", "synthesis"},

@@ -138,7 +138,8 @@ def test_a_model_has_its_report_whenever_the_run_is_killed(cocoa, recipe, tmp_pa
         patch.setattr(EmbeddingModel, "save", killed)
         code, said = cocoa("train", recipe, "--out", out)
     assert code == 130
-    assert said.endswith("interrupted")
+    assert said.endswith("interrupted; if the run had begun, --resume goes on from its last checkpoint")
+    assert said.count("interrupted") == 1
     assert (out / "report.html").exists() and not (out / "model").exists()
     (out / "report.html").unlink()
     assert cocoa("train", recipe, "--out", out, "--resume")[0] == 0

@@ -15,6 +15,7 @@ from stages import (
     gradients,
     make_pairs,
     make_recipe,
+    make_samples,
     ready,
 )
 
@@ -29,15 +30,6 @@ from pretend_gpu import GPU, OnGpu, pretended
 
 THERE = Ranks(0, 1, GPU)
 PACKED = MachineOptions(chunk_tokens=256, pack_tokens=128)
-
-
-def samples(sample):
-    return [
-        sample("a red apple"),
-        sample("How many birds <|image_1|> are there <|image_2|>?", (90, 60), (70, 120)),
-        sample("", (60, 60)),
-        sample("two cats and a dog sleep on the green grass"),
-    ]
 
 
 @pytest.mark.parametrize("machine", [LARGE, SMALL, PACKED])
@@ -89,11 +81,11 @@ def test_looks_are_grouped_for_the_device_that_computes_them(sample, name, monke
 @pytest.mark.parametrize("pooling", [Pooling(), Pooling(tokens=4), Pooling(kind="mean")], ids=lambda one: one.name)
 def test_encoding_waits_once_for_all_vectors(tiny, sample, family, attention, pooling):
     model = EmbeddingModel(tiny(family=family, attention=attention), max_tokens=200, pooling=pooling).eval()
-    expected = model.encode(samples(sample))
+    expected = model.encode(make_samples(sample))
     with pretended() as counts:
         model.to(GPU)
         counts.clear()
-        found = model.encode(samples(sample))
+        found = model.encode(make_samples(sample))
         assert sum(counts.waits.values()) == 1
     assert np.abs(found - expected).max() < 1e-6
 

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cocoa.backbones.reading import states_at
 from cocoa.batch import Batch
 from cocoa.layouts import Role
 from cocoa.options import Options
@@ -56,7 +57,7 @@ class Pooling(Options):
     def pool(self, states: Tensor, batch: Batch) -> Tensor:
         """Returns [M, D]: one vector, of any length, for each sample of states [N, S, D]."""
         if self.kind == "bridge" and self.tokens == 1:
-            return states.flatten(0, 1).index_select(0, batch.bridge)
+            return states_at(states, batch.bridge)
         chosen = batch.roles == Role.BRIDGE if self.kind == "bridge" else batch.roles != Role.PAD
         owners = batch.samples[chosen]
         counts = torch.bincount(owners, minlength=len(batch.bridge))
@@ -64,7 +65,7 @@ class Pooling(Options):
             sent(each, states.device) for each in (chosen.flatten().nonzero()[:, 0], owners, counts)
         )
         sums = torch.zeros(len(batch.bridge), states.shape[-1], dtype=torch.float32, device=states.device)
-        return sums.index_add(0, owners, states.flatten(0, 1).index_select(0, places).float()) / counts[:, None]
+        return sums.index_add(0, owners, states_at(states, places).float()) / counts[:, None]
 
 
 BRIDGE = Pooling()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cocoa.adapters import LoraOptions
 from cocoa.data.sources import Source
 from cocoa.errors import RecipeError
 from cocoa.layouts import LAYOUTS, LayoutName
 from cocoa.objectives import ObjectiveOptions
+from cocoa.option_errors import closest, explained
 from cocoa.options import Options
 from cocoa.pooling import Pooling
 
@@ -334,7 +334,7 @@ def _change(tree: dict[str, Any], change: str) -> None:
             # A group of options that all have defaults need not be there to be changed.
             node = node.setdefault(index, {})
         elif isinstance(node, dict) and index not in node:
-            raise RecipeError("E_RECIPE_SET", f"--set {dotted}: the recipe has no {key!r}{_closest(key, list(node))}")
+            raise RecipeError("E_RECIPE_SET", f"--set {dotted}: the recipe has no {key!r}{closest(key, list(node))}")
         else:
             node = node[index]
 
@@ -354,59 +354,4 @@ def _anchor_paths(node: Any, folder: Path, places: Mapping[str, Path]) -> None:
                 _anchor_paths(value, folder, places)
 
 
-def explained(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
-    """Yields what is wrong with each option of a kind, by the words that people wrote and not the library's."""
-    problems = error.errors()
-    for problem in problems:
-        # A list whose items are wrong is also reported as too short, which would only distract.
-        inner = [other for other in problems if other["loc"][: len(problem["loc"])] == problem["loc"]]
-        if problem["type"] == "too_short" and len(inner) > 1:
-            continue
-        loc = [part for part in problem["loc"] if part not in _KINDS]
-        place = ".".join(str(part) for part in loc) or root.__name__.lower()
-        if problem["type"] == "extra_forbidden":
-            yield f"{place}: unknown option{_closest(str(loc[-1]), sorted(_known_keys(root, problem['loc'][:-1])))}"
-        elif problem["type"] == "missing":
-            yield f"{place}: is missing"
-        elif problem["type"] == "too_short":
-            yield f"{place}: needs at least {problem['ctx']['min_length']}, has {problem['ctx']['actual_length']}"
-        elif problem["type"] == "union_tag_not_found":
-            yield f"{place}.kind: is missing"
-        elif problem["type"] == "union_tag_invalid":
-            tag, known = problem["ctx"]["tag"], _QUOTED.findall(problem["ctx"]["expected_tags"])
-            yield f"{place}.kind: unknown {tag!r}{_closest(tag, known)}"
-        elif problem["type"] == "literal_error" and isinstance(problem["input"], str):
-            yield f"{place}: unknown {problem['input']!r}{_closest(problem['input'], _QUOTED.findall(problem['msg']))}"
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            value = problem["input"]
-            shown = "" if isinstance(value, dict | list) else f" (got {value!r})"
-            yield f"{place}: {message[0].lower()}{message[1:]}{shown}"
-
-
-def _closest(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models(inner)
-
-
-def _known_keys(root: type[BaseModel], loc: Sequence[int | str]) -> set[str]:
-    models: list[type[BaseModel]] = [root]
-    for part in loc:
-        if isinstance(part, str) and part in _KINDS:
-            models = [model for model in models if model.model_fields["kind"].default == part]
-        elif isinstance(part, str):
-            fields = [model.model_fields[part] for model in models if part in model.model_fields]
-            models = [inner for field in fields for inner in _models(field.annotation)]
-    return {name for model in models for name in model.model_fields}
-
-
-_QUOTED = re.compile("'([^']*)'")
 _GROUPS = ("machine", "adapter", "pooling")
-_KINDS = {model.model_fields["kind"].default for model in [*_models(ObjectiveOptions), *_models(Source)]}

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from cocoa.backbones import Encoded, Kind
+from cocoa.backbones.reading import states_at
 from cocoa.batch import collate, joined_row, moved
 from cocoa.layouts import LAYOUTS, Role
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Draws, MaskedPatch, MaskedText, MaskedTextOptions
-from cocoa.objectives.masked_text import states_at
 from cocoa.report.content import HiddenWord
 from cocoa.training.reconstruct import look
 

@@ -107,45 +107,41 @@ def test_two_that_were_started_apart_share_the_work(home, tmp_path):
     check_same(tmp_path / "shared", home / "whole")
 
 
+IN_CAPITALS = Work(lambda keys: keys, lambda keys: Made([key.upper() for key in keys]))
+
+
+def filled_beside_a_holder(store, folder, pieces):
+    """How much was known at each look while another process held its claim; it is killed at the third."""
+    holder = CONTEXT.Process(target=claim_and_sleep, args=(folder,))
+    holder.start()
+    while not (folder / ".held").exists():
+        time.sleep(0.01)
+    waited = []
+
+    def look() -> None:
+        waited.append(len(store.facts))
+        if len(waited) == 3:
+            holder.kill()
+
+    store.fill(pieces, IN_CAPITALS, look)
+    holder.kill()
+    holder.join()
+    return waited
+
+
 def test_what_a_dead_process_had_claimed_is_taken_over(tmp_path):
     with Store(tmp_path) as store:
-        holder = CONTEXT.Process(target=claim_and_sleep, args=(tmp_path,))
-        holder.start()
-        while not (tmp_path / ".held").exists():
-            time.sleep(0.01)
-        waited = []
-
-        def look() -> None:
-            waited.append(len(store.facts))
-            if len(waited) == 3:
-                holder.kill()
-
-        store.fill([["a"], ["b"]], Work(lambda keys: keys, lambda keys: Made([key.upper() for key in keys])), look)
-        holder.join()
+        waited = filled_beside_a_holder(store, tmp_path, [["a"], ["b"]])
         # b was free at once; a became free only when its holder was gone.
         assert waited[:3] == [0, 1, 1]
         assert store.facts == {"a": "A", "b": "B"}
 
 
 def test_what_a_run_with_other_tasks_makes_under_the_same_name_is_waited_for(tmp_path):
-    work = Work(lambda keys: keys, lambda keys: Made([key.upper() for key in keys]))
     with Store(tmp_path) as store:
-        store.fill([["b"]], work)
-        holder = CONTEXT.Process(target=claim_and_sleep, args=(tmp_path,))
-        holder.start()
-        while not (tmp_path / ".held").exists():
-            time.sleep(0.01)
-        waited = []
-
-        def look() -> None:
-            waited.append(len(store.facts))
-            if len(waited) == 3:
-                holder.kill()
-
+        store.fill([["b"]], IN_CAPITALS)
         # Of another piece, but what is unknown of it makes the shard that the holder is at.
-        store.fill([["a", "b"]], work, look)
-        holder.kill()
-        holder.join()
+        waited = filled_beside_a_holder(store, tmp_path, [["a", "b"]])
         assert waited[:3] == [1, 1, 1]
         assert store.facts == {"a": "A", "b": "B"}
 

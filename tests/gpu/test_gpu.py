@@ -10,7 +10,17 @@ import os
 import numpy as np
 import pytest
 import torch
-from stages import LARGE, SMALL, assert_equal_gradients, calm_backbone, gradients, make_pairs, make_recipe, ready
+from stages import (
+    LARGE,
+    SMALL,
+    assert_equal_gradients,
+    calm_backbone,
+    gradients,
+    make_pairs,
+    make_recipe,
+    make_samples,
+    ready,
+)
 
 from cocoa import Embedder
 from cocoa.backbones.families import FAMILIES
@@ -40,22 +50,12 @@ def exact_products():
     torch.set_float32_matmul_precision(before)
 
 
-def samples(sample):
-    return [
-        sample("a red apple"),
-        sample("How many birds <|image_1|> are there <|image_2|>?", (90, 60), (70, 120)),
-        sample("", (60, 60)),
-        sample("two cats and a dog sleep on the green grass"),
-        sample("what is this", (60, 60)),
-    ]
-
-
 @pytest.mark.parametrize("attention", ["split", "sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_vectors_are_the_cpus(tiny, sample, family, attention) -> None:
     model = EmbeddingModel(tiny(family=family, attention=attention), max_tokens=200)
-    expected = model.encode(samples(sample))
-    found = model.to(DEVICE).encode(samples(sample))
+    expected = model.encode(make_samples(sample))
+    found = model.to(DEVICE).encode(make_samples(sample))
     assert np.abs(found - expected).max() < 1e-3  # a hidden size of 32 and weights made large: rounding is loud
     assert np.einsum("nd,nd->n", found, expected).min() > 0.99999
 
@@ -64,8 +64,8 @@ def test_vectors_are_the_cpus(tiny, sample, family, attention) -> None:
 def test_vectors_of_every_pooling_are_the_cpus(tiny, sample, tokens) -> None:
     for pooling in (Pooling(tokens=tokens), Pooling(kind="mean")):
         model = EmbeddingModel(tiny(attention="split"), max_tokens=200, pooling=pooling)
-        expected = model.encode(samples(sample))
-        assert np.einsum("nd,nd->n", model.to(DEVICE).encode(samples(sample)), expected).min() > 0.99999
+        expected = model.encode(make_samples(sample))
+        assert np.einsum("nd,nd->n", model.to(DEVICE).encode(make_samples(sample)), expected).min() > 0.99999
 
 
 @pytest.mark.parametrize("attention", ["split", "sdpa"])
@@ -196,7 +196,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path) -> None:
 def test_packed_rows_are_padded_rows(tiny, sample) -> None:
     backbone = tiny(attention="split")
     model = EmbeddingModel(backbone, max_tokens=200).to(DEVICE)
-    rows = [model.row(backbone.encode(one)) for one in samples(sample)]
+    rows = [model.row(backbone.encode(one)) for one in make_samples(sample)]
     with torch.no_grad():
         padded = model.embed(collate(backbone, rows).to(DEVICE))
         packed = model.embed(collate(backbone, rows, [[0, 1, 2], [3, 4]]).to(DEVICE))

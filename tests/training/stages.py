@@ -82,6 +82,17 @@ def make_pairs(sample) -> list[Pair]:
     ]
 
 
+def make_samples(sample) -> list[Sample]:
+    """Returns five samples to embed, of unlike lengths and shapes: texts, pictures and both."""
+    return [
+        sample("a red apple"),
+        sample("How many birds <|image_1|> are there <|image_2|>?", (90, 60), (70, 120)),
+        sample("", (60, 60)),
+        sample("two cats and a dog sleep on the green grass"),
+        sample("what is this", (60, 60)),
+    ]
+
+
 def encoded(backbone: Backbone, pairs: list[Pair], places: range | None = None) -> EncodedPairs:
     """Returns some of the pairs, numbered by their place in the whole list."""
     places = range(len(pairs)) if places is None else places

@@ -54,9 +54,14 @@ def hand_over(part: nn.Module, other: nn.Module) -> None:
             others[key] = own.pop(key)
 
 
+def states_at(states: Tensor, places: Tensor) -> Tensor:
+    """Returns [R, F]: states [N, S, F] at R places of the flattened rows, int64."""
+    return states.flatten(0, 1).index_select(0, places)
+
+
 def only(states: Tensor, places: Tensor) -> Tensor:
     """Returns states [N, S, F] that are 0 where they are not read."""
-    return _spread(states.flatten(0, 1).index_select(0, places), places, states.shape[:2])
+    return _spread(states_at(states, places), places, states.shape[:2])
 
 
 def _take(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -72,7 +77,7 @@ def _leave(part: nn.Module, args: tuple[Any, ...], output: Any) -> None:
 
 def _narrow(part: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     places = getattr(_now, "places", None)
-    return None if places is None else (args[0].flatten(0, 1).index_select(0, places),)
+    return None if places is None else (states_at(args[0], places),)
 
 
 def _widen(part: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:

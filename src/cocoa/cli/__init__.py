@@ -94,11 +94,6 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except SystemExit as end:
-        # Typer takes the interruption and makes this of it.
-        if end.code == _INTERRUPTED:
-            errors.print("interrupted")
-        raise
     except TrainingStoppedError as stop:
         # Every rank has stopped; one says so.
         if rank() in (None, 0):
@@ -123,7 +118,6 @@ def main() -> None:
         sys.exit(1)
 
 
-_INTERRUPTED = 130
 _LESS = (
     "in training lower machine.chunk_tokens or set machine.activation_checkpointing (`cocoa plan` says what fits), "
     "elsewhere lower the tokens of a pass"

@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cocoa.backbones import Backbone, Kind
+from cocoa.backbones.reading import states_at
 from cocoa.batch import Batch
 from cocoa.objectives.draws import Draws, choose
 from cocoa.objectives.light_decoder import LightDecoder
 from cocoa.objectives.masked_patch import HiddenPatches
-from cocoa.objectives.masked_text import states_at
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 
@@ -93,9 +93,8 @@ class BridgedPatch(nn.Module):
         assert view.vectors is not None
         embedded = view.backbone.words(apart.input_ids)
         is_image = apart.kinds == Kind.IMAGE
-        seen = self.from_pixels(
-            apart.pixel_values.reshape(-1, self.from_pixels.in_features).to(embedded.dtype)
-        )  # (T, D)
+        pixels = apart.pixel_values.reshape(-1, self.from_pixels.in_features)  # (T, m x F)
+        seen = self.from_pixels(pixels.to(embedded.dtype))  # (T, D)
         patched = embedded.masked_scatter(is_image[:, :, None], seen.to(embedded.dtype))
         # A hidden place keeps the mask token's own vector.
         embedded = torch.where((is_image & ~hidden.places)[:, :, None], patched, embedded)

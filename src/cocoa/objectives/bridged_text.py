@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from cocoa.backbones import Backbone
+from cocoa.backbones.reading import states_at
 from cocoa.batch import Batch
 from cocoa.layouts import Role
 from cocoa.objectives.draws import Draws, choose
 from cocoa.objectives.light_decoder import LightDecoder
-from cocoa.objectives.masked_text import HiddenText, states_at
+from cocoa.objectives.masked_text import HiddenText
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 

@@ -15,10 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cocoa.backbones import Backbone, Kind
-from cocoa.backbones.reading import obey
+from cocoa.backbones.reading import obey, states_at
 from cocoa.batch import Batch
 from cocoa.objectives.draws import Draws, choose
-from cocoa.objectives.masked_text import states_at
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 

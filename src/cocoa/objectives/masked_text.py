@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cocoa.backbones import Backbone
+from cocoa.backbones.reading import states_at
 from cocoa.batch import Batch
 from cocoa.layouts import Role
 from cocoa.objectives.draws import Draws, choose
@@ -93,8 +94,3 @@ class MaskedText(torch.nn.Module):
 def places_before(places: Tensor) -> Tensor:
     """Returns bool [N, S]: for each chosen place i the place i-1."""
     return functional.pad(places[:, 1:], (0, 1))
-
-
-def states_at(states: Tensor, places: Tensor) -> Tensor:
-    """Returns [R, D]: states [N, S, D] at R places of the flattened rows, int64."""
-    return states.flatten(0, 1).index_select(0, places)

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from cocoa.backbones import Backbone
+from cocoa.backbones.reading import states_at
 from cocoa.batch import Batch
 from cocoa.layouts import Role
 from cocoa.objectives.draws import Draws
-from cocoa.objectives.masked_text import HiddenText, places_before, states_at
+from cocoa.objectives.masked_text import HiddenText, places_before
 from cocoa.objectives.objective import Loss, Rows, View
 from cocoa.options import Options
 

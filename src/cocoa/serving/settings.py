@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError
 
 from cocoa.errors import UsageError
 from cocoa.images import ImageLimits
+from cocoa.option_errors import explained
 from cocoa.options import Options
-from cocoa.recipe import explained
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
