@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measuring import Times, circumstances, matrix_rate, median, ratio, timed
+from benchmarks.outcome import Case, Targets, outcome
 from cocoa.backbones.nano import load_nano
 from cocoa.batch import collate, single_row
 from cocoa.data.mmeb_eval import read_tasks
@@ -36,6 +37,7 @@ from cocoa.sample import Sample, Task
 
 BATCH_SIZE = 16
 TARGET = 3.0
+CEILING = "rate of a matrix product"
 OURS, PEER, ONCE = "cocoa evaluate", "plain loop", "loop, once a task"
 OPEN_SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -107,12 +109,12 @@ def compare(model: EmbeddingModel, tasks: Sequence[Task], repeats: int) -> dict[
     rate = matrix_rate()
     own = median(times[OURS])
     return {
-        "ratio": ratio(times[PEER], times[OURS]),
-        "ratio_once_a_task": ratio(times[ONCE], times[OURS]),
+        "beside_peer": ratio(times[PEER], times[OURS]),
+        "beside_once_a_task": ratio(times[ONCE], times[OURS]),
         "seconds": {name: [one.wall for one in some] for name, some in times.items()},
         "cpu_seconds": {name: [one.cpu for one in some] for name, some in times.items()},
-        "ceiling": {"what": "float32 matrix product of this run, on the clock", "flops_per_second": rate},
-        "ceiling_share": counter.get_total_flops() / own / rate,
+        "flops_per_second": rate,
+        "share": counter.get_total_flops() / own / rate,
         "ranks_moved": moved,
         "tasks": [task.name for task in tasks],
         "samples_asked": receipt["samples_asked"],
@@ -139,13 +141,15 @@ def main() -> None:
             write_scene_tasks(where, seed=0, num_train=12, num_test=200)
         tasks = [replace(task, questions=task.questions[: options.questions or None]) for task in read_tasks(where)]
         result = compare(model, tasks, options.repeats)
-    result = {"name": "evaluate", "peer": PEER, "target": TARGET, **result}
+    beside = result["beside_peer"]
+    case = Case(f"{options.questions or 'all'} questions a task", beside["median"], beside["spread"], result["share"])
+    result = outcome("evaluate", PEER, CEILING, [case], Targets(TARGET)) | result
     result |= {"data": where.name, "questions_a_task": options.questions or "all", **circumstances(options.threads)}
     print(f"{result['samples_asked']:,} samples asked for, {result['samples_distinct']:,} distinct")
     for name, some in result["seconds"].items():
         cpu = statistics.median(result["cpu_seconds"][name])
         print(f"{name:18}{statistics.median(some):8.1f} s ({min(some):.1f} to {max(some):.1f}), {cpu:.1f} s of CPU")
-    for key in ("ratio", "ratio_once_a_task"):
+    for key in ("beside_peer", "beside_once_a_task"):
         low, high = result[key]["spread"]
         print(f"{key:18}{result[key]['median']:8.2f}   ({low:.2f} to {high:.2f}), of CPU {result[key]['cpu']:.2f}")
     print(f"{result['ceiling_share']:.0%} of the rate of a matrix product; target {TARGET:g} x the plain loop")

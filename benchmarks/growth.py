@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.backbones import BACKBONES
 from benchmarks.measuring import Times, circumstances, matrix_rate, median, timed
+from benchmarks.outcome import Case, Targets, outcome
 from cocoa.backbones import Backbone, Encoded, Kind
 from cocoa.batch import Batch, Row, collate
 from cocoa.corpus.index import Index
@@ -173,6 +174,18 @@ def by_candidates(sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
     return found
 
 
+def case_of(entry: dict[str, Any]) -> Case:
+    """Returns the split row beside the one through a square mask, and how near it is to two blocks apart."""
+    square, split, apart = (entry[way] for way in (SQUARE, SPLIT, APART))
+    return Case(
+        f"a row of {entry['tokens']:,} tokens",
+        square["seconds"] / split["seconds"],
+        None,
+        apart["seconds"] / split["seconds"],
+        split["peak_bytes"] / square["peak_bytes"],
+    )
+
+
 def main() -> None:
     """Runs all and prints and keeps it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -184,15 +197,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = EmbeddingModel(BACKBONES[options.backbone](), max_tokens=2 * LENGTHS[-1])
+    grown = by_length(model, [length for length in LENGTHS if length <= options.longest], options.seconds)
     result = {
-        "name": "growth",
+        **outcome("growth", SQUARE, f"pace of {APART}", [case_of(grown[-1])], Targets()),
         "backbone": options.backbone,
-        "by_length": by_length(model, [length for length in LENGTHS if length <= options.longest], options.seconds),
+        "by_length": grown,
         "by_rows": by_rows(model, ROWS, options.seconds),
         "by_picture": by_picture(model, SIDES, options.seconds),
         "by_corpus": by_corpus(CORPUS, options.seconds),
         "by_candidates": by_candidates(CANDIDATES, options.seconds),
-        "ceiling": {"what": "float32 matrix product of this run", "flops_per_second": matrix_rate()},
+        "flops_per_second": matrix_rate(),
         **circumstances(options.threads),
     }
     if options.json:

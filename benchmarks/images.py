@@ -26,6 +26,7 @@ from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
 from benchmarks.measuring import Times, circumstances, median, ratio, timed
+from benchmarks.outcome import Case, Targets, outcome
 from cocoa.archives import member_names
 from cocoa.backbones.patches import PatchGrid
 from cocoa.images import open_rgb
@@ -78,11 +79,10 @@ def compare(files: Sequence[bytes], grid: PatchGrid, repeats: int) -> dict[str, 
                 for data in shown:
                     way(data)
     return {
-        "ratio": ratio(times[PEER], times[OURS]),
+        "beside_peer": ratio(times[PEER], times[OURS]),
         "seconds": {name: [one.wall for one in some] for name, some in times.items()},
         "cpu_seconds": {name: [one.cpu for one in some] for name, some in times.items()},
-        "ceiling": {"what": BARE, "pictures_per_second": len(shown) / median(times[BARE])},
-        "ceiling_share": median(times[BARE]) / median(times[OURS]),
+        "share": median(times[BARE]) / median(times[OURS]),
         "pictures": len(shown),
         "left_out_transparent": len(files) - len(shown),
         "largest_difference": worst,
@@ -105,13 +105,15 @@ def main() -> None:
         parser.error(f"no images.zip in any folder of {options.sets}")
     grid = PatchGrid(min_pixels=options.min_pixels, max_pixels=options.max_pixels)
     result = compare(read_files(archives, options.pictures), grid, options.repeats)
-    result = {"name": "images", "peer": PEER, "target": TARGET, **result}
+    beside = result["beside_peer"]
+    case = Case(f"{result['pictures']} pictures", beside["median"], beside["spread"], result["share"])
+    result = outcome("images", PEER, f"rate of {BARE}", [case], Targets(TARGET)) | result
     result |= {"data": [path.parent.name for path in archives], **circumstances(1)}
     for name in result["seconds"]:
         rate = result["pictures"] / sorted(result["seconds"][name])[options.repeats // 2]
         print(f"{name:36}{rate:8.0f} pictures/s")
-    low, high = result["ratio"]["spread"]
-    print(f"{result['ratio']['median']:.2f} x as fast ({low:.2f} to {high:.2f}), of CPU {result['ratio']['cpu']:.2f}")
+    low, high = beside["spread"]
+    print(f"{beside['median']:.2f} x as fast ({low:.2f} to {high:.2f}), of CPU {beside['cpu']:.2f}")
     print(f"{result['ceiling_share']:.0%} of the rate of {BARE}; patches differ by {result['largest_difference']:.1g}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

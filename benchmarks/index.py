@@ -27,6 +27,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.outcome import Case, Targets, outcome
 from cocoa.corpus.embeddings import SHARDS, TABLE, Embeddings, ShardEntry, shard_schema, write_card, write_table
 from cocoa.corpus.index import Index
 from cocoa.files import sha256, write_folder
@@ -199,13 +200,15 @@ def run(rows: int, dimensions: int, num_queries: int, folder: Path, say: Callabl
     own = engines["cocoa, embedded (LanceDB)"]
     scan = vectors.nbytes / (1e-3 * engines["cocoa, exact in memory"]["p50_ms"])
     return {
-        "name": "index",
-        "peer": "faiss HNSW",
-        "ratio": round(engines["faiss HNSW"]["p50_ms"] / own["p50_ms"], 4),
-        "build_ratio": round(engines["faiss HNSW"]["build_seconds"] / own["build_seconds"], 2),
-        "target": None,
         # Exact search reads every vector once: how near to the memory's rate it does so.
-        "ceiling_share": round(scan / bandwidth, 3),
+        **outcome(
+            "index",
+            "faiss HNSW",
+            "rate of memory, by exact search",
+            [Case(f"{rows:,} rows", engines["faiss HNSW"]["p50_ms"] / own["p50_ms"], None, scan / bandwidth)],
+            Targets(),
+        ),
+        "build_ratio": round(engines["faiss HNSW"]["build_seconds"] / own["build_seconds"], 2),
         "memory_gigabytes_a_second": round(bandwidth / 1e9, 1),
         "rows": rows,
         "dimensions": dimensions,

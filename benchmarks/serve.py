@@ -26,6 +26,8 @@ from typing import Any
 import httpx2
 import numpy as np
 
+from benchmarks.outcome import Case, Targets, outcome
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("serving", "verification", "")]
 TARGET = 2.0
@@ -171,7 +173,7 @@ def main() -> None:
                 for name, (_, expected) in servers.items():
                     found[name].append(measured(name, *running[name], expected, arguments.seconds))
                     print(name, found[name][-1], flush=True)
-    result = head | {"model": "nano", "clients": CLIENTS} | compared(found) | {"runs": found}
+    result = compared(found) | head | {"model": "nano", "clients": CLIENTS} | {"runs": found}
     print(json.dumps({name: value for name, value in result.items() if name != "runs"}, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -189,9 +191,12 @@ def compared(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         for ours, theirs in zip(found[OURS], found[THEIRS], strict=True)
     ]
     busy = middle(OURS, figures[1]) / middle(THEIRS, figures[1])
+    answered = {name: middle(name, figures[0]) for name in found}
+    ratio = answered[OURS] / answered[THEIRS]
+    share = answered[OURS] / answered[CEILING]
+    case = Case(f"nano, {CLIENTS} clients", ratio, (min(rounds), max(rounds)), share)
     return {
-        "target": TARGET,
-        "ratio": round(middle(OURS, figures[0]) / middle(THEIRS, figures[0]), 2),
+        **outcome("serve", THEIRS, f"rate of {CEILING}", [case], Targets(TARGET)),
         "ratio_of_rounds": [round(float(q), 2) for q in np.quantile(rounds, (0, 0.25, 0.5, 0.75, 1))],
         "ratio_of_processor_seconds": round(busy, 2),
         "medians": {name: {figure: middle(name, figure) for figure in figures} for name in found},

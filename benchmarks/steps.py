@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backbones import BACKBONES, SMALL
 from benchmarks.measuring import Times, circumstances, device_peak, matrix_rate, median, ratio, timed
+from benchmarks.outcome import Case, Targets, outcome
 from benchmarks.stock_parts import StockParts
 from cocoa.backbones import Backbone
 from cocoa.batch import row_length
@@ -44,7 +45,8 @@ from cocoa.training.setup import open_data, set_up
 from cocoa.training.step import backward_step
 from cocoa.training.trainee import Trainee
 
-TARGET, MEMORY_TARGET = 2.0, 0.6
+TARGETS, GPU_TARGETS = Targets(2.0, 0.6), Targets(2.5, 0.6, 0.4)
+CEILING = "rate of a matrix product"
 OURS, PEER, LEAN = "cocoa", "plain step", "plain step without waste"
 OPEN_SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = ("bccd", "clothing", "emoji", "flags", "nlvr")
@@ -167,6 +169,28 @@ def open_sets_data(folder: Path) -> str:
     here = [folder / name for name in SETS if (folder / name).is_dir()]
     parts = [f"{{kind: image_text_pairs, path: {path / 'pairs_train.parquet'}}}" for path in here]
     return "[" + ", ".join([*parts, *(f"{{kind: mmeb_train, path: {path}}}" for path in here)]) + "]"
+
+
+def alone(bench: Bench, repeats: int) -> dict[str, Any]:
+    """Returns times, share and memory of the product's step, where the plain one has no memory for as many pairs."""
+    times: list[Times] = []
+    for _ in range(repeats + 1):
+        with timed(times, bench.device):
+            for pairs in bench.steps:
+                bench.ours(pairs)
+        bench.gradients()
+    del times[0]  # the first compiles, and prepares passes that the others find ready
+    rate = matrix_rate(device=bench.device)
+    flops = sum(flops_of(bench.ours, pairs) for pairs in bench.steps)
+    bench.gradients()
+    return {
+        "seconds": {OURS: [one.wall for one in times]},
+        "peak_bytes": {OURS: peak_bytes(bench, bench.ours)},
+        "flops": {OURS: flops},
+        "flops_per_second": rate,
+        "ceiling_share": {OURS: flops / median(times) / rate},
+        "lengths": lengths_of(bench),
+    }
 
 
 def check_equal(bench: Bench) -> float:
@@ -311,30 +335,49 @@ def run(name: str, stage: str, peer: Plain, doc: str, *, batch_size: int) -> Non
     parser.add_argument("--batch-size", type=int, help="default: the paper's for nano, a quarter of it for larger ones")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--alone", action="store_true", help="only our step: more pairs than the plain one has memory for"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = open_sets_data(options.sets)
-    result: dict[str, Any] = {"name": name, "peer": PEER, "target": TARGET, "memory_target": MEMORY_TARGET}
-    result["data"] = list(SETS) if "mmeb_train" in data else "generated scenes"
+    result: dict[str, Any] = {"data": list(SETS) if "mmeb_train" in data else "generated scenes"}
     result |= {"steps": options.steps, "backbones": {}}
+    targets = TARGETS
     for backbone in options.backbone:
         size = options.batch_size or (batch_size if backbone == "nano" else batch_size // 4)
         model = BACKBONES[backbone]()
         if options.pixels:
             model.with_pixel_limits(options.pixels**2, None)
         bench = make_bench(stage, model, peer, data=data, num_steps=options.steps, batch_size=size)
-        found = {"batch_size": size} | compare(bench, options.repeats)
+        found = {"batch_size": size} | (alone if options.alone else compare)(bench, options.repeats)
         result["backbones"][backbone] = found
         show(backbone, found)
         result |= circumstances(options.threads, bench.device)
+        targets = GPU_TARGETS if bench.device.type == "cuda" else TARGETS
+    cases = [case_of(backbone, found) for backbone, found in result["backbones"].items()]
+    result = outcome(name, PEER, CEILING, cases, targets) | result
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
+def case_of(backbone: str, found: dict[str, Any]) -> Case:
+    """Returns how one backbone did."""
+    share = found["ceiling_share"][OURS]
+    name = f"{backbone}, {found['batch_size']} pairs"
+    if (ratio := found.get("ratio")) is None:
+        return Case(name, None, None, share)
+    return Case(name, ratio["median"], ratio["spread"], share, found["memory_ratio"])
+
+
 def show(backbone: str, found: dict[str, Any]) -> None:
     """Prints what was found of a backbone."""
+    if "ratio" not in found:
+        seconds, share = statistics.median(found["seconds"][OURS]), found["ceiling_share"][OURS]
+        print(f"{backbone}, alone: {seconds:.2f} s a round, {share:.0%} of the matrix rate")
+        return
     low, high = found["ratio"]["spread"]
     print(f"{backbone}: {found['ratio']['median']:.2f} x as fast ({low:.2f} to {high:.2f}), ", end="")
     print(f"of CPU {found['ratio']['cpu']:.2f}; {found['memory_ratio']:.2f} x the memory; ", end="")

@@ -1,6 +1,6 @@
 """Fills the tables and plots of docs/performance.md from what the benchmarks kept.
 
-python scripts/write_performance.py
+python -m scripts.write_performance
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import re
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from benchmarks.outcome import HEAD, REFERENCE, rows_of
+from benchmarks.outcome import kept as outcomes
 
 from cocoa.report.charts import Point, line_chart
 
@@ -42,6 +45,12 @@ def circumstances(found: dict[str, Any]) -> str:
     """Returns the line under a table that says where its numbers are from."""
     said = f"`{found['command']}`, {found['date']}, {found['hardware']}, load {found['load_average']}."
     return said + (f" Note: {found['note']}." if "note" in found else "")
+
+
+def summary_table() -> str:
+    """Returns all benchmarks that are kept, those of a GPU last."""
+    rows = [row for folder in (REFERENCE, REFERENCE / "gpu") for found in outcomes(folder) for row in rows_of(found)]
+    return table(HEAD, rows)
 
 
 def step_table(name: str) -> str:
@@ -173,7 +182,7 @@ def timed_table(names: tuple[str, ...], unit: str, of: str) -> str:
         ways = {name: median(seconds) for name, seconds in found["seconds"].items()}
         own = next(iter(ways.values()))
         rows = [[name, f"{1e3 * seconds:,.0f} ms", f"{seconds / own:.2f} x"] for name, seconds in ways.items()]
-        said = f"{found[of]:,} {unit}, a ceiling share of {found['ceiling_share']:.0%} ({found['ceiling']['what']}). "
+        said = f"{found[of]:,} {unit}, a ceiling share of {found['ceiling_share']:.0%} ({found['ceiling']}). "
         parts += [table(["way", "median", "beside the first"], rows), said + circumstances(found)]
     return "\n\n".join(parts)
 
@@ -268,9 +277,10 @@ def main() -> None:
     # Under the same names, in a folder of their own, stand the runs on a GPU.
     on_gpu = ("warmup", "bridge", "encode", "contrastive")
     gpu = {f"gpu-{mark}": tuple(f"gpu/{name}" for name in ({**steps, **peers})[mark]) for mark in on_gpu}
-    others = {"evaluate": ("evaluate", "evaluate-full"), "images": ("images",)}
+    others = {"summary": (), "evaluate": ("evaluate", "evaluate-full"), "images": ("images",)}
     needed = {**steps, **peers, **others, **gpu, "growth": ("growth",), "small": ("growth",)}
     writers = {
+        "summary": summary_table,
         "warmup": lambda: step_table("warmup_step"),
         "bridge": lambda: step_table("bridge_step"),
         "cached": lambda: step_table("cached_step"),

@@ -47,8 +47,16 @@ def test_a_flattened_chunk_counts_its_places_in_reading_order(lengths: list[int]
 
 def test_a_pass_on_a_gpu_is_filled_up_before_padding_is_minded() -> None:
     lengths = [100] * 20 + [400] * 20
-    assert [len(chunk) for chunk in padded_chunks(lengths, 16_384)] == [20, 20]
     assert [len(chunk) for chunk in padded_chunks(lengths, 16_384, "cuda")] == [20, 20]  # 2,000 of 16,000 tokens
-    few = [100] * 4 + [400] * 12
-    assert [len(chunk) for chunk in padded_chunks(few, 16_384)] == [4, 12]
-    assert [len(chunk) for chunk in padded_chunks(few, 16_384, "cuda")] == [16]
+    few = [100] * 4 + [400] * 5
+    assert [len(chunk) for chunk in padded_chunks(few, 16_384)] == [4, 5]
+    assert [len(chunk) for chunk in padded_chunks(few, 16_384, "cuda")] == [9]
+
+
+def test_a_pass_on_a_cpu_is_never_larger_than_its_caches_like() -> None:
+    lengths = [100] * 100
+    assert {len(chunk) for chunk in padded_chunks(lengths, 16_384)} == {20}
+    assert [len(chunk) for chunk in padded_chunks(lengths, 16_384, "cuda")] == [100]
+    assert [len(chunk) for chunk in padded_chunks([3000, 3000], 16_384)] == [1, 1]
+    # Whatever the memory allows decides how small is too small, not what a CPU makes of it.
+    assert [len(chunk) for chunk in padded_chunks([10] * 5 + [100] * 5, 16_384)] == [10]

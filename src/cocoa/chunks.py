@@ -11,6 +11,8 @@ _SMALL_CHUNK_TOKENS = 1024
 """A pass of fewer is not worth its overhead, whatever is padding in it; of small passes, one of an eighth is."""
 _GPU_SMALL_CHUNK_TOKENS = 8192
 """The same on a GPU, which computes so many in the time that it takes to tell it to (docs/performance.md)."""
+_CPU_CHUNK_TOKENS = 2048
+"""The most of a pass on a CPU, whatever memory there is: its caches do not hold the states of more, which is slower."""
 
 
 def _small_chunk(max_tokens: int, device: str) -> int:
@@ -23,12 +25,15 @@ def _small_chunk(max_tokens: int, device: str) -> int:
 def padded_chunks(lengths: Sequence[int], max_tokens: int, device: str = "cpu") -> list[Chunk]:
     """Returns chunks of one row a line, sorted by length, whose lines x longest row stay within `max_tokens`.
 
+    On a CPU they stay within 2,048 too: a larger pass is no faster there, and holds more memory (docs/performance.md).
     A chunk also ends where more than an eighth of it would be padding, unless it is still too small to be worth a pass
     on that type of device. A row longer than `max_tokens` is a chunk of its own.
     """
     chunks: list[Chunk] = []
     num_tokens = 0
     small = _small_chunk(max_tokens, device)
+    if device == "cpu":
+        max_tokens = min(max_tokens, _CPU_CHUNK_TOKENS)
     for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
         # Sorted upwards, so the row that comes now is the longest of its chunk.
         padded = (len(chunks[-1]) + 1) * lengths[place] if chunks else 0
