@@ -47,7 +47,7 @@ def build_index(
                 # Held until the old index is gone: its writer is not disturbed, and the next one finds the new.
                 held.enter_context(Commits(root).writing())
     except FileExistsError as error:
-        raise IndexingError("E_INDEX_EXISTS", "another index was built there meanwhile", where=str(root)) from error
+        raise IndexingError("E_INDEX_EXISTS", "somebody else filled the place meanwhile", where=str(root)) from error
     except (RuntimeError, IndexingError):
         # Lance wraps what the rows themselves raised.
         if stream.error is not None:
