@@ -208,3 +208,23 @@ def test_a_folder_without_a_readable_manifest_is_not_complete(written: Path, con
         (written / "files.json").write_text(content)
     with pytest.raises(DataError, match=r"no readable files\.json"):
         check_folder(written)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_folder_that_is_to_replace_nothing_takes_no_place_that_was_filled_meanwhile(
+    tmp_path: Path, taken: bool
+) -> None:
+    def fill() -> None:
+        with write_folder(tmp_path / "model", replace=False) as draft:
+            (draft / "card").write_text("late")
+            (tmp_path / "model").mkdir()
+            if taken:
+                (tmp_path / "model" / "card").write_text("first")
+
+    if taken:
+        with pytest.raises(FileExistsError):
+            fill()
+    else:
+        fill()
+    assert (tmp_path / "model" / "card").read_text() == ("first" if taken else "late")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -51,7 +51,7 @@ def _write(path: Path, content: str | bytes | Iterable[bytes]) -> None:
 
 
 @contextmanager
-def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
+def write_folder(folder: Path, *, manifest: bool = True, replace: bool = True) -> Iterator[Path]:
     """Gives a new folder to fill; when the block ends well it becomes `folder`, with a manifest of its files.
 
     On an error nothing is left behind and what stood at `folder` before stays. A folder is replaced in one step where
@@ -59,7 +59,8 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
     leaves it as `.NAME.old-PID`. Without `manifest` it has none: for a folder that goes on changing and keeps a record
     of its own. Where `folder` is a link, what it leads to is replaced and the link stays.
 
-    Raises `E_USAGE_OUT`, before there is anything to fill, for a place that no new folder can take.
+    Raises `E_USAGE_OUT`, before there is anything to fill, for a place that no new folder can take; and if it is not to
+    `replace`, `FileExistsError` at the end where somebody else has filled the place meanwhile.
     """
     folder = _place_of(folder)
     _make_folder(folder.parent)
@@ -79,7 +80,7 @@ def write_folder(folder: Path, *, manifest: bool = True) -> Iterator[Path]:
         temporary.chmod(0o755)
         sync(temporary)
         failpoint("folder-ready")
-        previous = _put_in_place(temporary, folder)
+        previous = _put_in_place(temporary, folder, replace=replace)
         failpoint("folder-renamed")
         sync(folder.parent)
         if previous:
@@ -113,10 +114,10 @@ def _place_of(folder: Path) -> Path:
     raise UsageError("E_USAGE_OUT", what, where=str(folder))
 
 
-def _put_in_place(draft: Path, folder: Path) -> Path | None:
+def _put_in_place(draft: Path, folder: Path, *, replace: bool) -> Path | None:
     """Gives the draft the folder's name; returns where the folder that had it is now, if there was one."""
-    if not folder.exists():
-        draft.rename(folder)
+    if not replace or not folder.exists():
+        _put_where_nothing_is(draft, folder)
         return None
     if _exchange(draft, folder):
         return draft
@@ -128,6 +129,16 @@ def _put_in_place(draft: Path, folder: Path) -> Path | None:
         previous.rename(folder)
         raise
     return previous
+
+
+def _put_where_nothing_is(draft: Path, folder: Path) -> None:
+    """Gives the draft the folder's name in one step. Raises `FileExistsError` if another has it and is not empty."""
+    try:
+        draft.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from error
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -479,3 +479,35 @@ def test_a_question_sees_one_version_whatever_others_write_and_ask_meanwhile(fol
     names = [name for batch in reader._store.scan(["id"]) for name in batch.column("id").to_pylist()]
     assert after == [0, before]
     assert set(names) == held
+
+
+def test_of_two_who_build_in_one_new_place_the_second_is_told_and_the_first_keeps_it(written, tmp_path):
+    made, place = Embeddings.open(written / "embeddings"), tmp_path / "index"
+    slow, other = made.batches, embeddings(tmp_path / "other", rows(["first"]))
+
+    class Late:
+        identity, model, columns = made.identity, made.model, made.columns
+
+        def batches(self, size=8192):
+            Index.build(other, place)
+            yield from slow(size)
+
+    with pytest.raises(CocoaError) as caught:
+        Index.build(Late(), place)
+    assert caught.value.code == "E_INDEX_EXISTS" and caught.value.where == str(place)
+    assert set(state_of(Index.open(place))) == {"first"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "other"]
+
+
+def test_a_full_disk_is_told_with_the_folder_and_what_was_there_is_kept(processes, written, tmp_path):
+    job = {"source": written / "embeddings", "uri": tmp_path / "index", "log": tmp_path / "said"}
+    processes.start(work="build_on_a_full_disk", **job)
+    assert processes.wait() == 0
+    assert not (tmp_path / "index").exists()
+    index = Index.create(tmp_path / "index", identity(), COLUMNS)
+    index.add(rows(["mine"]))
+    processes.start(work="add_on_a_full_disk", **job)
+    assert processes.wait() == 0
+    assert set(state_of(index)) == {"mine"} and index.verify().ok
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said == [f"{tmp_path / 'index'}: cannot be written: File too large [E_INDEX_WRITE]"] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 
 import numpy as np
@@ -13,6 +14,7 @@ from cocoa import CocoaError
 from cocoa.corpus.embeddings import vectors_of
 from cocoa.corpus.examples import combined
 from cocoa.corpus.index import Index, Rows
+from cocoa.corpus.stores import rows as stored
 from cocoa.corpus.stores.rows import table_vectors
 
 NAMES = [f"r{number}" for number in range(120)]
@@ -290,6 +292,25 @@ def test_a_number_that_is_not_finite_is_missing_and_a_missing_text_is_empty(fres
     assert fresh.get(["b"])[0].columns["price"] is None
     assert fresh.count({"column": "price", "op": "is_null"}) == 1
     assert fresh.get(["d"])[0].text == ""
+
+
+def test_in_an_index_of_old_a_number_that_is_not_finite_is_missing_too(fresh, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(stored, "finite", lambda values: values)  # as it was written before
+        fresh.add(changed("price", float("inf")))
+    hits = fresh.search_vectors(unit(1, 1), 3)[0]
+    assert json.loads(json.dumps([hit.columns for hit in hits], allow_nan=False))
+    assert fresh.get(["b"])[0].columns["price"] is None
+    assert np.isfinite(fresh.range("price")).all()
+
+
+@pytest.mark.parametrize("name", ["a" * 20_000, "é" * 600, "", "\ud800"])
+def test_what_no_document_can_be_called_is_refused_and_not_repeated_whole(index, name):
+    for act in (index.get, index.missing, lambda names: index.search_examples(1, like=names)):
+        with pytest.raises(CocoaError) as caught:
+            act([name])
+        assert caught.value.code == "E_INDEX_ID"
+        assert len(caught.value.message) < 100
 
 
 def test_the_index_is_held_against_the_embeddings_which_stay_the_truth(made, tmp_path):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
 from indexing import rows
+
+from cocoa import CocoaError
 
 ZYGOTE = f"""
 import json, os, sys, traceback
@@ -92,3 +95,29 @@ def upsert_often(job) -> None:
     for number in range(job["times"]):
         names = [job["keys"][(number * 5 + job["seed"]) % len(job["keys"])], f"own-{job['seed']}"]
         index.upsert(rows(names, seed=1000 * job["seed"] + number))
+
+
+def build_on_a_full_disk(job) -> None:
+    """Builds an index where no file may become large, and logs what is said."""
+    from cocoa.corpus.embeddings import Embeddings
+    from cocoa.corpus.index import Index
+
+    _log_refusal(job, lambda: Index.build(Embeddings.open(job["source"]), job["uri"]))
+
+
+def add_on_a_full_disk(job) -> None:
+    """Adds to an index where no file may become large, and logs what is said."""
+    from cocoa.corpus.embeddings import Embeddings
+    from cocoa.corpus.index import Index
+
+    _log_refusal(job, lambda: Index.open(job["uri"]).add(Embeddings.open(job["source"])))
+
+
+def _log_refusal(job, act) -> None:
+    # A limit on the size of files fails in the same calls as a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))
+    try:
+        act()
+    except CocoaError as error:
+        with Path(job["log"]).open("a") as log:
+            log.write(f"{error}\n")

@@ -232,6 +232,14 @@ def test_no_client_can_write_a_line_of_the_log(stub, caplog):
     assert not [line for line in caplog.messages if "\n" in line]
 
 
+def test_no_client_can_fill_the_log_with_what_it_asks_for(page_server, caplog):
+    caplog.set_level(logging.INFO)
+    for name in ("mine" * 1000, "mine" + "x" * 800):
+        answer = page_server.post("/v1/search", {"like": [name]})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "E_INDEX_ID")
+    assert max(len(line) for line in caplog.messages) < 400
+
+
 def test_a_server_that_is_started_shows_its_log_and_leaves_one_that_is_configured(monkeypatch, capsys):
     monkeypatch.setattr(server, "open_app", lambda *_: stub_app())
     monkeypatch.setattr(server, "run", lambda *_: log.info("request 1: 422"))

@@ -135,7 +135,7 @@ def _what_the_system_refused(error: Exception) -> str | None:
         return f"the GPU's memory is full; {_LESS} ({line}) [E_SYSTEM_MEMORY]"
     if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
         return f"the memory is full; {_LESS} ({line}) [E_SYSTEM_MEMORY]"
-    if kind == "SafetensorError" or "LanceError(IO)" in text:
+    if kind == "SafetensorError":
         return f"a file could not be read or written: {line} [E_SYSTEM]"
     if rank() is not None and (kind == "DistBackendError" or "by peer" in text or "Timed out waiting" in text):
         return "another rank is gone or stands still; its own message says why"

@@ -14,6 +14,8 @@ from cocoa.corpus.stores.rows import Card, shown, table_vectors
 
 SLACK = 16
 """Candidates beyond k, so that scores which a store rounds otherwise still come in."""
+MAX_K = 10_000
+"""The most hits that one question gives."""
 MAX_CANDIDATES = 16_384
 """The most that one question looks at, however many documents are equal; Milvus gives no more."""
 _TIE = 1e-6

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from cocoa.corpus.embeddings import Embeddings
 from cocoa.corpus.examples import combined
 from cocoa.corpus.filters import BUILT_IN, Every, Filter, Not, OneOf, parse_filter
-from cocoa.corpus.hits import SLACK, Hit, best_hits
+from cocoa.corpus.given import BATCH, Rows, RowSource, checked
+from cocoa.corpus.hits import MAX_K, SLACK, Hit, best_hits
 from cocoa.corpus.stores.approximate import EXACT_ROWS
+from cocoa.corpus.stores.building import build_index
 from cocoa.corpus.stores.exact import ExactStore
 from cocoa.corpus.stores.lance import LanceStore
 from cocoa.corpus.stores.milvus import SCHEME, MilvusStore
-from cocoa.corpus.stores.rows import Card, check_given, shown, table_vectors
+from cocoa.corpus.stores.rows import Card, finite, is_id, short, shown, table_vectors
 from cocoa.corpus.stores.store import Store, Verification
 from cocoa.corpus.stores.truth import compare
 from cocoa.corpus.where import read_where
@@ -33,33 +35,8 @@ __all__ = ["FilterLike", "Hit", "Index", "Row", "RowSource", "Rows"]
 
 FilterLike = Filter | Mapping[str, Any] | str | None
 """A filter as its types, as its JSON, as a person types it (`price < 3`, see `read_where`), or none."""
-MAX_K = 10_000
 MAX_VALUES = 100_000
 """Different values of a column that are counted."""
-_BATCH = 8192
-
-
-class RowSource(Protocol):
-    """What can be written to an index: `Embeddings`, or `Rows` in memory."""
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """The identity of the embedder that made the vectors."""
-
-    def batches(self, size: int = ...) -> Iterator[pa.RecordBatch]:
-        """Yields rows: id, vector [D] of unit norm, text, image, and the kept columns."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows in memory, with the identity of the embedder that made their vectors."""
-
-    identity: Mapping[str, Any]
-    table: pa.Table
-
-    def batches(self, size: int = _BATCH) -> Iterator[pa.RecordBatch]:
-        """Yields the rows in order."""
-        yield from self.table.combine_chunks().to_batches(max_chunksize=size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +88,8 @@ class Index:
         """Returns a new index of embeddings; all of it is there, or nothing.
 
         Above `exact_rows` rows an approximate index is made and its recall measured (LanceDB; Milvus always has one).
-        Raises `E_INDEX_EXISTS` for a place that is taken, unless it is an index and is to be replaced.
+        Raises `E_INDEX_EXISTS` for a place that is taken, or has been when all is written, unless it is an index and is
+        to be replaced; `E_INDEX_WRITE` for a full disk.
         """
         card = Card(embeddings.identity, embeddings.model, embeddings.columns)
         return cls._make(card, embeddings, uri, replace=replace, exact_rows=exact_rows, say=say)
@@ -126,7 +104,7 @@ class Index:
 
     @classmethod
     def _make(cls, card: Card, rows: RowSource | None, uri: str | Path, *, replace: bool = False, **how: Any) -> Index:
-        batches = iter(()) if rows is None else _checked(rows, card)
+        batches = iter(()) if rows is None else checked(rows, card)
         if str(uri).startswith(SCHEME):
             MilvusStore.create(str(uri), card, batches, replace=replace)
             return cls.open(uri)
@@ -136,7 +114,7 @@ class Index:
                 raise IndexingError("E_INDEX_EXISTS", "something else is there, and not an index", where=str(folder))
             if not replace:
                 raise IndexingError("E_INDEX_EXISTS", "an index is there; --replace builds it anew", where=str(folder))
-        LanceStore.create(folder, card, batches, **how)
+        build_index(folder, card, batches, replace=replace, **how)
         return cls.open(folder)
 
     @property
@@ -264,7 +242,7 @@ class Index:
         """Returns documents in the order of their ids. Raises `E_INDEX_ID` for an unknown one."""
         held = self.known(ids)
         if missing := [name for name in ids if name not in held]:
-            raise IndexingError("E_INDEX_ID", f"no document {missing[0]!r}", where=self.uri)
+            raise IndexingError("E_INDEX_ID", f"no document {short(missing[0])}", where=self.uri)
         return [held[name] for name in ids]
 
     def known(self, ids: Sequence[str]) -> dict[str, Row]:
@@ -326,7 +304,7 @@ class Index:
         Raises `E_INDEX_ID` for what no document can be called.
         """
         _check_ids(ids, self.uri)
-        return sum(self._store.delete(ids[start : start + _BATCH]) for start in range(0, len(ids), _BATCH))
+        return sum(self._store.delete(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH))
 
     def optimize(self, *, exact_rows: int = EXACT_ROWS, say: Callable[[str], None] = lambda _: None) -> None:
         """Rewrites an embedded index without what is dead; makes its approximate index and measures it again.
@@ -360,7 +338,7 @@ class Index:
     def _write(self, rows: RowSource, *, replace: bool) -> int:
         self.check_identity(rows.identity, "the model of these rows")
         written = 0
-        for batch in _checked(rows, self._store.card):
+        for batch in checked(rows, self._store.card):
             self._store.put(batch, replace=replace)
             written += len(batch)
         return written
@@ -374,7 +352,7 @@ class Index:
             known = ", ".join(sorted(self._store.card.fields))
             raise UsageError("E_USAGE_COLUMN", f"no column {column!r}; known: {known}", where=self.uri)
         for batch in self._store.scan([self._store.card.fields[column]]):
-            yield batch.column(0)
+            yield finite(batch.column(0))
 
     def _read(self, given: FilterLike) -> Filter | None:
         if given is None or isinstance(given, Filter):
@@ -387,20 +365,10 @@ class Index:
         return parse_filter(given, self._store.card.columns)
 
 
-def _checked(rows: RowSource, card: Card) -> Iterator[pa.RecordBatch]:
-    first = 0
-    for batch in rows.batches(_BATCH):
-        check_given(batch, card, first=first)
-        first += len(batch)
-        yield batch
-
-
 def _check_ids(ids: Sequence[str], where: str) -> None:
     for name in ids:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise IndexingError("E_INDEX_ID", f"no document can be called {name!r:.40}", where=where) from error
+        if not is_id(name):
+            raise IndexingError("E_INDEX_ID", f"no document can be called {short(name)}", where=where)
 
 
 def _folder(uri: str | Path) -> Path:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cocoa.corpus.filters import Every, Filter, Not, OneOf, parse_filter
-from cocoa.corpus.hits import Hit
-from cocoa.corpus.index import MAX_K, Index
+from cocoa.corpus.hits import MAX_K, Hit
+from cocoa.corpus.index import Index
 from cocoa.precision import shortened
 
 _CANDIDATES = 4

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from cocoa.corpus.hits import MAX_K
 from cocoa.errors import UsageError
 from cocoa.images import ImageLimits
 from cocoa.option_errors import explained
@@ -41,7 +42,7 @@ class RequestLimits(Options):
     """Bytes of all files together that a request names by `file:` or URL."""
     max_request_pixels: int = Field(100_000_000, ge=1)
     """Pixels of all pictures together before resizing."""
-    max_k: int = Field(1000, ge=1, le=10_000)  # No index gives more.
+    max_k: int = Field(1000, ge=1, le=MAX_K)
     """Hits of a search."""
     max_likes: int = Field(32, ge=1)
     """Documents in `like` and `unlike`, each."""

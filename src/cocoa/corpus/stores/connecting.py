@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cocoa.errors import UsageError
+from cocoa.errors import IndexingError, UsageError
 
 Table = Any
 """A table of Lance: its own types leave out half of what it does."""
+_SYSTEM_SAID = re.compile(r"LanceError\(IO\): (?:.*: )?(.*?) \(os error \d+\)")
 
 
 def lance(root: Path) -> Any:
@@ -29,6 +33,22 @@ def milvus() -> Any:
     package = _package("pymilvus", "milvus")
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     return package
+
+
+@contextmanager
+def told(root: Path) -> Iterator[None]:
+    """Says in words, and of which index, that it cannot be written (`E_INDEX_WRITE`): full, read-only, over a quota."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except (OSError, RuntimeError) as error:
+        # Lance has no errors of its own: what the system said stands in the text, before a place in its sources.
+        found = _SYSTEM_SAID.search(str(error))
+        if found is None and not isinstance(error, OSError):
+            raise
+        said = found[1] if found else getattr(error, "strerror", None) or error
+        raise IndexingError("E_INDEX_WRITE", f"cannot be written: {said}", where=str(root)) from error
 
 
 def _package(name: str, extra: str) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -22,17 +22,16 @@ from cocoa.corpus.stores.commits import CARD, COMMITS, Commit, Commits
 from cocoa.corpus.stores.compaction import MAX_FILES, compact
 from cocoa.corpus.stores.connecting import Table
 from cocoa.corpus.stores.expressions import to_sql
-from cocoa.corpus.stores.rows import Card, check_repeats, check_seals, laid_out, numbered, row_schema
+from cocoa.corpus.stores.rows import Card, check_repeats, check_seals, numbered, row_schema
 from cocoa.corpus.stores.store import Verification
 from cocoa.embedder import identity_difference
 from cocoa.errors import IndexingError
 from cocoa.failpoints import failpoint
-from cocoa.files import write_file, write_folder
+from cocoa.files import write_file
 
 T = TypeVar("T")
 FORMAT = 1
 DAMAGE = "damage.json"
-_FIRST_TABLE = "rows-0000000001"
 _TRIES = 20
 _log = logging.getLogger(__name__)
 
@@ -76,44 +75,6 @@ class LanceStore:
     def is_one(root: Path) -> bool:
         """Returns whether a folder is an index, whole or damaged."""
         return (root / CARD).is_file() or (root / COMMITS).is_dir()
-
-    @classmethod
-    def create(
-        cls,
-        root: Path,
-        card: Card,
-        batches: Iterator[pa.RecordBatch],
-        *,
-        exact_rows: int = EXACT_ROWS,
-        say: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """Writes an index folder of given rows, all of it or nothing; what stood there before is replaced."""
-        with ExitStack() as held, write_folder(root, manifest=False) as draft:
-            (draft / COMMITS).mkdir()
-            write_file(draft / CARD, json.dumps({"format": FORMAT, **asdict(card)}, indent=1) + "\n")
-            table = connecting.lance(draft).create_table(_FIRST_TABLE, schema=row_schema(card))
-            table.set_unenforced_primary_key(["id"])
-            stream = _Stream(card, batches)
-            try:
-                table.add(pa.RecordBatchReader.from_batches(row_schema(card), stream))
-            except RuntimeError:
-                # Lance wraps what the rows themselves raised.
-                if stream.error is not None:
-                    raise stream.error from None
-                raise
-            approximate = None
-            if stream.rows > exact_rows:
-                approximate = build_approximate(table, stream.rows, say=say)
-            Commits(draft).acknowledge(
-                Commit(0, _FIRST_TABLE),
-                version=table.version,
-                rows=stream.rows,
-                next_place=stream.rows,
-                approximate=approximate,
-            )
-            if cls.is_one(root):
-                # Held until the old index is gone: its writer is not disturbed, and the next one finds the new.
-                held.enter_context(Commits(root).writing())
 
     @property
     def approximate(self) -> dict[str, Any] | None:
@@ -323,7 +284,7 @@ class LanceStore:
     @contextmanager
     def _writing(self) -> Iterator[tuple[Table, Commit]]:
         """Gives the table at its newest commit, freed of what dead writers left, to the only writer."""
-        with self._commits.writing():
+        with connecting.told(self.root), self._commits.writing():
             if self._is_damaged():
                 raise IndexingError("E_INDEX_DAMAGED", "a verification found damage: repair it first", where=self.uri)
             self._check_card()
@@ -368,30 +329,3 @@ def _read_card(root: Path) -> Card:
 
 def _no_index(root: Path) -> IndexingError:
     return IndexingError("E_INDEX_FILE", f"not an index: no {CARD}", where=str(root))
-
-
-class _Stream:
-    """Given rows on their way into a new table: checked, numbered, counted; an id that comes twice is refused."""
-
-    def __init__(self, card: Card, batches: Iterator[pa.RecordBatch]) -> None:
-        self._card, self._batches = card, batches
-        self._seen: set[int] = set()
-        self.rows = 0
-        self.error: Exception | None = None
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from self._laid_out()
-        except Exception as error:
-            self.error = error
-            raise
-
-    def _laid_out(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._batches:
-            for name in batch.column("id").to_pylist():
-                if (mark := hash(name)) in self._seen:
-                    raise IndexingError("E_INDEX_ID", f"id {name!r} stands twice in what is to be indexed")
-                self._seen.add(mark)
-            places = np.arange(self.rows, self.rows + len(batch))
-            self.rows += len(batch)
-            yield from laid_out(batch, self._card, places).to_batches()

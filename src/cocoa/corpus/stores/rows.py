@@ -65,6 +65,26 @@ def row_schema(card: Card) -> pa.Schema:
     )
 
 
+def is_id(name: object) -> bool:
+    """Returns whether it is a text of as many bytes as ids have."""
+    try:
+        return isinstance(name, str) and 1 <= len(name.encode()) <= MAX_ID_BYTES
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
+def short(name: object) -> str:
+    """Returns an id as messages show it: what was asked for may be of any length, and messages go into logs."""
+    return f"{name!r:.40}"
+
+
+def finite(values: Any) -> Any:
+    """Returns the values of a column, of which numbers that are not finite are missing: indexes of old hold such."""
+    if not pa.types.is_floating(values.type):
+        return values
+    return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
+
+
 def check_given(batch: pa.RecordBatch, card: Card, *, first: int = 0) -> None:
     """Raises `E_INDEX_ROWS` (columns), `E_INDEX_ID` or `E_INDEX_VECTOR`, naming the row, for what no index takes."""
     if missing := [name for name in ("id", "vector", *card.columns) if name not in batch.schema.names]:
@@ -76,8 +96,8 @@ def check_given(batch: pa.RecordBatch, card: Card, *, first: int = 0) -> None:
         raise IndexingError("E_INDEX_VECTOR", f"vectors are {kind}, the index has {card.dimensions} dimensions")
     ids = batch.column("id").to_pylist()
     for number, name in enumerate(ids, first):
-        if not isinstance(name, str) or not name or "\0" in name or len(name.encode()) > MAX_ID_BYTES:
-            what = f"an id is a text of 1 to {MAX_ID_BYTES} bytes, not {name!r:.40}"
+        if not is_id(name) or "\0" in name:
+            what = f"an id is a text of 1 to {MAX_ID_BYTES} bytes, not {short(name)}"
             raise IndexingError("E_INDEX_ID", what, where=f"row {number}")
     norms = np.linalg.norm(vectors_of(batch).astype(np.float64), axis=1)
     wrong = np.flatnonzero(~(np.abs(norms - 1) < LENGTH_ERROR))
@@ -111,7 +131,7 @@ def laid_out(batch: pa.RecordBatch, card: Card, places: Sequence[int] | NDArray[
             what = f"column {name!r} holds {batch.column(name).type}, the index has {kind}"
             raise IndexingError("E_INDEX_ROWS", what) from error
         if kind == "float":
-            values = pc.add(pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64())), 0.0)
+            values = pc.add(finite(values), 0.0)
         arrays[card.fields[name]] = values
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
@@ -145,7 +165,7 @@ def table_vectors(rows: pa.Table) -> NDArray[np.float32]:
 def shown(rows: pa.Table, card: Card) -> list[dict[str, Any]]:
     """Returns rows of a store as id, text, image and the kept columns under their own names."""
     names = {name: at for name, at in card.fields.items() if at in rows.schema.names}
-    values = [rows[at].to_pylist() for at in names.values()]
+    values = [finite(rows[at]).to_pylist() for at in names.values()]
     return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
