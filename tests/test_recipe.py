@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -186,11 +188,28 @@ def test_what_is_no_mapping_is_no_recipe(text: str) -> None:
         "name: 2026-13-45\n",
         "name: " + "9" * 6000,
         "name: \0",
+        "name: !!int ''",
+        "name: !!bool maybe",
+        "!!map [1]",
     ],
-    ids=["a list as a key", "a mapping as a key", "inside itself", "deep", "no day", "a long number", "no character"],
-)
+    ids=[
+        "a list as a key", "a mapping as a key", "inside itself", "deep", "no day", "a long number", "no character",
+        "an empty number", "no truth", "no mapping",
+    ],
+)  # fmt: skip
 def test_what_no_recipe_is_written_as_is_refused_and_not_a_crash(text: str) -> None:
     assert refused(text).code == "E_RECIPE_YAML"
+
+
+@pytest.mark.parametrize("line", ["&{} [{}]", "&{} {{<<: [{}]}}"], ids=["lists", "merges"])
+def test_a_few_lines_that_stand_for_billions_of_values_are_refused_at_once(line: str) -> None:
+    names = [f"a{number}" for number in range(12)]
+    bomb = f"a0: {line.format('a0', '')}\n" if "<<" not in line else "a0: &a0 {x: 1}\n"
+    for before, name in pairwise(names):
+        bomb += f"{name}: {line.format(name, ', '.join([f'*{before}'] * 9))}\n"
+    start = time.process_time()
+    assert refused(bomb).code == "E_RECIPE_YAML"
+    assert time.process_time() - start < 2
 
 
 def test_a_value_that_no_recipe_has_is_refused() -> None:
