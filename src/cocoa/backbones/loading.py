@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, Qwen2VLImageProcessorPil
 
 from cocoa.backbones.attention import stock_attention
@@ -19,6 +20,7 @@ from cocoa.backbones.qwen_vl import Backbone, without_bars
 from cocoa.backbones.tokens import TextTokens
 from cocoa.errors import ModelError
 
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MOST_LAYERS = 1_000
 """Of both towers; they are built before the file with the weights is opened, and the largest models have 150."""
 _LARGEST_PATCH = 256
@@ -144,6 +146,27 @@ def _with_weights(name_or_path: str, revision: str | None, attention: str, dtype
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise ModelError("E_MODEL_WEIGHTS", f"{name_or_path!r} has {trouble.replace('_', ' ')}: {shown}")
     return stock
+
+
+def check_weights(name_or_path: str) -> None:
+    """Raises `E_MODEL_WEIGHTS` for a folder without files of weights, or with one that is cut short; reads none of them.
+
+    Of anything but a folder nothing is known before it is fetched.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return
+    listed = folder / _INDEX
+    is_sharded = listed.is_file() and not (folder / _WEIGHTS).is_file()
+    try:
+        names = set(json.loads(listed.read_text())["weight_map"].values()) if is_sharded else {_WEIGHTS}
+        for name in sorted(names):
+            with safe_open(folder / name, "pt"):
+                """Its header is read, and held against its length."""
+    except Exception as error:  # As of what reads them: `json`, an index of another shape, safetensors, the system.
+        raise ModelError(
+            "E_MODEL_WEIGHTS", f"weights of {name_or_path!r} cannot be read: {_first_line(error)}"
+        ) from error
 
 
 def _patch_grid(name_or_path: str, revision: str | None) -> PatchGrid:
