@@ -149,7 +149,7 @@ def _with_weights(name_or_path: str, revision: str | None, attention: str, dtype
 
 
 def check_weights(name_or_path: str) -> None:
-    """Raises `E_MODEL_WEIGHTS` for a folder without files of weights, or with one that is cut short; reads none of them.
+    """Raises `E_MODEL_WEIGHTS` for a folder without files of weights, or with one cut short; reads none of them.
 
     Of anything but a folder nothing is known before it is fetched.
     """
