@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cocoa.adapters import LoraOptions
 from cocoa.data.sources import Source
@@ -19,6 +19,7 @@ from cocoa.option_errors import closest, explained
 from cocoa.options import Options
 from cocoa.plain_yaml import parse_yaml
 from cocoa.pooling import Pooling
+from cocoa.prompts import check_prompts
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -168,6 +169,9 @@ class Recipe(Options):
     """Longest row; texts are cut to it, pictures never are."""
     pooling: Pooling = Pooling()
     """What the embedding is made of, in every stage and in the model folder."""
+    prompts: Annotated[dict[str, str], AfterValidator(check_prompts)] = Field(default_factory=dict)
+    """The words that the finished model is asked in, `query/text: "Which shoe is it? {text}"`; those that are not given
+    stay MMEB's. Training puts nothing around a row: its own words must stand in it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: frozen weights and matrix products in bfloat16; trained weights, norms and losses in float32."""
     max_bad_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -325,4 +329,4 @@ def _anchor_paths(node: Any, folder: Path, places: Mapping[str, Path]) -> None:
                 _anchor_paths(value, folder, places)
 
 
-_GROUPS = ("machine", "adapter", "pooling")
+_GROUPS = ("machine", "adapter", "pooling", "prompts")

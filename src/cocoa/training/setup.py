@@ -23,6 +23,7 @@ from cocoa.errors import CocoaError, ModelError, RecipeError
 from cocoa.layouts import Role
 from cocoa.model import EmbeddingModel, best_device
 from cocoa.objectives.contrastive import ContrastiveOptions
+from cocoa.prompts import PROMPTS
 from cocoa.recipe import Recipe, Stage
 from cocoa.training.batches import EncodedPair, Fit
 from cocoa.training.reconstruct import stage_row
@@ -166,8 +167,14 @@ def check_start(recipe: Recipe, *, commit: str | None = None) -> None:
 
 
 def model_of(recipe: Recipe, stage: Stage, backbone: Backbone) -> EmbeddingModel:
-    """Returns a backbone as an embedding model that reads and pools as a recipe's stage says."""
-    return EmbeddingModel(backbone, layout=stage.layout, max_tokens=recipe.max_tokens, pooling=recipe.pooling)
+    """Returns a backbone as an embedding model that reads, pools and is asked as a recipe and its stage say."""
+    return EmbeddingModel(
+        backbone,
+        layout=stage.layout,
+        max_tokens=recipe.max_tokens,
+        pooling=recipe.pooling,
+        prompts=PROMPTS | recipe.prompts,
+    )
 
 
 def set_pixel_limits(model: EmbeddingModel, min_pixels: int | None, max_pixels: int | None, where: str) -> None:
