@@ -12,7 +12,7 @@ SOURCE = Path(cocoa.__file__).parent
 # A module may import from its own part and from parts of a lower line.
 FLOORS = [
     {"errors", "options", "archives", "crew", "failpoints", "portable", "transfer"},
-    {"claims", "images", "files", "looks"},
+    {"claims", "images", "files", "looks", "plain_yaml"},
     {"sample"},
     {"layouts", "backbones", "data", "prompts"},
     {"adapters", "batch", "chunks", "items", "precision"},

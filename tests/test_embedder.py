@@ -231,9 +231,12 @@ def test_a_str_is_a_text_whatever_it_looks_like(folder, tmp_path, picture, monke
     np.testing.assert_array_equal(embedder.encode([text]), embedder.encode([{"text": text}]))
 
 
-def test_one_text_instead_of_a_list_is_refused(folder):
+@pytest.mark.parametrize(
+    "given", ["an owl", Path("owl.png"), Sample("an owl"), {"text": "an owl"}, 1.5, None], ids=repr
+)
+def test_one_thing_instead_of_a_list_is_refused(folder, given):
     with pytest.raises(CocoaError) as caught:
-        Embedder.load(folder).encode("an owl")
+        Embedder.load(folder).encode(given)
     assert caught.value.code == "E_USAGE_ITEM"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -186,15 +189,62 @@ def test_what_is_no_mapping_is_no_recipe(text: str) -> None:
         "name: 2026-13-45\n",
         "name: " + "9" * 6000,
         "name: \0",
+        "name: !!int ''",
+        "name: !!bool maybe",
+        "!!map [1]",
     ],
-    ids=["a list as a key", "a mapping as a key", "inside itself", "deep", "no day", "a long number", "no character"],
-)
+    ids=[
+        "a list as a key", "a mapping as a key", "inside itself", "deep", "no day", "a long number", "no character",
+        "an empty number", "no truth", "no mapping",
+    ],
+)  # fmt: skip
 def test_what_no_recipe_is_written_as_is_refused_and_not_a_crash(text: str) -> None:
     assert refused(text).code == "E_RECIPE_YAML"
 
 
+@pytest.mark.parametrize("line", ["&{} [{}]", "&{} {{<<: [{}]}}"], ids=["lists", "merges"])
+def test_a_few_lines_that_stand_for_billions_of_values_are_refused_at_once(line: str) -> None:
+    names = [f"a{number}" for number in range(12)]
+    bomb = f"a0: {line.format('a0', '')}\n" if "<<" not in line else "a0: &a0 {x: 1}\n"
+    for before, name in pairwise(names):
+        bomb += f"{name}: {line.format(name, ', '.join([f'*{before}'] * 9))}\n"
+    start = time.process_time()
+    assert refused(bomb).code == "E_RECIPE_YAML"
+    assert time.process_time() - start < 2
+
+
 def test_a_value_that_no_recipe_has_is_refused() -> None:
     assert refused(TEXT.replace("seed: 3", "seed: 2026-01-01")).code == "E_RECIPE_TYPE"
+
+
+def test_words_of_ones_own_are_taken() -> None:
+    words = {"query/text": "Which shoe is it? {text}", "sizes/query/both": "<|image_1|>\nWhich size? {text}"}
+    recipe = parse_recipe(f"{TEXT}\nprompts: {json.dumps(words)}\n")
+    assert recipe.prompts == words
+    assert parse_recipe(recipe.to_yaml()) == recipe
+    assert parse_recipe(TEXT).prompts == {}
+    assert parse_recipe(TEXT, changes=["prompts.query/text='Which? {text}'"]).prompts == {"query/text": "Which? {text}"}
+    assert differences(recipe, parse_recipe(TEXT))
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "said"),
+    [
+        ("query", "{text}", "'query' is not"),
+        ("Query/text", "{text}", "'Query/text' is not"),
+        ("query/sound", "{text}", "'query/sound' is not"),
+        ("a/b/query/text", "{text}", "is not"),
+        ("query/text", "<|image_1|> {text}", "a text has no picture"),
+        ("query/image", "<|image_1|> {text}", "a picture has no text"),
+        ("query/both", "<|image_1|> {text} <|image_1|>", "more than once"),
+        ("query/both", "{text} {text}", "more than once"),
+        ("document/both", "<|image_2|> {text}", "no other name"),
+    ],
+)
+def test_words_that_no_input_fits_into_are_refused(key: str, words: str, said: str) -> None:
+    error = refused(f"{TEXT}\nprompts: {json.dumps({key: words})}\n")
+    assert error.code == "E_RECIPE_OPTION"
+    assert said in error.message
 
 
 def test_options_are_set_by_index_and_by_name() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ _KEYS = ("text", "image", "images")
 
 def as_samples(items: Sequence[Item]) -> list[Sample]:
     """Returns the samples of items that a person gave."""
-    if isinstance(items, str | bytes | Mapping | Path | Image.Image | Sample):
+    if not isinstance(items, Iterable) or isinstance(items, str | bytes | Mapping | Image.Image):
         raise UsageError("E_USAGE_ITEM", f"encode takes a list of items, not one {type(items).__name__}")
     return [as_sample(item, number) for number, item in enumerate(items)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -30,6 +31,10 @@ PROMPTS: dict[str, str] = {
 """By side and kind of input (`query/both`), or by task, side and kind where a task has words of its own."""
 
 
+_KEY = re.compile(r"([a-z0-9][a-z0-9_-]*/)?(query|document)/(text|image|both)")
+_PLACEHOLDERS = re.compile(r"<\|image_\d+\|>")
+
+
 def prompted(sample: Sample, side: Side, task: str | None = None, prompts: Mapping[str, str] | None = None) -> Sample:
     """Returns the sample in the words of its side; what its text says is never read as part of the prompt.
 
@@ -55,6 +60,23 @@ def worded(sample: Sample, prompt: str) -> Sample:
     before, here, after = prompt.partition(IMAGE_PLACEHOLDER)
     prompt = before + (pictures if here else "") + after
     return replace(sample, text=prompt.replace("{text}", sample.text))
+
+
+def check_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
+    """Returns prompts that somebody wrote. Raises `ValueError` for a key or words that no input could be put into."""
+    for key, words in prompts.items():
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not query/text, document/both, TASK/query/image or the like")
+        for hole in ("{text}", IMAGE_PLACEHOLDER):
+            if words.count(hole) > 1:
+                raise ValueError(f"{key}: {hole} stands more than once")
+        if set(_PLACEHOLDERS.findall(words)) - {IMAGE_PLACEHOLDER}:
+            raise ValueError(f"{key}: all pictures stand at {IMAGE_PLACEHOLDER}, and no other name is read")
+        if key.endswith("/text") and IMAGE_PLACEHOLDER in words:
+            raise ValueError(f"{key}: a text has no picture to stand at {IMAGE_PLACEHOLDER}")
+        if key.endswith("/image") and "{text}" in words:
+            raise ValueError(f"{key}: a picture has no text to stand at {{text}}")
+    return dict(prompts)
 
 
 def tasks_of(prompts: Mapping[str, str]) -> list[str]:

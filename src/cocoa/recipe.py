@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cocoa.adapters import LoraOptions
 from cocoa.data.sources import Source
@@ -18,7 +17,9 @@ from cocoa.layouts import LAYOUTS, LayoutName
 from cocoa.objectives import ObjectiveOptions
 from cocoa.option_errors import closest, explained
 from cocoa.options import Options
+from cocoa.plain_yaml import parse_yaml
 from cocoa.pooling import Pooling
+from cocoa.prompts import check_prompts
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -168,6 +169,9 @@ class Recipe(Options):
     """Longest row; texts are cut to it, pictures never are."""
     pooling: Pooling = Pooling()
     """What the embedding is made of, in every stage and in the model folder."""
+    prompts: Annotated[dict[str, str], AfterValidator(check_prompts)] = Field(default_factory=dict)
+    """The words that the finished model is asked in, `query/text: "Which shoe is it? {text}"`; those that are not given
+    stay MMEB's. Training puts nothing around a row: its own words must stand in it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: frozen weights and matrix products in bfloat16; trained weights, norms and losses in float32."""
     max_bad_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -256,16 +260,7 @@ def parse_recipe(
 
 def read_yaml(text: str, expected: str, *, where: str) -> dict[str, Any]:
     """Returns the mapping of a YAML text, numbers as people write them. Raises `E_RECIPE_YAML` for anything else."""
-    try:
-        tree = yaml.load(text, _Yaml)
-    except (yaml.YAMLError, ValueError) as error:  # The latter for a day that is none, and numbers without end.
-        raise RecipeError("E_RECIPE_YAML", f"not YAML: {' '.join(str(error).split())}", where=where) from error
-    except RecursionError as error:
-        raise RecipeError("E_RECIPE_YAML", "nested too deeply", where=where) from error
-    try:
-        json.dumps(tree, default=str, skipkeys=True)
-    except (ValueError, RecursionError) as error:
-        raise RecipeError("E_RECIPE_YAML", "nested too deeply, or something is inside itself", where=where) from error
+    tree = parse_yaml(text, where=where)
     if not isinstance(tree, dict):
         raise RecipeError("E_RECIPE_YAML", expected, where=where)
     return tree
@@ -285,25 +280,6 @@ def read_options(kind: type[Given], tree: Any, *, where: str) -> Given:
         ) from error
     except ValidationError as error:
         raise RecipeError("E_RECIPE_OPTION", "; ".join(explained(error, kind)), where=where) from error
-
-
-class _Yaml(yaml.SafeLoader):
-    """Reads 1e-3 as a number, as YAML 1.2 does and PyYAML does not; refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a list or mapping as a key", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
 
 
 def _change(tree: dict[str, Any], change: str) -> None:
@@ -326,9 +302,8 @@ def _change(tree: dict[str, Any], change: str) -> None:
             raise RecipeError("E_RECIPE_SET", f"--set {dotted}: {keys[depth - 1]!r} has no options in it")
         if depth == len(keys) - 1:
             try:
-                node[index] = yaml.load(value, _Yaml)
-                json.dumps(node[index], default=str, skipkeys=True)
-            except (yaml.YAMLError, ValueError, RecursionError) as error:  # As of a whole recipe, see `read_yaml`.
+                node[index] = parse_yaml(value)
+            except RecipeError as error:
                 raise RecipeError("E_RECIPE_SET", f"--set {dotted}: not YAML: {value[:80]!r}") from error
         elif isinstance(node, dict) and index in _GROUPS:
             # A group of options that all have defaults need not be there to be changed.
@@ -354,4 +329,4 @@ def _anchor_paths(node: Any, folder: Path, places: Mapping[str, Path]) -> None:
                 _anchor_paths(value, folder, places)
 
 
-_GROUPS = ("machine", "adapter", "pooling")
+_GROUPS = ("machine", "adapter", "pooling", "prompts")

@@ -162,6 +162,28 @@ def test_a_familys_stock_code_is_taken_where_the_folder_has_its_own(
     assert not ran.exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("config.json", lambda content: content["vision_config"].update(depth=2**31), "layers"),
+        ("config.json", lambda content: content["text_config"].update(hidden_size="wide"), "hidden_size"),
+        ("preprocessor_config.json", lambda content: content.update(patch_size=0), "sizes"),
+        ("preprocessor_config.json", lambda content: content.update(image_std=[0.5, 0.5, 0]), "three colours"),
+    ],
+    ids=["endless", "wrong type", "no patch", "no colours"],
+)
+def test_settings_that_cannot_be_used_are_refused(
+    folder: Path, file: str, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    path = folder / file
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    error = refusal(folder)
+    assert error.code == "E_MODEL_FORMAT"
+    assert file in str(error) and said in str(error)
+
+
 def test_quantized_weights_are_refused(folder: Path) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "awq"}}))

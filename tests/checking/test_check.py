@@ -392,13 +392,22 @@ def test_picture_targets_are_noted_where_words_of_targets_are_rebuilt(tmp_path: 
     assert finding.examples[0].where.startswith(place)
 
 
-def test_the_command_compares_with_tasks_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", ["--tasks", "--eval"])
+def test_the_command_compares_with_tasks_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
     folder = Folder(tmp_path)
     (tmp_path / "mine.yaml").write_text(folder.write().to_yaml())
     asked = []
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: asked.append(name) or folder.tasks)
-    words = ["check-data", str(tmp_path / "mine.yaml"), "--eval", "mmeb-v1", "--out", str(tmp_path / "out")]
+    words = ["check-data", str(tmp_path / "mine.yaml"), option, "mmeb-v1", "--out", str(tmp_path / "out")]
     answer = CliRunner().invoke(app, words)
     assert answer.exit_code == 0, answer.output
     assert asked == ["TIGER-Lab/MMEB-eval"]
     assert json.loads((tmp_path / "out" / "check.json").read_text())["tasks"] == ["puzzle"]
+
+
+def test_the_old_name_of_an_option_is_not_shown_and_not_taken_beside_the_new() -> None:
+    assert "--eval" not in CliRunner().invoke(app, ["check-data", "--help"]).output
+    words = ["check-data", "mine.yaml", "--tasks", "one", "--eval", "other"]
+    assert getattr(CliRunner().invoke(app, words).exception, "code", None) == "E_USAGE_IDLE"

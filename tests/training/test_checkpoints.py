@@ -16,7 +16,7 @@ import torch
 from make_golden_losses import save_backbone
 from rank_runner import run_ranks, start_ranks
 
-from cocoa.errors import CocoaError, TrainingError, TrainingStoppedError, UsageError
+from cocoa.errors import CocoaError, ModelError, TrainingError, TrainingStoppedError, UsageError
 from cocoa.failpoints import FAILPOINTS
 from cocoa.files import sha256
 from cocoa.model import Card, EmbeddingModel
@@ -459,6 +459,48 @@ def test_a_folder_that_cannot_be_written_is_refused_before_data_is_read(
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(UsageError, match="is not writable"):
         train(recipe_of(home, steps=4), tmp_path / "new" / "run")
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("no folder", "E_MODEL_MISSING"),
+        ("no weights", "E_MODEL_WEIGHTS"),
+        ("weights cut short", "E_MODEL_WEIGHTS"),
+        ("a shard is missing", "E_MODEL_WEIGHTS"),
+        ("another family", "E_MODEL_FAMILY"),
+        ("no tokenizer", "E_MODEL_TOKENIZER"),
+    ],
+)
+def test_a_backbone_that_cannot_be_used_is_refused_before_data_is_read(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, code: str
+) -> None:
+    monkeypatch.setattr("cocoa.training.loop.open_data", lambda *given: pytest.fail("data was read"))
+    recipe = recipe_of(home, steps=4)
+    folder = tmp_path / "backbone"
+    save_backbone(folder)
+    weights = folder / "model.safetensors"
+    match what:
+        case "no folder":
+            shutil.rmtree(folder)
+        case "no weights":
+            weights.unlink()
+        case "weights cut short":
+            weights.write_bytes(weights.read_bytes()[:-100])
+        case "a shard is missing":
+            weights.rename(folder / "model-00001-of-00002.safetensors")
+            shards = {"one": "model-00001-of-00002.safetensors", "two": "model-00002-of-00002.safetensors"}
+            (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+        case "another family":
+            (folder / "config.json").write_text('{"model_type": "bert"}')
+        case "no tokenizer":
+            (folder / "tokenizer.json").unlink()
+    backbone = recipe.backbone.model_copy(update={"name": str(folder)})
+    with pytest.raises(ModelError) as caught:
+        train(recipe.model_copy(update={"backbone": backbone}), tmp_path / "run")
+    assert caught.value.code == code
+    assert "backbone" in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_sigterm_leaves_a_checkpoint_of_the_last_step(home: Path, short_run: Path, tmp_path: Path) -> None:

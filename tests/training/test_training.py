@@ -17,6 +17,7 @@ from cocoa.backbones import Backbone
 from cocoa.backbones.nano import new_nano, train_tokenizer
 from cocoa.errors import CocoaError, TrainingError, UsageError
 from cocoa.model import EmbeddingModel
+from cocoa.prompts import PROMPTS
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.sample import Sample
 from cocoa.training import loop, sanity
@@ -233,6 +234,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_rows(tmp_path: Pat
     assert caught.value.code == "E_TRAINING_DIVERGED"
     assert not (tmp_path / "run" / "model").exists()
     assert (tmp_path / "run" / "recipe.yaml").is_file()
+
+
+def test_the_words_of_the_recipe_are_those_of_the_model_and_the_others_stay_as_they_were(tmp_path: Path) -> None:
+    words = {"query/text": "Which shoe? {text}"}
+    recipe = make_recipe_of("contrastive").model_copy(update={"prompts": words})
+    stage = recipe.stages[0].model_copy(update={"steps": 1, "warmup_steps": 0})
+    train(recipe.model_copy(update={"stages": (stage,)}), tmp_path / "run")
+    assert EmbeddingModel.load(tmp_path / "run" / "model", self_test=False).prompts == PROMPTS | words
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def flops_of(recipe: Recipe, kept: Path, places: Mapping[str, str]) -> float:
     # study goes on, and arms of equal FLOPs must not be trained for other steps then.
     stage = recipe.stages[0].model_copy(update={"steps": 10**6, "warmup_steps": 0, "learning_rate": 1.0})
     recipe = recipe.model_copy(update={"stages": (stage,), "seed": 0, "machine": MachineOptions()})
-    content = json.dumps(portable(recipe.model_dump(mode="json", exclude={"name", "machine"}), places), sort_keys=True)
+    content = json.dumps(
+        portable(recipe.model_dump(mode="json", exclude={"name", "machine", "prompts"}), places), sort_keys=True
+    )
     path = kept / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
     if not path.is_file():
         write_file(path, json.dumps({"stage": stage.name, "flops": _count(recipe)}) + "\n")

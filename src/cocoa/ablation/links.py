@@ -61,7 +61,7 @@ def chain_of(recipe: Recipe, *, num_before: int, places: Mapping[str, str]) -> L
     for number, stage in enumerate(recipe.stages):
         pooling = recipe.pooling if _reads_e(stage) else Pooling()
         own = recipe.model_copy(update={"stages": (stage,), "pooling": pooling, "name": stage.name})
-        said = own.model_dump(mode="json", exclude={"machine", "name"})
+        said = own.model_dump(mode="json", exclude={"machine", "name", "prompts"})
         content = json.dumps([link.address if link else None, portable(said, places)], sort_keys=True)
         address = f"{stage.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         link = Link(address, own, link, number >= num_before)

@@ -197,6 +197,9 @@ class Study(Options):
 
     def _check(self, recipe: Recipe, names: Sequence[str]) -> None:
         """Raises unless a recipe's stages are called by `names` and train on nothing that validation holds out."""
+        if recipe.prompts:
+            said = "prompts has no effect in a study: the rows of its tasks have their words in them"
+            raise RecipeError("E_RECIPE_OPTION", said)
         for stage, name in zip(recipe.stages, names, strict=True):
             if stage.name != name:
                 # Tuning and links know a stage by its key.

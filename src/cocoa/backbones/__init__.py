@@ -3,7 +3,7 @@
 import torch
 
 from cocoa.backbones.encoded import Encoded, Kind
-from cocoa.backbones.loading import load_backbone
+from cocoa.backbones.loading import check_weights, load_backbone
 from cocoa.backbones.nano import NANO, NANO_UNTRAINED, load_nano
 from cocoa.backbones.qwen_vl import Backbone
 from cocoa.backbones.seen import Seen
@@ -29,4 +29,14 @@ def open_backbone(
     return load_nano(attention=attention, trained=name == NANO, weights=weights)
 
 
-__all__ = ["NANO", "NANO_UNTRAINED", "Backbone", "Encoded", "Kind", "Seen", "load_backbone", "open_backbone"]
+__all__ = [
+    "NANO",
+    "NANO_UNTRAINED",
+    "Backbone",
+    "Encoded",
+    "Kind",
+    "Seen",
+    "check_weights",
+    "load_backbone",
+    "open_backbone",
+]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, Qwen2VLImageProcessorPil
 
 from cocoa.backbones.attention import stock_attention
@@ -16,6 +19,12 @@ from cocoa.backbones.patches import PatchGrid
 from cocoa.backbones.qwen_vl import Backbone, without_bars
 from cocoa.backbones.tokens import TextTokens
 from cocoa.errors import ModelError
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_MOST_LAYERS = 1_000
+"""Of both towers; they are built before the file with the weights is opened, and the largest models have 150."""
+_LARGEST_PATCH = 256
+"""Side of a patch in pixels, patches of a token's side, frames; usual are 14, 2 and 2."""
 
 
 def load_backbone(
@@ -31,7 +40,8 @@ def load_backbone(
     `revision` is a hub id's commit, tag or branch. Without `weights` none are looked for: its parameters have shapes
     and no values (torch's meta device). Raises `ModelError`: `E_MODEL_MISSING` (nothing there), `E_MODEL_REVISION`
     (one of a folder), `E_MODEL_FAMILY` (not a family of this package), `E_MODEL_WEIGHTS` (a weight is missing,
-    unexpected or of another shape, and the message names it; or they are quantized), `E_MODEL_TOKENIZER`.
+    unexpected or of another shape, and the message names it; or they are quantized), `E_MODEL_TOKENIZER`,
+    `E_MODEL_FORMAT` (settings that cannot be used).
     """
     commit = None
     if not Path(name_or_path).is_dir():
@@ -43,12 +53,14 @@ def load_backbone(
     if weights:
         stock = _with_weights(name_or_path, revision, attention, dtype)
     else:
-        with torch.device("meta"):
+        with _used("config.json", name_or_path), torch.device("meta"):
             stock = AutoModelForImageTextToText.from_config(
                 config, attn_implementation=stock_attention(attention), dtype=dtype, trust_remote_code=False
             )
     text = TextTokens.load(name_or_path, revision=revision)
-    return Backbone(stock, text, _patch_grid(name_or_path, revision), commit).eval()
+    grid = _patch_grid(name_or_path, revision)
+    with _used("config.json", name_or_path):
+        return Backbone(stock, text, grid, commit).eval()
 
 
 def _commit(name: str, revision: str | None) -> str:
@@ -71,7 +83,10 @@ def _configuration(name_or_path: str, revision: str | None) -> PretrainedConfig:
         settings, _ = PretrainedConfig.get_config_dict(name_or_path, revision=revision)
     except (OSError, ValueError) as error:
         raise _no_configuration(name_or_path, error) from error
-    if (found := settings.get("model_type")) is None:
+    except Exception as error:  # As in `_used`.
+        raise _no_use("config.json", name_or_path, error) from error
+    found = settings.get("model_type") if isinstance(settings, dict) else None
+    if not isinstance(found, str):
         what = f"no model configuration at {name_or_path!r}: there is no config.json that names a model_type"
         raise ModelError("E_MODEL_MISSING", what)
     if found not in FAMILIES:
@@ -83,9 +98,28 @@ def _configuration(name_or_path: str, revision: str | None) -> PretrainedConfig:
     if "quantization_config" in settings:
         message = f"{name_or_path!r} has quantized weights (quantization_config); training needs the full ones"
         raise ModelError("E_MODEL_WEIGHTS", message)
-    config = AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
-    assert isinstance(config, PretrainedConfig)
+    with _used("config.json", name_or_path):
+        config = AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
+        assert isinstance(config, PretrainedConfig)
+        if (layers := config.text_config.num_hidden_layers + config.vision_config.depth) > _MOST_LAYERS:
+            raise ValueError(f"{layers} layers, more than {_MOST_LAYERS}")
     return config
+
+
+@contextmanager
+def _used(file: str, name_or_path: str) -> Iterator[None]:
+    """Says which file it was whose settings the stock code cannot use: it checks few, and raises nearly anything."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _no_use(file, name_or_path, error) from error
+
+
+def _no_use(file: str, name_or_path: str, error: Exception) -> ModelError:
+    message = f"{file} of {name_or_path!r} cannot be used: {type(error).__name__}: {_first_line(error)}"
+    return ModelError("E_MODEL_FORMAT", message)
 
 
 def _with_weights(name_or_path: str, revision: str | None, attention: str, dtype: torch.dtype) -> Any:
@@ -114,6 +148,27 @@ def _with_weights(name_or_path: str, revision: str | None, attention: str, dtype
     return stock
 
 
+def check_weights(name_or_path: str) -> None:
+    """Raises `E_MODEL_WEIGHTS` for a folder without files of weights, or with one cut short; reads none of them.
+
+    Of anything but a folder nothing is known before it is fetched.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return
+    listed = folder / _INDEX
+    is_sharded = listed.is_file() and not (folder / _WEIGHTS).is_file()
+    try:
+        names = set(json.loads(listed.read_text())["weight_map"].values()) if is_sharded else {_WEIGHTS}
+        for name in sorted(names):
+            with safe_open(folder / name, "pt"):
+                """Its header is read, and held against its length."""
+    except Exception as error:  # As of what reads them: `json`, an index of another shape, safetensors, the system.
+        raise ModelError(
+            "E_MODEL_WEIGHTS", f"weights of {name_or_path!r} cannot be read: {_first_line(error)}"
+        ) from error
+
+
 def _patch_grid(name_or_path: str, revision: str | None) -> PatchGrid:
     try:
         # The one class behind all families; older versions' way to find it by name wants torchvision.
@@ -122,15 +177,30 @@ def _patch_grid(name_or_path: str, revision: str | None) -> PatchGrid:
         raise ModelError(
             "E_MODEL_MISSING", f"no preprocessor_config.json at {name_or_path!r}: {_first_line(error)}"
         ) from error
-    return PatchGrid(
-        min_pixels=int(stock.size["shortest_edge"]),
-        max_pixels=int(stock.size["longest_edge"]),
-        patch_size=int(stock.patch_size),
-        merge_size=int(stock.merge_size),
-        temporal_patch_size=int(stock.temporal_patch_size),
-        mean=tuple(stock.image_mean),
-        std=tuple(stock.image_std),
-    )
+    except Exception as error:  # As in `_used`.
+        raise _no_use("preprocessor_config.json", name_or_path, error) from error
+    with _used("preprocessor_config.json", name_or_path):
+        grid = PatchGrid(
+            min_pixels=int(stock.size["shortest_edge"]),
+            max_pixels=int(stock.size["longest_edge"]),
+            patch_size=int(stock.patch_size),
+            merge_size=int(stock.merge_size),
+            temporal_patch_size=int(stock.temporal_patch_size),
+            mean=tuple(stock.image_mean),
+            std=tuple(stock.image_std),
+        )
+        _check_grid(grid)
+    return grid
+
+
+def _check_grid(grid: PatchGrid) -> None:
+    sizes = (grid.patch_size, grid.merge_size, grid.temporal_patch_size)
+    if not (0 < grid.min_pixels <= grid.max_pixels and min(sizes) > 0 and max(sizes) <= _LARGEST_PATCH):
+        raise ValueError("sizes of pictures or patches that cannot be")
+    if not len(grid.mean) == len(grid.std) == 3 or not all(0 < value < 1e3 for value in grid.std):
+        raise ValueError("image_mean and image_std are not of three colours")
+    if not all(abs(value) < 1e3 for value in grid.mean):
+        raise ValueError("image_mean is of no colour")
 
 
 def _first_line(error: Exception) -> str:

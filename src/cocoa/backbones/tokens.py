@@ -69,15 +69,13 @@ class TextTokens:
         Raises `E_MODEL_TOKENIZER` where there is none, or none with Qwen-VL's control tokens.
         """
         try:
-            stock = AutoTokenizer.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
+            return cls(AutoTokenizer.from_pretrained(name_or_path, revision=revision, trust_remote_code=False))
+        except ModelError as error:
+            raise error.at(name_or_path) from error
         except Exception as error:  # The tokenizer libraries raise nearly anything on missing or damaged files.
             raise ModelError(
                 "E_MODEL_TOKENIZER", f"tokenizer of {name_or_path!r} cannot be read (tokenizer.json)"
             ) from error
-        try:
-            return cls(stock)
-        except ModelError as error:
-            raise error.at(name_or_path) from error
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer files into `folder`."""

@@ -83,16 +83,17 @@ def ablate(
 
 def probe(
     model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
-    tasks: Annotated[Path, typer.Option(help="Folder of tasks in MMEB's format, or a folder of such folders.")],
+    tasks: Annotated[str, typer.Option(help="Folder in MMEB's format, folder of such folders, mmeb-v1, or hub id.")],
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write them there.")] = None,
 ) -> None:
     """Measure a model's vectors, layer by layer too: how they lie, what e holds and looks at, what is read off it."""
     from cocoa.data.mmeb_eval import read_tasks
+    from cocoa.data.mmeb_folders import find_data
     from cocoa.files import write_file
     from cocoa.model import EmbeddingModel, local_folder
     from cocoa.probing import probe as measure
 
-    found = measure(EmbeddingModel.load(local_folder(model)), read_tasks(tasks))
+    found = measure(EmbeddingModel.load(local_folder(model)), read_tasks(find_data(tasks)))
     table = Table("probe", "value", box=None)
     for name, value in found.whole.items():
         table.add_row(name.replace("_", " "), f"{value:.3f}")

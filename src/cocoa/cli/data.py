@@ -105,9 +105,8 @@ def synthesize(
 
 def check_data(
     recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
-    tasks: Annotated[
-        str | None, typer.Option("--eval", help="Tasks to look for in the training data, as for evaluate.")
-    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks to look for in the training data, as for evaluate.")] = None,
+    old_tasks: Annotated[str | None, typer.Option("--eval", hidden=True, help="The name of --tasks once.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for check.json and check.html; default runs/NAME-check.")
     ] = None,
@@ -123,6 +122,9 @@ def check_data(
     from cocoa.data.mmeb_folders import find_data
     from cocoa.recipe import load_recipe
 
+    if tasks is not None and old_tasks is not None:
+        raise UsageError("E_USAGE_IDLE", "--eval is the old name of --tasks: give one of them")
+    tasks = old_tasks if tasks is None else tasks
     loaded = load_recipe(recipe, changes or ())
     out = out or Path("runs") / f"{loaded.name}-check"
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -15,12 +15,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, Field
 
 from cocoa.errors import DataError
 from cocoa.files import check_folder, sha256, write_file
@@ -32,8 +33,20 @@ TABLE = "vectors.parquet"
 BAD_ROWS = "bad_rows.jsonl"
 FORMAT = 2
 
+
+def _with_dimensions(identity: dict[str, Any]) -> dict[str, Any]:
+    if not (isinstance(identity.get("fingerprint"), str) and type(identity.get("dimensions")) is int):
+        raise ValueError("an identity has a fingerprint and dimensions")
+    return identity
+
+
 COLUMN_TYPES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 """What a kept column may hold, by the name that the card gives it."""
+Columns = dict[str, Literal["string", "int", "float", "bool"]]
+"""The kept columns, each with its type."""
+Dimensions = Annotated[int, Field(ge=1, le=65_536)]
+Identity = Annotated[dict[str, Any], AfterValidator(_with_dimensions)]
+"""Whose vectors these are; what else it says is compared with a model's, and not used."""
 RESERVED = ("id", "vector", "text", "image")
 
 
@@ -49,6 +62,16 @@ class ShardEntry:
     bad_rows: int
     sha256: str
     cut_texts: int = 0
+
+
+class _Content(BaseModel):
+    """What the card must say, in its types."""
+
+    identity: Identity
+    model: str
+    dimensions: Dimensions
+    columns: Columns
+    shards: list[ShardEntry]
 
 
 class Embeddings:
@@ -78,9 +101,8 @@ class Embeddings:
             if card.get("format") != FORMAT:
                 what = f"embeddings of format {card.get('format')}, this version reads {FORMAT}: embed again"
                 raise DataError("E_DATA_READ", what, where=str(path))
-            shards = [ShardEntry(**entry) for entry in card["shards"]]
-            _ = card["identity"]["fingerprint"], card["model"], int(card["dimensions"]), len(card["columns"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            shards = _Content.model_validate(card).shards
+        except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError("E_DATA_READ", f"{CARD} cannot be read", where=str(path)) from error

@@ -132,7 +132,7 @@ class Plan:
                 tuple(content["notes"]),
                 tuple(shards),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise DataError("E_DATA_READ", "the plan of this job cannot be read", where=str(path)) from error
 
     def check(self, embedder: Embedder, found: Input, listing: Path, shard_rows: int) -> None:

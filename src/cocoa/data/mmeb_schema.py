@@ -32,16 +32,19 @@ def check_columns(path: Path, columns: Mapping[str, Kind], optional: Sequence[st
         return
     try:
         schema = pq.read_schema(path)
+        names = schema.names
     except (OSError, pa.ArrowException) as error:
         raise DataError("E_DATA_READ", "the parquet file cannot be read", where=str(path)) from error
-    missing = [name for name in columns if name not in schema.names and name not in optional]
+    except UnicodeDecodeError as error:
+        raise DataError("E_DATA_READ", "the name of a column is not UTF-8", where=str(path)) from error
+    missing = [name for name in columns if name not in names and name not in optional]
     if missing:
-        message = f"missing columns: {', '.join(missing)}; present: {', '.join(schema.names) or 'none'}"
+        message = f"missing columns: {', '.join(missing)}; present: {', '.join(names) or 'none'}"
         raise DataError("E_DATA_COLUMN", message, where=str(path))
     wrong = [
         f"column {name} has {schema.field(name).type}, expected {_WANTED[kind]}"
         for name, kind in columns.items()
-        if name in schema.names and not _fits(schema.field(name).type, kind)
+        if name in names and not _fits(schema.field(name).type, kind)
     ]
     if wrong:
         raise DataError("E_DATA_TYPE", "; ".join(wrong), where=str(path))

@@ -90,7 +90,7 @@ class Card:
                 raise ModelError("E_MODEL_FORMAT", f"layout {card.layout!r} unknown")
         except ModelError as error:
             raise error.at(str(folder)) from None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelError("E_MODEL_FORMAT", f"{CARD} cannot be read: {error}", where=str(folder)) from error
         return card
 

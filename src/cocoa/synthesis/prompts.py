@@ -8,9 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from cocoa.errors import RecipeError, UsageError
+from cocoa.plain_yaml import parse_yaml
 from cocoa.sample import IMAGE_PLACEHOLDER
 
 Kind = Literal["captions", "questions"]
@@ -73,10 +72,11 @@ def _parse(name: str, content: bytes, where: str) -> Prompts:
         return RecipeError("E_RECIPE_PROMPTS", what, where=where)
 
     try:
-        given = yaml.safe_load(content.decode())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise wrong("the file is not valid YAML" + (f": line {mark.line + 1}" if mark else "")) from error
+        given = parse_yaml(content.decode())
+    except UnicodeDecodeError as error:
+        raise wrong("the file is not UTF-8") from error
+    except RecipeError as error:
+        raise wrong(f"the file is {error.message}") from error
     if not isinstance(given, dict) or given.get("kind") not in KINDS:
         raise wrong(f"the file needs `kind`, one of {', '.join(KINDS)}")
     keys = [field.name for field in fields(Prompts)][2:]

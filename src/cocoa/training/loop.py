@@ -35,7 +35,7 @@ from cocoa.training.sanity import Effects, check_sane
 from cocoa.training.schedule import learning_rate
 from cocoa.training.setup import (
     Setup,
-    check_stages,
+    check_start,
     finished,
     fits,
     num_left_out,
@@ -122,6 +122,9 @@ class _Run:
             self.folder.check_new()
         checkpoint = self.folder.find_checkpoint() if resume else None
         self.num_steps = checkpoint.num_steps if checkpoint else 0
+        # A run goes on with the commit that it began from, whatever has been pushed meanwhile.
+        commit = checkpoint.backbone.get("commit") if checkpoint else None
+        check_start(self.recipe, commit=commit)
         # All data is opened before anything is trained or written: a bad row of the last stage must not cost the first
         # two, and a run that cannot begin must not be in the way of the next.
         found = [BadRows(self.recipe.max_bad_rate) for _ in self.recipe.stages]
@@ -134,10 +137,7 @@ class _Run:
         hashes = data_hashes(self.recipe) if self.ranks.is_first else {}
         if resume and self.ranks.is_first:
             self.folder.check_data(hashes)
-        # A run goes on with the commit that it began from, whatever has been pushed meanwhile.
-        commit = checkpoint.backbone.get("commit") if checkpoint else None
         model = open_model(self.recipe, self.ranks.device, commit=commit)
-        check_stages(model, self.recipe)
         origin = backbone_origin(self.recipe, model.backbone) if self.ranks.is_first else {}
         if checkpoint is not None and self.ranks.is_first:
             origin = self.folder.check_backbone(checkpoint, origin)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from cocoa.adapters import Adapter, add_adapter
-from cocoa.backbones import Backbone, open_backbone
+from cocoa.backbones import NANO, NANO_UNTRAINED, Backbone, check_weights, open_backbone
 from cocoa.backbones.patches import PatchGrid
 from cocoa.batch import row_length
 from cocoa.data.bad_rows import BadRows
@@ -23,6 +23,7 @@ from cocoa.errors import CocoaError, ModelError, RecipeError
 from cocoa.layouts import Role
 from cocoa.model import EmbeddingModel, best_device
 from cocoa.objectives.contrastive import ContrastiveOptions
+from cocoa.prompts import PROMPTS
 from cocoa.recipe import Recipe, Stage
 from cocoa.training.batches import EncodedPair, Fit
 from cocoa.training.reconstruct import stage_row
@@ -141,9 +142,17 @@ def _dtype(recipe: Recipe) -> torch.dtype:
     return torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
 
 
-def check_stages(model: EmbeddingModel, recipe: Recipe) -> None:
-    """Raises what a stage would refuse of the model when it begins, so that no stage before it is trained in vain."""
-    backbone = model.backbone
+def check_start(recipe: Recipe, *, commit: str | None = None) -> None:
+    """Raises what opening the backbone, or a stage when it begins, would refuse, as far as can be told without weights.
+
+    It takes seconds, so that neither hours of reading data nor the stages before are in vain. `commit` is as in
+    `open_model`.
+    """
+    backbone = backbone_of(recipe, weights=False, commit=commit)
+    if recipe.backbone.name not in (NANO, NANO_UNTRAINED):
+        check_weights(recipe.backbone.name)
+    model = model_of(recipe, recipe.stages[-1], backbone)
+    set_pixel_limits(model, recipe.backbone.min_pixels, recipe.backbone.max_pixels, "recipe: backbone")
     own = backbone.grid
     for stage in recipe.stages:
         where = f"recipe: stage {stage.name}"
@@ -158,8 +167,14 @@ def check_stages(model: EmbeddingModel, recipe: Recipe) -> None:
 
 
 def model_of(recipe: Recipe, stage: Stage, backbone: Backbone) -> EmbeddingModel:
-    """Returns a backbone as an embedding model that reads and pools as a recipe's stage says."""
-    return EmbeddingModel(backbone, layout=stage.layout, max_tokens=recipe.max_tokens, pooling=recipe.pooling)
+    """Returns a backbone as an embedding model that reads, pools and is asked as a recipe and its stage say."""
+    return EmbeddingModel(
+        backbone,
+        layout=stage.layout,
+        max_tokens=recipe.max_tokens,
+        pooling=recipe.pooling,
+        prompts=PROMPTS | recipe.prompts,
+    )
 
 
 def set_pixel_limits(model: EmbeddingModel, min_pixels: int | None, max_pixels: int | None, where: str) -> None:

@@ -180,7 +180,7 @@ class Commits:
         try:
             record = json.loads(self._path(name).read_bytes())
             return Commit(**record["commit"]) if record["sha256"] == _digest(record["commit"]) else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _names(self) -> list[str]:

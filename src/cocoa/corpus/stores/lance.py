@@ -320,10 +320,10 @@ def _read_card(root: Path) -> Card:
         if card["format"] != FORMAT:
             what = f"an index of format {card['format']}, this version reads {FORMAT}: build it again"
             raise IndexingError("E_INDEX_FILE", what, where=str(root))
-        return Card(card["identity"], card["model"], card["columns"])
+        return Card.read(card)
     except FileNotFoundError as error:
         raise _no_index(root) from error
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise IndexingError("E_INDEX_DAMAGED", f"{CARD} cannot be read: build it again", where=str(root)) from error
 
 

@@ -292,8 +292,8 @@ def _card(description: str, uri: str) -> Card:
     try:
         kept = json.loads(description)
         _ = kept["cocoa"]
-        return Card(kept["identity"], kept["model"], kept["columns"])
-    except (ValueError, KeyError, TypeError) as error:
+        return Card.read(kept)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IndexingError("E_INDEX_FILE", "the collection was not made by cocoa", where=uri) from error
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
-from cocoa.corpus.embeddings import COLUMN_TYPES, vectors_of
+from cocoa.corpus.embeddings import COLUMN_TYPES, Columns, Identity, vectors_of
 from cocoa.corpus.filters import BUILT_IN
 from cocoa.errors import IndexingError
 from cocoa.precision import LENGTH_ERROR
@@ -39,6 +40,11 @@ class Card:
     model: str
     columns: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def read(cls, content: Any) -> Card:
+        """Returns the card that plain data is of. Raises `ValueError` for a key that is missing or of another type."""
+        return cls(**dict(_Content.model_validate(content, strict=True)))
+
     @property
     def dimensions(self) -> int:
         """Length D of a vector."""
@@ -48,6 +54,14 @@ class Card:
     def fields(self) -> dict[str, str]:
         """The name in a store of every column that a filter can name."""
         return {name: name for name in BUILT_IN} | {name: f"column_{n}" for n, name in enumerate(self.columns)}
+
+
+class _Content(BaseModel):
+    """What a card says on the disk, in its types; other keys are not looked at."""
+
+    identity: Identity
+    model: str
+    columns: Columns
 
 
 def row_schema(card: Card) -> pa.Schema:
