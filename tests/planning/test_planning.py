@@ -17,14 +17,15 @@ from cocoa.images import DEFAULT_LIMITS, open_rgb, picture_size
 from cocoa.model import EmbeddingModel
 from cocoa.planning import costs as costs_module
 from cocoa.planning import devices as devices_module
-from cocoa.planning import rehearsal
-from cocoa.planning.costs import Costs, _work, trace
+from cocoa.planning import rehearsal, tracing
+from cocoa.planning.costs import Costs
 from cocoa.planning.devices import open_device
 from cocoa.planning.lengths import measure_pair, positions, sample_pairs
 from cocoa.planning.passes import Pass, Step, step_of
 from cocoa.planning.plan import Plan, plan
 from cocoa.planning.show import show
 from cocoa.planning.standin import Depth, stand_in
+from cocoa.planning.tracing import trace
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.sample import Pair, Sample
 from cocoa.training.setup import open_data, set_up
@@ -184,10 +185,10 @@ def test_what_the_backward_pass_needs_is_what_a_real_one_holds(
     recipe = make_recipe(name, options=options)
     [part] = make_passes(recipe, shape)
     planned = trace(shape, recipe, recipe.stages[0], [part]).kept
-    monkeypatch.setattr(costs_module, "fake", lambda tensor: tensor)
+    monkeypatch.setattr(tracing, "fake", lambda tensor: tensor)
     model = EmbeddingModel(stand_in(shape, device=torch.device("cpu")))
     trainee = set_up(model, recipe, recipe.stages[0], sharded=False).trainee.train()
-    work = _work(trainee, part)
+    work = tracing._work(trainee, part)
     weights = {weight.untyped_storage().data_ptr() for weight in trainee.parameters()}
     kept: WeakSet[Kept] = WeakSet()
 
