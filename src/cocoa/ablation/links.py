@@ -77,6 +77,7 @@ def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say:
     folder = links / link.address
     model = folder / "model"
     if model.is_dir():
+        _drop_checkpoints(folder)  # of who was killed before it could
         return model
     recipe = link.recipe
     if link.parent is not None:
@@ -94,10 +95,16 @@ def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say:
     except TrainingStoppedError as error:
         raise stop.error(STOPPED, where=str(folder)) from error
     failpoint("link-trained")
-    shutil.rmtree(folder / "checkpoints")
+    _drop_checkpoints(folder)
     if stop.is_set():  # In its last step, which a run ends well after; the study does not.
         raise stop.error(STOPPED, where=str(folder))
     return model
+
+
+def _drop_checkpoints(folder: Path) -> None:
+    """Removes a trained link's checkpoints, several times as large as its model."""
+    if (folder / "checkpoints").is_dir():
+        shutil.rmtree(folder / "checkpoints")
 
 
 def _take_over(folder: Path, recipe: Recipe) -> None:
