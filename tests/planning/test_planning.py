@@ -235,7 +235,7 @@ def test_few_layers_and_lines_tell_the_memory_of_many(shape: Backbone, monkeypat
         ("bridge", "", "dora: false"),
     ],
 )
-def test_a_deep_model_is_told_from_a_shallow_one_at_each_moment(
+def test_a_deep_model_is_told_from_a_shallow_one(
     name: str, machine: str, adapter: str, shape: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What few layers and lines say is drawn on to three times the layers and twice the lines."""
