@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cocoa.chunks import flattened, packed_chunks, padded_chunks
+from cocoa.chunks import bounded, flattened, packed_chunks, padded_chunks
 
 Lengths = st.lists(st.integers(1, 60), max_size=40)
 
@@ -29,6 +29,29 @@ def test_packed_chunks_hold_every_row_once_in_lines_within_both_limits(
         used = [sum(lengths[place] for place in line) for line in chunk]
         assert all(total <= line_tokens or len(line) == 1 for total, line in zip(used, chunk, strict=True))
         assert len(chunk) == 1 or len(chunk) * max(used) <= limit
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 60)), min_size=1, max_size=40), st.integers(60, 400))
+def test_what_stands_beside_rows_is_bounded_too_and_no_row_is_lost(sizes: list[tuple[int, int]], limit: int) -> None:
+    lengths, aside = zip(*sizes, strict=True)
+    for chunks in (padded_chunks(lengths, limit), packed_chunks(lengths, limit, line_tokens=60)):
+        for chunk in chunks:
+            parts = bounded(chunk, aside, limit)
+            whole = flattened(chunk)[0]
+            assert sorted(place for part in parts for place in flattened(part)[0]) == sorted(whole)
+            for part in parts:
+                places, _ = flattened(part)
+                assert len(places) * max(aside[place] for place in places) <= limit
+                assert all(any(set(line) <= set(own) for own in chunk) for line in part), (
+                    "no row comes into another's line"
+                )
+            if len(whole) * max(aside[place] for place in whole) <= limit:
+                assert parts == [chunk]
+
+
+def test_what_is_longer_than_a_chunk_stands_alone_and_the_others_are_not_cut_for_it() -> None:
+    assert bounded([[0], [1], [2], [3]], [10, 500, 10, 20], 100) == [[[0], [2], [3]], [[1]]]
+    assert bounded([[0, 1, 2], [3]], [30, 50, 40, 30], 100) == [[[3], [0]], [[2, 1]]]
 
 
 def test_packing_wastes_less_than_padding_where_lengths_differ() -> None:

@@ -132,6 +132,11 @@ def row_length(row: Row) -> int:
     return sum(len(segment) for segment, _ in read_part(row))
 
 
+def aside_length(row: Row) -> int:
+    """Returns the number of tokens of a row's target that stands apart, its e included; 0 of a row without."""
+    return sum(1 + len(segment) for segment, role in row if role == Role.APART)
+
+
 def read_part(row: Row) -> Row:
     """Returns the segments that the model reads."""
     return [(segment, role) for segment, role in row if role != Role.APART]

@@ -67,6 +67,33 @@ def packed_chunks(lengths: Sequence[int], max_tokens: int, *, line_tokens: int, 
     return [[lines[number] for [number] in chunk] for chunk in padded_chunks(used, max_tokens, device)]
 
 
+def bounded(chunk: Chunk, aside: Sequence[int], max_tokens: int) -> list[Chunk]:
+    """Returns a chunk as it is, or cut so that what stands beside its rows stays within `max_tokens` too.
+
+    `aside` says how long that is for each place. It is padded, one line for each row; what is longer than `max_tokens`
+    is in a chunk of its own.
+    """
+    places, _ = flattened(chunk)
+    if len(places) * max(aside[place] for place in places) <= max_tokens:
+        return [chunk]
+    parts: list[Chunk] = []
+    num_rows = longest = 0
+    # Upwards, as above: what comes now is the longest, but where a line of several rows begins.
+    for line in sorted(chunk, key=lambda line: max(aside[place] for place in line)):
+        for number, place in enumerate(sorted(line, key=lambda place: aside[place])):
+            longest = max(longest, aside[place])
+            if not parts or (num_rows + 1) * longest > max_tokens:
+                parts.append([[place]])
+                num_rows, longest = 1, aside[place]
+            else:
+                num_rows += 1
+                if number:
+                    parts[-1][-1].append(place)
+                else:
+                    parts[-1].append([place])
+    return parts
+
+
 def flattened(chunk: Chunk) -> tuple[list[int], list[list[int]]]:
     """Returns a chunk's places in reading order, and its lines with each place replaced by its number in that order."""
     places = [place for line in chunk for place in line]

@@ -98,6 +98,7 @@ def check_goes_on(processes, path, out, expected):
     assert processes.wait() == 0
     assert outcome(out) == expected
     assert not list(out.rglob(".*.draft")), "half-written files are swept"
+    assert not list(out.glob("links/*/checkpoints")), "none outlives its link's training"
 
 
 def test_killed_at_places_of_every_kind_it_goes_on_to_the_same(processes, whole, tmp_path):

@@ -17,7 +17,8 @@ from cocoa.checking.findings import Finding
 from cocoa.checking.lengths import Histogram
 from cocoa.cli import app
 from cocoa.recipe import Recipe
-from cocoa.training.setup import open_data
+from cocoa.training.batches import encode_pair
+from cocoa.training.setup import backbone_of, open_data
 
 
 def check(folder: Folder, recipe: Recipe | None = None, **options) -> DataCheck:
@@ -396,6 +397,28 @@ def test_picture_targets_are_noted_where_words_of_targets_are_rebuilt(tmp_path: 
 def test_the_command_compares_with_tasks_of_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
+def test_a_picture_that_a_stage_never_decodes_is_no_fault_of_it(tmp_path: Path) -> None:
+    """Training leaves the row out where words of targets are rebuilt: it ends at the row elsewhere only."""
+    folder = Folder(tmp_path)
+    folder.images |= {"broken.png": b"no picture", "large.png": encoded(photo(60, (300, 300)))}
+    place = folder.add("Which one is it?", "<|image_1|>\nRepresent it.", pos_image_path="broken.png", negatives=[])
+    folder.add("Which is large?", "<|image_1|>\nRepresent it.", pos_image_path="large.png", negatives=[])
+    plain = folder.write()
+    data = f"[{{kind: mmeb_train, path: {tmp_path / 'set'}}}]"
+    bridge = recipe_of(data, layout="eos_bridge", objective="{kind: masked_text, rate: 0.7, roles: [target]}")
+    found = check(folder, bridge, sample=None)
+    assert codes(found) == {"PICTURE_TARGET": 2}
+    assert found.num_errors == 0
+    assert (found.stages[0].num_read, found.stages[0].num_pairs) == (14, 14)
+    mixture = open_data(bridge, bridge.stages[0])
+    pairs = [mixture.pair(number) for number in range(len(mixture))]
+    assert place not in [encode_pair(backbone_of(bridge), pair).query.where for pair in pairs], "it is never decoded"
+    assert only(check(folder, plain), "E_IMAGE_OPEN").level == "error"
+    both = bridge.model_copy(update={"stages": (bridge.stages[0], plain.stages[0].model_copy(update={"name": "last"}))})
+    assert only(check(folder, both), "E_IMAGE_OPEN").stages == ("last",)
+
+
+def test_the_command_compares_with_tasks_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Folder(tmp_path)
     (tmp_path / "mine.yaml").write_text(folder.write().to_yaml())
     asked = []

@@ -11,6 +11,7 @@ from stages import ALONE, calm_backbone, encoded, make_recipe, ready
 from torch.utils.flop_counter import FlopCounterMode
 
 from cocoa.objectives import ContrastiveOptions
+from cocoa.planning import costs
 from cocoa.planning.costs import Costs
 from cocoa.planning.ledger import FUSED, LiveBytes
 from cocoa.planning.passes import step_of
@@ -51,6 +52,38 @@ def test_a_step_does_and_holds_what_was_planned(
     assert costs.flops(planned, machine) == pytest.approx(counter.get_total_flops(), rel=0.03)
     if attention == "split":  # square masks are not planned for
         assert costs.beyond(planned, machine) - costs.gradients == pytest.approx(memory.peak, rel=0.25)
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["whole", "in part"])
+def test_long_targets_of_short_queries_are_planned_as_they_are_decoded(
+    exact: bool, sample: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exact:
+        monkeypatch.setattr(costs, "_EXACT_PLACES", 0)
+        monkeypatch.setattr(costs, "_PART_PLACES", 256)
+    pairs = [Pair(sample("an owl"), sample(" red" * (90 + number % 7))) for number in range(16)]
+    recipe = make_recipe("light")
+    setup = ready(calm_backbone(), recipe)
+    given = encoded(setup.trainee.model.backbone, pairs)
+    for weight in setup.trainee.trained.values():
+        weight.grad = torch.zeros_like(weight)
+    found = []
+    for chunk_tokens in (2048, 512) if exact else (2048,):
+        machine = MachineOptions(chunk_tokens=chunk_tokens)
+        planned = step_of(
+            setup.trainee.model,
+            recipe.stages[0],
+            [encode_pair(setup.trainee.model.backbone, pair) for pair in pairs],
+            machine,
+        )
+        assert all(part.places_aside <= chunk_tokens for part in planned.joined)
+        planner = Costs(setup.trainee.model.backbone, recipe, recipe.stages[0])
+        backward_step(setup.trainee, given, ALONE, machine, 0)
+        with LiveBytes() as memory:
+            backward_step(setup.trainee, given, ALONE, machine, 0)
+        assert planner.beyond(planned, machine) - planner.gradients == pytest.approx(memory.peak, rel=0.2)
+        found.append(memory.peak)
+    assert not exact or found[1] < found[0] / 2
 
 
 def test_what_a_frozen_tower_saw_is_held_by_gradient_caching_and_planned(

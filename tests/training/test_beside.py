@@ -185,3 +185,25 @@ def test_the_decoders_passes_are_no_larger_than_a_chunk(sample: Callable[..., An
     assert all(1 + len(target) < SMALL.chunk_tokens for target in encoded(backbone, pairs).targets)
     assert all(lines * length <= SMALL.chunk_tokens for lines, length in decoded)
     assert sum(lines for lines, _ in decoded) >= len(pairs)
+
+
+@pytest.mark.parametrize("machine", [SMALL, PACKED], ids=["padded", "packed"])
+def test_long_targets_of_short_queries_share_no_more_passes_than_a_chunk_holds(
+    machine: MachineOptions, sample: Callable[..., Any]
+) -> None:
+    """Where queries are read for the decoder alone, a pass is bounded by what it decodes as by what it reads."""
+    pairs = [Pair(sample("a"), sample("a red bird " * (1 + number % 5))) for number in range(14)]
+    sizes: dict[MachineOptions, list[tuple[int, int]]] = {machine: [], LARGE: []}
+    found = []
+    for each, decoded in sizes.items():
+        setup = setup_of("light")
+        decoder = setup.trainee.objectives[0].decoder
+        decoder.register_forward_pre_hook(lambda _, given, decoded=decoded: decoded.append(tuple(given[3].shape[:2])))
+        found.append(gradients(setup, pairs, each, seed=3))
+    assert len(sizes[LARGE]) == 1 and LARGE.chunk_tokens > 14 * sizes[LARGE][0][1]
+    assert sum(lines for lines, _ in sizes[machine]) == len(pairs)
+    assert all(lines * length <= machine.chunk_tokens for lines, length in sizes[machine])
+    (small, own), (large, expected) = found
+    assert small.losses == pytest.approx(large.losses, rel=1e-6)
+    assert small.num_tokens == large.num_tokens
+    assert_equal_gradients(expected, own)

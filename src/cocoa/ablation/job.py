@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from cocoa.ablation.costs import added, cost_of, flops_of
+from cocoa.ablation.leaving import leaving
 from cocoa.ablation.links import Link, chain_of, places_of, train_link
 from cocoa.ablation.records import SCORED, STUDY, Kind, Record, models_of, read_record, read_records, read_study, said
 from cocoa.ablation.study import GENERATED, Arm, Budget, Study, TaskFolder, placed
@@ -63,6 +64,7 @@ class Job:
         self.say = say
         self._places = places_of(self.data, self.folder)
         self._tasks: dict[tuple[TaskFolder, ...], list[Task]] = {}
+        self._recipe: dict[tuple[Any, ...], Recipe] = {}
         self._known: dict[Kind, dict[tuple[str, str], Record]] = {}
 
     def run(self) -> list[dict[str, Any]]:
@@ -134,11 +136,8 @@ class Job:
 
     def recipe(self, trial: Trial) -> Recipe:
         """Returns what a trial trains, its last stage made longer where the budget wants equal FLOPs."""
-        study = self.study
-        arm = study.arm(trial.arm)
-        budget = next(each for each in study.budgets if each.name == trial.budget)
-        recipe = study.recipe(arm, budget, trial.seed, folder=self.folder, data=self.data, factors=trial.factors)
-        assert recipe is not None, "arms with nothing left have no trials"
+        budget = next(each for each in self.study.budgets if each.name == trial.budget)
+        recipe = self._recipe_of(self.study.arm(trial.arm), budget, trial.seed, trial.factors)
         if budget.equal == "data":
             return recipe
         most = max(self._flops(other) for other, each in self._recipes(trial.seed) if each == budget)
@@ -154,8 +153,9 @@ class Job:
         if path.is_file():
             return
         self._tell(trial)
-        recipe = self.recipe(trial)
-        link = self._chain(recipe)
+        with leaving(self.out):
+            recipe = self.recipe(trial)
+            link = self._chain(recipe)
         found, costs = self._known_of(link, recipe, trial.kind) or self._scored(link, recipe, trial)
         record = {
             "arm": trial.arm,
@@ -188,15 +188,17 @@ class Job:
         if not path.is_file():
             for each in link.chain:
                 model_folder = train_link(each, self.links, on_step=self.on_step, say=self.say)
-            model = EmbeddingModel.load(model_folder)
-            # The folder may have been made for an arm that pools otherwise, if its stages never read e.
-            model.pooling = recipe.pooling
-            tasks = self.tasks(kind)
-            found = scores(evaluate(model, tasks, name=link.address))
-            probes = probe(model, tasks) if kind == "runs" and self.study.probes else None
-            found |= {"probes": probes and probes.whole, "layers": probes and probes.layers}
-            found["versions"] = library_versions()
-            write_file(path, json.dumps(found, indent=1) + "\n")
+            # The model stays as it is: who is asked to stop here looks at it from the start next time.
+            with leaving(path):
+                model = EmbeddingModel.load(model_folder)
+                # The folder may have been made for an arm that pools otherwise, if its stages never read e.
+                model.pooling = recipe.pooling
+                tasks = self.tasks(kind)
+                found = scores(evaluate(model, tasks, name=link.address))
+                probes = probe(model, tasks) if kind == "runs" and self.study.probes else None
+                found |= {"probes": probes and probes.whole, "layers": probes and probes.layers}
+                found["versions"] = library_versions()
+                write_file(path, json.dumps(found, indent=1) + "\n")
             failpoint("model-scored")
         model_is_needed = self._goes_on(link) or self._is_pooled_again(link, trial)
         if not model_is_needed and (self.links / link.address / "model").is_dir():
@@ -284,9 +286,16 @@ class Job:
 
     def _recipes(self, seed: int) -> Iterator[tuple[Recipe, Budget]]:
         for arm, budget in self._pairs():
-            recipe = self.study.recipe(arm, budget, seed, folder=self.folder, data=self.data)
-            assert recipe is not None
-            yield recipe, budget
+            yield self._recipe_of(arm, budget, seed), budget
+
+    def _recipe_of(self, arm: Arm, budget: Budget, seed: int, factors: Mapping[str, float] | None = None) -> Recipe:
+        """The recipe as the study says it; read once, for each run asks for those of all others."""
+        key = (arm.name, budget.name, seed, *(factors or {}).items())
+        if key not in self._recipe:
+            recipe = self.study.recipe(arm, budget, seed, folder=self.folder, data=self.data, factors=factors)
+            assert recipe is not None, "arms with nothing left have no trials"
+            self._recipe[key] = recipe
+        return self._recipe[key]
 
     def _chain(self, recipe: Recipe) -> Link:
         return chain_of(recipe, num_before=len(self.study.before), places=self._places)
@@ -344,7 +353,8 @@ class Job:
         """Draws the sets that are not there yet, and looks that tests have unlike names and are not tuned on."""
         for name in self.undrawn():
             self.say(f"drawing {name}")
-            write_scene_tasks(self.data / name, **self.study.generated[name].model_dump())
+            with leaving(self.data / name):
+                write_scene_tasks(self.data / name, **self.study.generated[name].model_dump())
         for folders in (self.study.tests, self.study.validation):
             for each in folders:
                 place = placed(each.path, self.folder, self.data)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cocoa.ablation.leaving import STOPPED
 from cocoa.ablation.study import GENERATED
 from cocoa.errors import TrainingStoppedError
 from cocoa.failpoints import failpoint
@@ -24,8 +25,6 @@ from cocoa.recipe import Recipe, Stage, differences, parse_recipe
 from cocoa.training.loop import StepHook, asked_to_stop, train
 from cocoa.training.receipt import data_paths
 from cocoa.training.run_folder import DATA
-
-_STOPPED = "asked to stop; the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say:
     folder = links / link.address
     model = folder / "model"
     if model.is_dir():
+        _drop_checkpoints(folder)  # of who was killed before it could
         return model
     recipe = link.recipe
     if link.parent is not None:
@@ -93,12 +93,18 @@ def train_link(link: Link, links: Path, *, on_step: StepHook | None = None, say:
         with asked_to_stop() as stop:
             train(recipe, folder, resume=resume, on_step=on_step, say=say)
     except TrainingStoppedError as error:
-        raise stop.error(_STOPPED, where=str(folder)) from error
+        raise stop.error(STOPPED, where=str(folder)) from error
     failpoint("link-trained")
-    shutil.rmtree(folder / "checkpoints")
+    _drop_checkpoints(folder)
     if stop.is_set():  # In its last step, which a run ends well after; the study does not.
-        raise stop.error(_STOPPED, where=str(folder))
+        raise stop.error(STOPPED, where=str(folder))
     return model
+
+
+def _drop_checkpoints(folder: Path) -> None:
+    """Removes a trained link's checkpoints, several times as large as its model."""
+    if (folder / "checkpoints").is_dir():
+        shutil.rmtree(folder / "checkpoints")
 
 
 def _take_over(folder: Path, recipe: Recipe) -> None:

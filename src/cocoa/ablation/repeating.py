@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cocoa.ablation.job import Job, scores
+from cocoa.ablation.leaving import leaving
 from cocoa.ablation.records import read_record
 from cocoa.ablation.study import GENERATED
 from cocoa.errors import TrainingStoppedError, UsageError
@@ -17,6 +18,8 @@ from cocoa.evaluation.runner import evaluate
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import parse_recipe
 from cocoa.training.loop import StepHook, train
+
+_STOPPED = "asked to stop; nothing of this run is kept"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ def repeat(job: Job, name: str, *, on_step: StepHook | None = None) -> Repetitio
         try:
             train(recipe, Path(folder) / "run", on_step=on_step)
         except TrainingStoppedError as stop:
-            raise type(stop)(stop.code, "asked to stop; nothing of this run is kept", where=name) from stop
+            raise type(stop)(stop.code, _STOPPED, where=name) from stop
         # As the study scores: what a model folder holds, whatever precision and attention it was trained with.
-        model = EmbeddingModel.load(Path(folder) / "run" / "model")
-        found = scores(evaluate(model, job.tasks("runs"), name=name))
+        with leaving(Path(name), _STOPPED):
+            model = EmbeddingModel.load(Path(folder) / "run" / "model")
+            found = scores(evaluate(model, job.tasks("runs"), name=name))
     return Repetition(*({task: each["hit_at_1"] for task, each in both["tasks"].items()} for both in (record, found)))

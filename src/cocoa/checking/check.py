@@ -151,17 +151,22 @@ class _Check:
         """A stage, with its findings noted."""
         sources = [self._read(source, stage.name) for source in stage.data]
         distinct = _distinct(sources)
+        if stage.rebuilds_target_text:
+            # As `open_data` does: what is left out is not measured, and never decoded.
+            seen = {id(each): each.text_targets() for each in distinct if each.source.kind == "mmeb_train"}
+            sources = [seen.get(id(each), each) for each in sources]
+        trained = _distinct(sources)
         own_grid = self._backbone.grid
         model = model_of(self.recipe, stage, self._backbone)
         options = self.recipe.backbone
         set_pixel_limits(model, options.min_pixels, options.max_pixels, "recipe: backbone")
         set_pixel_limits(model, stage.min_pixels, stage.max_pixels, f"recipe: stage {stage.name}")
-        measured = measure_stage(model, stage, distinct, workers=self.workers, on_progress=self.on_progress)
+        measured = measure_stage(model, stage, trained, workers=self.workers, on_progress=self.on_progress)
         batches = self._preview(model, stage, distinct)
         self._backbone.grid = own_grid
         contrasted = any(objective.kind == "contrastive" for objective in stage.objectives)
         self._note_bad_rows(sources, measured, stage)
-        self.findings += pair_findings(distinct, [stage.name], contrasted=contrasted)
+        self.findings += pair_findings(trained, [stage.name], contrasted=contrasted)
         self.findings += column_findings(distinct, [stage.name])
         self._note_cuts(measured, stage)
         if stage.rebuilds_target_text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from cocoa.checking.pictures import Gallery, Look
@@ -65,7 +65,8 @@ class ReadSource:
     """A source as it was found: `rows` are those looked at, `bad` those of them that cannot be used.
 
     `refused` are rows that no pair could be made of, `broken` says why there is nothing at all. `tables` are its tables
-    in their order with their pairs. Of the pairs `num_read` were looked at.
+    in their order with their pairs. Of the pairs `num_read` were looked at. Of `bad`, `bad_targets` have a picture as
+    their target.
     """
 
     source: Source
@@ -76,6 +77,13 @@ class ReadSource:
     refused: tuple[BadRow, ...] = ()
     broken: tuple[BadRow, ...] = ()
     num_read: int = 0
+    bad_targets: tuple[BadRow, ...] = ()
+
+    def text_targets(self) -> ReadSource:
+        """Returns the source as a stage sees it that rebuilds words of targets: rows with a picture there are no part
+        of it, and whether their pictures open does not matter."""
+        rows = tuple(row for row in self.rows if not row.target.looks)
+        return replace(self, rows=rows, bad=tuple(row for row in self.bad if row not in self.bad_targets))
 
 
 def read_source(
@@ -93,18 +101,28 @@ def read_source(
     wanted = size if sample is None else min(sample, size)
     numbers = [place * size // wanted for place in range(wanted)]
 
-    def look_at(number: int) -> SeenPair | BadRow:
+    def look_at(number: int) -> SeenPair | tuple[BadRow, bool]:
         pair = None
         try:
             pair = pairs[number]
             return see_pair(pair, number, gallery)
         except CocoaError as error:
-            return BadRow.of(error, error.where or (pair.query.where if pair else name))
+            row = BadRow.of(error, error.where or (pair.query.where if pair else name))
+            return row, pair is not None and bool(pair.target.images)
 
     found = list(in_threads(look_at, numbers, workers, lambda done: on_progress(f"reading {name}", done, wanted)))
     rows = tuple(each for each in found if isinstance(each, SeenPair))
-    bad = tuple(each for each in found if isinstance(each, BadRow))
-    return ReadSource(source, pairs, _tables(pairs, name), rows, bad, tuple(refused.rows), num_read=wanted)
+    bad = [each for each in found if not isinstance(each, SeenPair)]
+    return ReadSource(
+        source,
+        pairs,
+        _tables(pairs, name),
+        rows,
+        tuple(row for row, _ in bad),
+        tuple(refused.rows),
+        num_read=wanted,
+        bad_targets=tuple(row for row, is_picture in bad if is_picture),
+    )
 
 
 def see_pair(pair: Pair, number: int, gallery: Gallery) -> SeenPair:

@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,15 @@ def library_versions() -> dict[str, str]:
     """Returns the versions of what decides the numbers."""
     return {
         "cocoa": cocoa.__version__,
-        **{library: version(library) for library in LIBRARIES},
+        **_installed(),
         "python": platform.python_version(),
     }
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """Of the libraries; read once, for a study writes them hundreds of times."""
+    return {library: version(library) for library in LIBRARIES}
 
 
 def _prompts(content: Mapping[str, str]) -> dict[str, str]:

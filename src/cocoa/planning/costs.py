@@ -6,177 +6,27 @@ Shapes: N lines of S padded tokens, P patches, L decoder layers, V blocks of the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from operator import attrgetter
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
 from cocoa.backbones import Backbone
-from cocoa.batch import collate, moved
-from cocoa.objectives import Contrastive, Draws, Reconstruction
-from cocoa.planning.ledger import Ledger, fake, make_fake
 from cocoa.planning.passes import Kind, Pass, Step
-from cocoa.planning.standin import Depth, stand_in
+from cocoa.planning.standin import Depth
+from cocoa.planning.tracing import Moment, Trace, fake_trainee, trace
 from cocoa.recipe import MachineOptions, Recipe, Stage
-from cocoa.training.beside import target_batch, view_of_vectors
 from cocoa.training.contrast import block_size
-from cocoa.training.reconstruct import hide, look
-from cocoa.training.setup import model_of, set_up
 from cocoa.training.trainee import Trainee
 
 _EXACT_DEPTH = 12
 _EXACT_PLACES = 8192
 """Models and passes up to this size are traced whole; larger ones are traced in part, because that takes seconds."""
 _PART_PLACES = 1024
-
-
-Moment = Literal["tower", "decoder", "optimiser"]
-"""What computes: the vision tower, forward or backward; all behind it; or the optimiser."""
-
-
-class _Moments:
-    """The most bytes that lived at each moment of a step."""
-
-    def __init__(self, ledger: Ledger, tower: nn.Module) -> None:
-        self.peaks: dict[Moment, int] = {"tower": 0, "decoder": 0, "optimiser": 0}
-        self._ledger = ledger
-        self._now: Moment = "decoder"
-        tower.register_forward_pre_hook(lambda *_: self.turn("tower"))
-        tower.register_forward_hook(self._has_seen)
-
-    def turn(self, moment: Moment) -> None:
-        """Ends a moment and begins another."""
-        self.peaks[self._now] = max(self.peaks[self._now], self._ledger.peak)
-        self._ledger.peak = self._ledger.live
-        self._now = moment
-
-    def _has_seen(self, tower: nn.Module, given: Any, seen: Any) -> None:
-        self.turn("decoder")
-        learns = [part for part in tree_leaves(seen) if isinstance(part, Tensor) and part.requires_grad]
-        if learns:
-            # Where the gradient comes back to what was seen, the decoder is done.
-            learns[0].register_hook(lambda _: self.turn("tower"))  # type: ignore[no-untyped-call]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """A step on some passes: bytes of the lasting tensors, of what the backward pass needs (`kept`), of all that lives
-    at the worst moment of each part of a step beside the weights and the optimiser's memory (`peaks`); FLOPs by kind,
-    see `Ledger`."""
-
-    weights: int
-    gradients: int
-    optimiser: int
-    kept: int
-    peaks: dict[Moment, int]
-    forward: Counter[str]
-    backward: Counter[str]
-
-    @property
-    def peak(self) -> int:
-        """The bytes at the worst moment of all."""
-        return max(self.peaks.values())
-
-
-def trace(
-    backbone: Backbone,
-    recipe: Recipe,
-    stage: Stage,
-    passes: Sequence[Pass],
-    *,
-    depth: Depth | None = None,
-    accumulates: bool = False,
-) -> Trace:
-    """Returns what a step costs whose passes are all run forward, then all backward.
-
-    With `accumulates` the gradients of earlier passes are there already.
-    """
-    trainee = fake_trainee(backbone, recipe, stage, depth)
-    trained = list(trainee.trained.values())
-    optimiser = AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
-    works = [_work(trainee, part) for part in passes]
-    ledger = Ledger()
-    with ledger:
-        for weight in trainee.parameters():
-            ledger.hold(weight)
-        weights = ledger.live
-        for weight in trained:
-            weight.grad = torch.empty_like(weight)
-        gradients = ledger.live - weights
-        optimiser.step()
-        held = ledger.live - weights - gradients
-        if not accumulates:
-            optimiser.zero_grad(set_to_none=True)
-        start = ledger.live
-        ledger.peak = 0
-        moments = _Moments(ledger, trainee.model.backbone.vision)
-        ledger.flops.clear()
-        graphs = [trainee(work) for work in works]
-        kept = ledger.live - start
-        forward = ledger.flops.copy()
-        while graphs:
-            graph = graphs.pop(0)
-            torch.autograd.backward(graph, torch.ones_like(graph))
-            del graph
-        backward = ledger.flops - forward
-        moments.turn("optimiser")
-        optimiser.step()
-        moments.turn("optimiser")
-    peaks = {moment: max(0, peak - weights - held) for moment, peak in moments.peaks.items()}
-    return Trace(weights, gradients, held, kept, peaks, forward, backward)
-
-
-def fake_trainee(backbone: Backbone, recipe: Recipe, stage: Stage, depth: Depth | None = None) -> Trainee:
-    """Returns a stage's trainee as training would make it, all of its weights without content."""
-    model = model_of(recipe, stage, stand_in(backbone, depth))
-    with torch.random.fork_rng():
-        trainee = set_up(model, recipe, stage, sharded=False).trainee
-    make_fake(trainee)
-    return trainee.train()
-
-
-def _work(trainee: Trainee, part: Pass) -> Callable[[], Tensor]:
-    """A pass as training runs it: in `training.reconstruct`, `training.contrast` and `training.beside`."""
-    model, stage = trainee.model, trainee.stage
-    rows = [row for line in part.lines for row in line]
-    ends = [sum(len(line) for line in part.lines[: number + 1]) for number in range(len(part.lines))]
-    numbers = [list(range(end - len(line), end)) for end, line in zip(ends, part.lines, strict=True)]
-    batch = target_batch(model, rows) if part.kind == "apart" else collate(model.backbone, rows, numbers)
-    objectives: list[Reconstruction] = []
-    hidden = []
-    reads: Tensor | None = None
-    if part.kind != "single":
-        objectives = [o for o in trainee.objectives if not isinstance(o, Contrastive)]  # type: ignore[misc]
-        places = list(range(len(rows)))
-        chunk = hide(objectives, batch, Draws(0, tuple(places)), places)
-        batch, hidden, reads = chunk.batch, chunk.hidden, chunk.reads
-    if batch.pixel_values is not None:
-        batch = batch.replace(pixel_values=fake(batch.pixel_values))
-
-    def rebuild() -> Tensor:
-        if part.kind == "apart":
-            vectors = fake(torch.zeros(len(rows), model.backbone.hidden_size)).requires_grad_()
-            view = view_of_vectors(model, batch, vectors)
-        else:
-            view = look(model, stage.layout, batch, reads)
-        losses = [o.loss(view, moved(h, view.states.device)) for o, h in zip(objectives, hidden, strict=True)]
-        return torch.stack([o.weight * loss.sum for o, loss in zip(objectives, losses, strict=True)]).sum()
-
-    def embed() -> Tensor:
-        seen = None
-        if batch.pixel_values is not None and not trainee.trains_vision:
-            assert batch.image_grid_thw is not None
-            with torch.no_grad():
-                seen = model.backbone.see(batch.pixel_values, batch.image_grid_thw)
-        return model.pooled(batch, seen)
-
-    return embed if part.kind == "single" else rebuild
 
 
 @dataclass(frozen=True)
@@ -293,9 +143,10 @@ class Costs:
         return tokens * layers * self._backbone.hidden_size * size
 
     def _peak(self, group: list[Pass], accumulates: bool) -> int:
-        key = (accumulates, *((part.kind, len(part.lines), part.length, part.patches) for part in group))
+        sizes = ((part.kind, len(part.lines), part.length, part.patches, part.places_aside) for part in group)
+        key = (accumulates, *sizes)
         if key not in self._beyond:
-            places = sum(part.places for part in group)
+            places = sum(part.places + part.places_aside for part in group)
             if self.depth.layers + self.depth.blocks <= _EXACT_DEPTH and places <= _EXACT_PLACES:
                 self._beyond[key] = self._trace(group, accumulates=accumulates).peak
             else:
@@ -305,7 +156,7 @@ class Costs:
     def _estimate(self, part: Pass) -> int:
         """The bytes of a pass beside gradients, from traces of few layers and lines: at each moment of a step both add
         bytes evenly, but not at the worst one, which is another in a deep model or a large pass."""
-        few = max(1, _PART_PLACES // part.length)
+        few = _few(part)
         if len(part.lines) <= 2 * few:
             return round(max(self._at_depth(part).values()))
         one, two = self._at_depth(part.part(few)), self._at_depth(part.part(2 * few))
@@ -352,7 +203,7 @@ class Costs:
         parts = [part for part in (*step.passes, *step.apart) if part.kind == kind]
         has_pictures = any(part.patches for part in parts)
         if kind not in self._flops or (has_pictures and not self._flops[kind][0].block):
-            first, *others = (part.part(max(1, _PART_PLACES // part.length)) for part in _unlike(parts))
+            first, *others = (part.part(_few(part)) for part in _unlike(parts))
             depths = [self._trace([first], depth=depth) for depth in _DEPTHS]
             samples = [first, *others]
             shallow = [depths[0], *(self._trace([part], depth=_DEPTHS[0]) for part in others)]
@@ -370,12 +221,21 @@ def _bytes(weights: Iterable[Tensor]) -> int:
 _DEPTHS = (Depth(1, 1), Depth(2, 1), Depth(1, 2))
 
 
+def _few(part: Pass) -> int:
+    """The number of a pass's lines that are traced of a large one."""
+    return max(1, _PART_PLACES // max(part.length, part.length_aside))
+
+
 def _largest(passes: list[Pass]) -> list[Pass]:
-    """The passes that may need the most memory: of the most tokens, and of the most patches."""
+    """The passes that may need the most memory: of the most tokens read, or decoded apart, and of the most patches."""
     if not passes:
         return []
-    most = [max(passes, key=lambda part: part.places), max(passes, key=lambda part: part.patches)]
-    return most[:1] if most[0].patches == most[1].patches else most
+    chosen: list[Pass] = []
+    for size in map(attrgetter, ("places", "patches", "places_aside")):
+        most = max(passes, key=size)
+        if all(size(other) < size(most) for other in chosen):
+            chosen.append(most)
+    return chosen
 
 
 def _unlike(passes: list[Pass]) -> list[Pass]:

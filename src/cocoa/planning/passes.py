@@ -13,13 +13,13 @@ from typing import Literal
 
 import torch
 
-from cocoa.batch import Row, read_part, row_length, target_row
+from cocoa.batch import Row, aside_length, read_part, row_length, target_row
 from cocoa.chunks import Chunk, padded_chunks
 from cocoa.layouts import LAYOUTS, Layout, Role
 from cocoa.model import EmbeddingModel
 from cocoa.recipe import MachineOptions, Stage
 from cocoa.training.batches import EncodedPair, cut
-from cocoa.training.reconstruct import stage_row
+from cocoa.training.reconstruct import cut_rows, stage_row
 
 Kind = Literal["joined", "single", "apart"]
 """What a pass is for: `joined` rows are rebuilt, `single` ones embedded; `apart` are [e ; target] as light decoders
@@ -46,6 +46,16 @@ class Pass:
     def places(self) -> int:
         """Tokens with padding, N x S."""
         return len(self.lines) * self.length
+
+    @cached_property
+    def length_aside(self) -> int:
+        """The padded length of the targets that stand apart from these lines; 0 without."""
+        return max(aside_length(row) for line in self.lines for row in line)
+
+    @property
+    def places_aside(self) -> int:
+        """Tokens of those targets, with padding."""
+        return sum(map(len, self.lines)) * self.length_aside
 
     @cached_property
     def area(self) -> int:
@@ -106,8 +116,12 @@ class Pass:
         return sum(size * size for size in self.pictures)
 
     def part(self, num_lines: int) -> Pass:
-        """Returns a pass of so many of the lines, the longest among them, the others spread evenly."""
-        longest = max(self.lines, key=lambda line: sum(row_length(row) for row in line))
+        """Returns a pass of so many of the lines, the longest among them, the others spread evenly.
+
+        The longest is that of the longest target apart, where that is longer than all that is read.
+        """
+        size = aside_length if self.length_aside > self.length else row_length
+        longest = max(self.lines, key=lambda line: sum(map(size, line)))
         others = [line for line in self.lines if line is not longest]
         wanted = min(num_lines, len(self.lines)) - 1
         return Pass(
@@ -159,7 +173,7 @@ def step_of(
     splits = model.backbone.attention == "split"
     layout = LAYOUTS[stage.layout] if splits else None
     return Step(
-        _passes(joined, cut(_lengths(joined), machine, where), "joined", layout),
+        _passes(joined, cut_rows(joined, machine, where), "joined", layout),
         _passes(single, cut(_lengths(single), machine, where), "single", layout),
         # As `training.beside` cuts them.
         _passes(

@@ -19,9 +19,13 @@ from cocoa.images import ImageSource, open_rgb
 
 
 class EndpointError(CocoaError):
-    """One question got no usable reply (`E_ENDPOINT_*`, `E_REPLY_*`); `tokens` is what that cost, as in a `Reply`."""
+    """One question got no usable reply (`E_ENDPOINT_*`, `E_REPLY_*`); `tokens` is what that cost, as in a `Reply`.
+
+    `dropped` says that at some attempt the endpoint was there and broke off: it may have gone down at this question.
+    """
 
     tokens: tuple[int, int] = (0, 0)
+    dropped: bool = False
 
 
 class EndpointRefusedError(EndpointError):

@@ -111,7 +111,7 @@ class Endpoint:
     def ask(self, chat: Chat, sampling: Sampling, stop: threading.Event) -> Reply:
         """Returns the reply; see `Engine.ask`."""
         messages = _messages(chat)
-        spoilt = (0, 0)
+        spoilt, dropped = (0, 0), False
         for attempt in range(self._retries + 1):
             self._wait_until(self._not_before, stop)
             # Another seed for each attempt: the same one would spoil a reply in the same way.
@@ -128,12 +128,13 @@ class Endpoint:
                 text, finish, tokens = self._send(content)
             except EndpointError as error:
                 error.tokens = spoilt = (spoilt[0] + error.tokens[0], spoilt[1] + error.tokens[1])
+                error.dropped = dropped = dropped or error.dropped
                 if not isinstance(error, _TryAgainError):
                     raise
                 if attempt == self._retries:
                     times = f", tried {attempt + 1} times" if attempt else ""
                     failure = EndpointError(error.code, error.message + times)
-                    failure.tokens = spoilt
+                    failure.tokens, failure.dropped = spoilt, dropped
                     raise failure from error
                 if not error.wait:
                     wait = min(_LONGEST_WAIT, self._backoff * 2**attempt)
@@ -165,7 +166,9 @@ class Endpoint:
             raise _TryAgainError("E_ENDPOINT_TIMEOUT", f"no reply within {self._timeout:g} s") from error
         except httpx2.HTTPError as error:
             what = f"the connection to {self.host} failed ({type(error).__name__})"
-            raise _TryAgainError("E_ENDPOINT_CONNECTION", what) from error
+            failure = _TryAgainError("E_ENDPOINT_CONNECTION", what)
+            failure.dropped = not isinstance(error, httpx2.ConnectError)
+            raise failure from error
         reply = received.decode("utf-8", "replace")
         if response.status_code != 200:
             raise self._failure(response.status_code, response.headers.get("Retry-After"), reply)

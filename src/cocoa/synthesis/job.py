@@ -2,7 +2,8 @@
 
 In the folder: the table (`captions.parquet` or `questions.parquet`), `images` (or `images.zip`), where its paths lead,
 and `manifest.json`, which is written last; in `job/` what was asked for (`job.json`), the finished shards, the journals
-of those in work, `bad_rows.jsonl` and `dropped.jsonl`. No file there is one that a reader takes for a table.
+of those in work, `bad_rows.jsonl`, `dropped.jsonl`, and `suspects.json` where an endpoint went down. No file there is
+one that a reader takes for a table.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from cocoa.synthesis.plan import Plan, differences, hash_pictures, list_pictures
 from cocoa.synthesis.progress import Prices, Progress
 from cocoa.synthesis.prompts import Kind, load_prompts
 from cocoa.synthesis.shards import Shard, Shards
+from cocoa.synthesis.suspects import SetAsideError, Suspects
 from cocoa.synthesis.table import to_json_lines, to_parquet
 
 MOST_PIXELS = 1280 * 28 * 28
@@ -94,7 +96,8 @@ def synthesize(
         limit: draw so many of the pictures, by the sampling's seed.
         shard_size: pictures that are written at a time.
         give_up_after: so many pictures in a row without a reply end the job, as do the last ones if nobody was there to
-            reply; they are asked about again next time.
+            reply; they are asked about again next time, last and one at a time. One at which the endpoint breaks off
+            again and again is set aside (`E_ENDPOINT_DROPPED` in `bad_rows.jsonl`) and the job goes on.
         retry_bad: ask again about what went to `bad_rows.jsonl`; replies that do not come after it are kept.
         copy_images: copy the pictures into `out` (a folder that can be moved) instead of linking to `images`.
         prices: of a million tokens.
@@ -172,6 +175,7 @@ class _Job:
         self.manifest = out / "manifest.json"
         self.progress = Progress(len(plan.distinct), prices)
         self.shards = Shards(out / "job")
+        self.suspects = Suspects(out / "job" / "suspects.json")
 
     # The folder.
 
@@ -189,6 +193,8 @@ class _Job:
         if found:
             what = f"the folder is of another job: {'; '.join(found)}; choose another --out"
             raise UsageError("E_USAGE_OUT", what, where=str(self.out))
+        if retry_bad:
+            self.suspects.clear()
         if retry_bad and (numbers := self.shards.with_bad()):
             # First, or a job that is killed here would still be taken for finished.
             self.manifest.unlink(missing_ok=True)
@@ -232,7 +238,9 @@ class _Job:
             self.say(f"going on after {self.progress.done} of {self.progress.total} pictures")
         ready: list[Shard] = []
         failures: list[EndpointError] = []
-        asking = Asking(self.plan, self.engine, self.find, self.progress.pay)
+        if left := sum(name in self.suspects for shard in waiting for name in shard.names):
+            self.say(f"{left} that got no reply when the endpoint went down are asked about last, one at a time")
+        asking = Asking(self.plan, self.engine, self.find, self.suspects, self.progress.pay)
         with closing(asking.outcomes(waiting)) as outcomes:
             for shard, outcome, replied in outcomes:
                 shard.outcomes[outcome.picture] = outcome
@@ -243,21 +251,23 @@ class _Job:
                 if replied:
                     has_replied = True
                     failures.clear()
-                elif outcome.failure is not None:
+                elif outcome.failure is not None and not isinstance(outcome.failure, SetAsideError):
                     failures.append(outcome.failure)
                     if len(failures) >= give_up_after:
-                        raise self._down(failures)
+                        raise self._down(failures, asking)
                 # What failed may be the endpoint's fault: it is not for good before the endpoint replies again.
                 if not failures:
                     while ready:
                         self.shards.commit(ready.pop(0))
             # Nor at the end, unless it has replied and is there: a picture that always fails must not hold up its job.
             if failures and (not has_replied or any(failure.code in _NOBODY_THERE for failure in failures)):
-                raise self._down(failures)
+                raise self._down(failures, asking)
             for shard in ready:
                 self.shards.commit(shard)
 
-    def _down(self, failures: Sequence[EndpointError]) -> EndpointError:
+    def _down(self, failures: Sequence[EndpointError], asking: Asking) -> EndpointError:
+        # One of them may be what it went down at.
+        self.suspects.add(asking.unanswered)
         got = "1 picture" if len(failures) == 1 else f"{len(failures)} pictures in a row"
         what = f"{got} got no reply; call again to go on. The last: {failures[-1].message}"
         return EndpointError("E_ENDPOINT_DOWN", what, where=self.engine.model)

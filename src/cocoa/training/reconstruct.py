@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cocoa.backbones import Encoded
-from cocoa.batch import Batch, Row, apart_row, closed_row, collate, joined_row, moved, row_length
-from cocoa.chunks import flattened
+from cocoa.batch import Batch, Row, apart_row, aside_length, closed_row, collate, joined_row, moved, row_length
+from cocoa.chunks import Chunk, bounded, flattened
 from cocoa.layouts import LAYOUTS
 from cocoa.looks import Looks, placed
 from cocoa.model import EmbeddingModel
@@ -140,14 +140,20 @@ def hidden_chunks(
     """Returns the forward passes of a step, with what is hidden in each; depends on the pairs and the seed alone."""
     both = zip(pairs.queries, pairs.targets, strict=True)
     rows = [stage_row(model, stage, query, target) for query, target in both]
-    lengths = [row_length(row) for row in rows]
     draws = Draws(seed, tuple(pairs.numbers))
     made = []
-    for chunk in cut(lengths, machine, model.backbone.device):
+    for chunk in cut_rows(rows, machine, model.backbone.device):
         places, lines = flattened(chunk)
         batch = collate(model.backbone, [rows[place] for place in places], lines)
         made.append(hide(objectives, batch, draws, places).with_looks(model, stage.layout))
     return made
+
+
+def cut_rows(rows: Sequence[Row], machine: MachineOptions, device: torch.device) -> list[Chunk]:
+    """Returns the forward passes for rows, in none of which they or the targets apart from them exceed a chunk."""
+    aside = [aside_length(row) for row in rows]
+    chunks = cut([row_length(row) for row in rows], machine, device)
+    return [part for chunk in chunks for part in bounded(chunk, aside, machine.chunk_tokens)]
 
 
 def hide(objectives: Sequence[Reconstruction], batch: Batch, draws: Draws, places: list[int]) -> HiddenChunk:
