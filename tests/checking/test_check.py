@@ -393,10 +393,6 @@ def test_picture_targets_are_noted_where_words_of_targets_are_rebuilt(tmp_path: 
     assert finding.examples[0].where.startswith(place)
 
 
-@pytest.mark.parametrize("option", ["--tasks", "--eval"])
-def test_the_command_compares_with_tasks_of_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
-) -> None:
 def test_a_picture_that_a_stage_never_decodes_is_no_fault_of_it(tmp_path: Path) -> None:
     """Training leaves the row out where words of targets are rebuilt: it ends at the row elsewhere only."""
     folder = Folder(tmp_path)
@@ -418,7 +414,10 @@ def test_a_picture_that_a_stage_never_decodes_is_no_fault_of_it(tmp_path: Path) 
     assert only(check(folder, both), "E_IMAGE_OPEN").stages == ("last",)
 
 
-def test_the_command_compares_with_tasks_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", ["--tasks", "--eval"])
+def test_the_command_compares_with_tasks_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
     folder = Folder(tmp_path)
     (tmp_path / "mine.yaml").write_text(folder.write().to_yaml())
     asked = []
