@@ -67,7 +67,8 @@ def test_load_alone_does_not_make_it_unready(slow, picture):
         answers = [
             pool.submit(here.post, "/v1/embeddings", {"model": "cocoa", "input": [{"image": body}]}) for _ in range(12)
         ]
-        until(lambda: engine.line.held.items == 12)
+        # Not of all twelve: on a busy machine the first may be done before the last has come.
+        until(lambda: engine.line.held.items >= 8)
         time.sleep(1.1)  # The last answer is not fresh any more.
         assert here.client.get("/readyz").status_code == 200
         assert engine.line.held.items > 2, "there was load all the time"
