@@ -149,6 +149,10 @@ def golden_vectors_broken(folder: Path, canary: Path) -> None:
     edit_json(folder / "golden.json", lambda golden: golden["items"][3].update(vector=[1.0]))
 
 
+def golden_number_beyond_any_float(folder: Path, canary: Path) -> None:
+    edit_json(folder / "golden.json", lambda golden: golden["items"][3]["vector"].__setitem__(0, 10**400))
+
+
 def card_too_deep(folder: Path, canary: Path) -> None:
     (folder / "cocoa.json").write_text("[" * 100_000)
 
@@ -183,6 +187,7 @@ HIDDEN = [
     (prompts_changed, "E_MODEL_GOLDEN"),
     (golden_vectors_gone, "E_MODEL_GOLDEN"),
     (golden_vectors_broken, "E_MODEL_GOLDEN"),
+    (golden_number_beyond_any_float, "E_MODEL_GOLDEN"),
     (card_too_deep, "E_MODEL_FORMAT"),
     (config_too_deep, "E_MODEL_FORMAT"),
 ]

@@ -112,7 +112,7 @@ class Golden:
             if vectors.ndim != 2 or not np.isfinite(vectors).all():
                 raise ValueError("no vectors of one length")
             return cls(inputs, vectors, dict(content["settings"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelError("E_MODEL_GOLDEN", f"{GOLDEN} cannot be read: {error}", where=str(folder)) from error
 
     def difference(self, model: EmbeddingModel) -> str | None:
