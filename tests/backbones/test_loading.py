@@ -258,6 +258,15 @@ def test_a_missing_tokenizer_is_named(folder: Path, names: list[str]) -> None:
     assert str(folder) in str(error)
 
 
+def test_a_tokenizer_that_would_be_counted_for_minutes_is_refused(folder: Path) -> None:
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    tree["model"]["vocab"][next(iter(tree["model"]["vocab"]))] = 2**31
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+    error = refusal(folder)
+    assert error.code == "E_MODEL_TOKENIZER"
+    assert "2147483648" in str(error)
+
+
 def test_a_tokenizer_without_the_control_tokens_is_refused(folder: Path) -> None:
     tree = json.loads((folder / "tokenizer.json").read_text())
     text = json.dumps(tree).replace("<|vision_start|>", "<|other|>")

@@ -14,6 +14,8 @@ from cocoa.errors import DataError, ModelError
 
 PLACEHOLDER = re.compile(r"<\|image_(\d+)\|>")
 """MMEB's spelling of "picture number N stands here"."""
+_LARGEST_ID = 10_000_000
+"""A copy of a tokenizer is counted up to its largest id, in memory; real vocabularies end below 300,000."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class TextTokens:
     """
 
     def __init__(self, stock: Any) -> None:
+        if (largest := max(stock.get_vocab().values(), default=0)) > _LARGEST_ID:
+            raise ModelError("E_MODEL_TOKENIZER", f"tokenizer has a token numbered {largest}, beyond {_LARGEST_ID}")
         if "<|mask|>" not in stock.get_vocab():
             stock.add_special_tokens({"additional_special_tokens": ["<|mask|>"]}, replace_extra_special_tokens=False)
         self.stock = stock
