@@ -53,8 +53,8 @@ BENCHMARKS := encode warmup_step bridge_step contrastive_step cached_step evalua
 bench: setup
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --json reference/$$name.json || exit 1; done
 
-# The same at the shape of Qwen2-VL-2B on a GPU (some 140 GB of its memory). The plain step has no room for 64 pairs, so ours is
-# taken alone there, for its share of the machine's rate.
+# The same at the shape of Qwen2-VL-2B, for a GPU as large as an H200. At 64 pairs ours is taken alone, for its share of the machine's
+# rate: the plain step, one pass of all of them, would need several times the memory.
 GPU_SHAPE := --backbone qwen2-vl-2b --pixels 448
 gpu-bench: setup
 	$(BIN)/python -m benchmarks.encode $(GPU_SHAPE) --items 96 --repeats 3 --json reference/gpu/encode.json

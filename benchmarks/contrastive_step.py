@@ -34,7 +34,7 @@ from benchmarks.stock import OPEN_SETS, ROOT, open_stock, why_not
 from benchmarks.backbones import BACKBONES
 from benchmarks.measuring import CPU, Times, circumstances, device_peak, matrix_rate, median, ratio, timed
 from benchmarks.mixture import Thing, sample_of
-from benchmarks.outcome import Case, Targets, outcome
+from benchmarks.outcome import MATRIX_RATE, Case, Targets, outcome
 from cocoa.archives import open_archive
 from cocoa.data.mmeb_train import MmebTrain
 from cocoa.images import ArchivedImage
@@ -52,7 +52,6 @@ from cocoa.training.ranks import Ranks
 from cocoa.training.trainee import Trainee
 
 TARGETS, GPU_TARGETS = Targets(2.0, 0.6), Targets(2.5)
-CEILING = "rate of a matrix product"
 OURS, PEER = "cocoa", "sentence-transformers"
 TEMPERATURE = 0.05
 MINI_BATCHES = (8, 16, 32, 64)
@@ -264,12 +263,6 @@ def measure_memory(request: Path) -> None:
     print(json.dumps({"peak": most_memory(), "added": most_memory() - before}))
 
 
-def case_of(name: str, found: dict[str, Any]) -> Case:
-    """Returns how one backbone did."""
-    share, memory = found["ceiling_share"][OURS], found["memory_ratio"]["added"]
-    return Case(name, found["ratio"]["median"], found["ratio"]["spread"], share, memory)
-
-
 def main() -> None:
     """Runs the comparison and prints it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -319,8 +312,16 @@ def main() -> None:
                 print(f"{held[who]['added'] / 1e6:.0f} MB added")
             print(f"  memory added {result['memory_ratio']['added']:.2f} x theirs")
     targets = TARGETS if device == CPU else GPU_TARGETS
-    cases = [case_of(f"{name}, {options.pairs} pairs", found) for name, found in results.items()]
-    result = outcome("contrastive_step", PEER, CEILING, cases, targets)
+    cases = [
+        Case.of(
+            f"{name}, {options.pairs} pairs",
+            found["ratio"],
+            found["ceiling_share"][OURS],
+            found["memory_ratio"]["added"],
+        )
+        for name, found in results.items()
+    ]
+    result = outcome("contrastive_step", PEER, MATRIX_RATE, cases, targets)
     result |= {"pairs": options.pairs, "chunk_tokens": options.chunk_tokens, "train_vision": options.train_vision}
     result |= {"backbones": results, **circumstances(options.threads, device)}
     if options.json:

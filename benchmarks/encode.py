@@ -29,14 +29,13 @@ from benchmarks.stock import OPEN_SETS, ROOT, open_stock, why_not
 from benchmarks.backbones import BACKBONES, SMALL
 from benchmarks.measuring import CPU, Times, circumstances, device_peak, matrix_rate, median, ratio, timed
 from benchmarks.mixture import Thing, draw, measured
-from benchmarks.outcome import Case, Targets, outcome
+from benchmarks.outcome import MATRIX_RATE, Case, Targets, outcome
 from cocoa import Embedder
 from cocoa.model import EmbeddingModel, best_device
 from cocoa.planning.ledger import FUSED
 from cocoa.training.memory import most_memory
 
 TARGETS, GPU_TARGETS = Targets(2.0, 0.6), Targets(2.0, None, 0.5)
-CEILING = "rate of a matrix product"
 OURS, PEER = "cocoa", "sentence-transformers"
 BATCH_SIZES = (4, 8, 16, 32, 64)
 GPU_BATCH_SIZES = (8, 32, 64)
@@ -166,12 +165,6 @@ def run(name: str, things: Sequence[Thing], folder: Path, options: argparse.Name
     return result
 
 
-def case_of(name: str, found: dict[str, Any]) -> Case:
-    """Returns how one backbone did."""
-    share, memory = found["ceiling_share"][OURS], found["memory_ratio"]["added"]
-    return Case(name, found["ratio"]["median"], found["ratio"]["spread"], share, memory)
-
-
 def show(name: str, result: dict[str, Any]) -> None:
     """Prints a comparison."""
     low, high = result["ratio"]["spread"]
@@ -214,8 +207,11 @@ def main() -> None:
             show(name, results[name])
     on_gpu = any(found["device"] != CPU.type for found in results.values())
     targets = GPU_TARGETS if on_gpu else TARGETS
-    cases = [case_of(name, found) for name, found in results.items()]
-    result = outcome("encode", PEER, CEILING, cases, targets) | {"backbones": results}
+    cases = [
+        Case.of(name, found["ratio"], found["ceiling_share"][OURS], found["memory_ratio"]["added"])
+        for name, found in results.items()
+    ]
+    result = outcome("encode", PEER, MATRIX_RATE, cases, targets) | {"backbones": results}
     result |= circumstances(options.threads, best_device() if on_gpu else CPU)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

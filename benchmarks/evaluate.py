@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measuring import Times, circumstances, matrix_rate, median, ratio, timed
-from benchmarks.outcome import Case, Targets, outcome
+from benchmarks.outcome import MATRIX_RATE, Case, Targets, outcome
 from cocoa.backbones.nano import load_nano
 from cocoa.batch import collate, single_row
 from cocoa.data.mmeb_eval import read_tasks
@@ -37,7 +37,6 @@ from cocoa.sample import Sample, Task
 
 BATCH_SIZE = 16
 TARGET = 3.0
-CEILING = "rate of a matrix product"
 OURS, PEER, ONCE = "cocoa evaluate", "plain loop", "loop, once a task"
 OPEN_SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -141,9 +140,8 @@ def main() -> None:
             write_scene_tasks(where, seed=0, num_train=12, num_test=200)
         tasks = [replace(task, questions=task.questions[: options.questions or None]) for task in read_tasks(where)]
         result = compare(model, tasks, options.repeats)
-    beside = result["beside_peer"]
-    case = Case(f"{options.questions or 'all'} questions a task", beside["median"], beside["spread"], result["share"])
-    result = outcome("evaluate", PEER, CEILING, [case], Targets(TARGET)) | result
+    case = Case.of(f"{options.questions or 'all'} questions a task", result["beside_peer"], result.pop("share"))
+    result = outcome("evaluate", PEER, MATRIX_RATE, [case], Targets(TARGET)) | result
     result |= {"data": where.name, "questions_a_task": options.questions or "all", **circumstances(options.threads)}
     print(f"{result['samples_asked']:,} samples asked for, {result['samples_distinct']:,} distinct")
     for name, some in result["seconds"].items():

@@ -106,7 +106,7 @@ def main() -> None:
     grid = PatchGrid(min_pixels=options.min_pixels, max_pixels=options.max_pixels)
     result = compare(read_files(archives, options.pictures), grid, options.repeats)
     beside = result["beside_peer"]
-    case = Case(f"{result['pictures']} pictures", beside["median"], beside["spread"], result["share"])
+    case = Case.of(f"{result['pictures']} pictures", beside, result.pop("share"))
     result = outcome("images", PEER, f"rate of {BARE}", [case], Targets(TARGET)) | result
     result |= {"data": [path.parent.name for path in archives], **circumstances(1)}
     for name in result["seconds"]:

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+MATRIX_RATE = "rate of a matrix product"
+"""The ceiling of what computes."""
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 
 
@@ -28,6 +30,11 @@ class Case:
     memory_ratio: float | None = None
     """Ours over the peer's; None where it was not measured."""
 
+    @classmethod
+    def of(cls, name: str, ratio: Mapping[str, Any], ceiling_share: float, memory_ratio: float | None = None) -> Case:
+        """Returns the case of a `measuring.ratio`."""
+        return cls(name, ratio["median"], ratio["spread"], ceiling_share, memory_ratio)
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -41,7 +48,7 @@ class Targets:
 def outcome(name: str, peer: str, ceiling: str, cases: Sequence[Case], targets: Targets) -> dict[str, Any]:
     """Returns the head of a benchmark's JSON: `ratio`, `ceiling_share` and `memory_ratio` are those of the worst case.
 
-    `peer` is what ours is compared with, `ceiling` what its share is of ("rate of a matrix product").
+    `peer` is what ours is compared with, `ceiling` what its share is of.
     """
     worst = min(cases, key=lambda case: float("inf") if case.ratio is None else case.ratio)
     memory = [case.memory_ratio for case in cases if case.memory_ratio is not None]

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backbones import BACKBONES, SMALL
 from benchmarks.measuring import Times, circumstances, device_peak, matrix_rate, median, ratio, timed
-from benchmarks.outcome import Case, Targets, outcome
+from benchmarks.outcome import MATRIX_RATE, Case, Targets, outcome
 from benchmarks.stock_parts import StockParts
 from cocoa.backbones import Backbone
 from cocoa.batch import row_length
@@ -46,7 +46,6 @@ from cocoa.training.step import backward_step
 from cocoa.training.trainee import Trainee
 
 TARGETS, GPU_TARGETS = Targets(2.0, 0.6), Targets(2.5, 0.6, 0.4)
-CEILING = "rate of a matrix product"
 OURS, PEER, LEAN = "cocoa", "plain step", "plain step without waste"
 OPEN_SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = ("bccd", "clothing", "emoji", "flags", "nlvr")
@@ -358,7 +357,7 @@ def run(name: str, stage: str, peer: Plain, doc: str, *, batch_size: int) -> Non
         result |= circumstances(options.threads, bench.device)
         targets = GPU_TARGETS if bench.device.type == "cuda" else TARGETS
     cases = [case_of(backbone, found) for backbone, found in result["backbones"].items()]
-    result = outcome(name, PEER, CEILING, cases, targets) | result
+    result = outcome(name, PEER, MATRIX_RATE, cases, targets) | result
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -367,9 +366,9 @@ def case_of(backbone: str, found: dict[str, Any]) -> Case:
     """Returns how one backbone did."""
     share = found["ceiling_share"][OURS]
     name = f"{backbone}, {found['batch_size']} pairs"
-    if (ratio := found.get("ratio")) is None:
+    if "ratio" not in found:
         return Case(name, None, None, share)
-    return Case(name, ratio["median"], ratio["spread"], share, found["memory_ratio"])
+    return Case.of(name, found["ratio"], share, found["memory_ratio"])
 
 
 def show(backbone: str, found: dict[str, Any]) -> None:

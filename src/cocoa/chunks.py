@@ -11,7 +11,7 @@ _SMALL_CHUNK_TOKENS = 1024
 """A pass of fewer is not worth its overhead, whatever is padding in it; of small passes, one of an eighth is."""
 _GPU_SMALL_CHUNK_TOKENS = 8192
 """The same on a GPU, which computes so many in the time that it takes to tell it to (docs/performance.md)."""
-_CPU_CHUNK_TOKENS = 2048
+CPU_CHUNK_TOKENS = 2048
 """The most of a pass on a CPU, whatever memory there is: its caches do not hold the states of more, which is slower."""
 
 
@@ -33,7 +33,7 @@ def padded_chunks(lengths: Sequence[int], max_tokens: int, device: str = "cpu") 
     num_tokens = 0
     small = _small_chunk(max_tokens, device)
     if device == "cpu":
-        max_tokens = min(max_tokens, _CPU_CHUNK_TOKENS)
+        max_tokens = min(max_tokens, CPU_CHUNK_TOKENS)
     for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
         # Sorted upwards, so the row that comes now is the longest of its chunk.
         padded = (len(chunks[-1]) + 1) * lengths[place] if chunks else 0

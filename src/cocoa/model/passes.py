@@ -15,11 +15,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cocoa.chunks import Chunk
+from cocoa.chunks import CPU_CHUNK_TOKENS, Chunk
 
 CPU_VALUES = 131_072
 """Values of the states [N, S, D] of a pass on a CPU: more are no faster, and take more memory (docs/performance.md)."""
-_FEWEST_TOKENS, _MOST_TOKENS = 256, 2048
+_FEWEST_TOKENS = 256
 _MOST_ABREAST = 4
 _MOST_READERS = 16
 _SHARING = Lock()
@@ -34,7 +34,7 @@ def pass_tokens(device: torch.device, hidden_size: int, at_most: int) -> int:
     """Returns the padded tokens of a pass on a device."""
     if device.type != "cpu":
         return at_most
-    return min(at_most, max(_FEWEST_TOKENS, min(_MOST_TOKENS, CPU_VALUES // hidden_size)))
+    return min(at_most, max(_FEWEST_TOKENS, min(CPU_CHUNK_TOKENS, CPU_VALUES // hidden_size)))
 
 
 def num_readers(device: torch.device) -> int:

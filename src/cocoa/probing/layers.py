@@ -37,7 +37,7 @@ def vectors_by_layer(model: EmbeddingModel, samples: Sequence[Sample]) -> NDArra
     with evaluating(model):
         for start in range(0, len(samples), _WINDOW):
             rows = [model.row(model.backbone.encode(sample)) for sample in samples[start : start + _WINDOW]]
-            for chunk in padded_chunks([row_length(row) for row in rows], _MOST_TOKENS):
+            for chunk in padded_chunks([row_length(row) for row in rows], _MOST_TOKENS, model.backbone.device.type):
                 places = [place for [place] in chunk]
                 batch = collate(model.backbone, [rows[place] for place in places]).to(model.backbone.device)
                 with outputs_of(model.backbone.layers) as states:
