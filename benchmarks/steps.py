@@ -46,7 +46,7 @@ from cocoa.training.step import backward_step
 from cocoa.training.trainee import Trainee
 
 TARGETS, GPU_TARGETS = Targets(2.0, 0.6), Targets(2.5, 0.6, 0.4)
-OURS, PEER, LEAN = "cocoa", "plain step", "plain step without waste"
+OURS, PEER, LEAN, LITTLE = "cocoa", "plain step", "plain step without waste", "cocoa in little memory"
 OPEN_SETS = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = ("bccd", "clothing", "emoji", "flags", "nlvr")
 CLOSE, CLOSE_MIXED = 1e-4, 2e-2
@@ -107,10 +107,16 @@ class Bench:
         """Returns the pairs of a step with their pictures read."""
         return self.read.get(id(pairs)) or encode_pairs(self.backbone, list(pairs))
 
-    def ours(self, pairs: Sequence[Pair]) -> Losses:
-        """Returns the losses of the product's own step; leaves its gradients in the weights."""
+    def ours(self, pairs: Sequence[Pair], little: int | None = None) -> Losses:
+        """Returns the losses of the product's own step; leaves its gradients in the weights.
+
+        With `little`, of passes of so many tokens, as `machine.chunk_tokens` asks for where memory is short.
+        """
         alone = Ranks(0, 1, self.device)
         encoded = self.encode(pairs)
+        if little is not None:
+            small = self.recipe.machine.model_copy(update={"chunk_tokens": little})
+            return backward_step(self.trainee, encoded, alone, small, seed=0).losses
         if self.read and id(pairs) not in self.passes:
             self.passes[id(pairs)] = prepare(self.trainee, encoded, self.recipe.machine, seed=0)
         passes = self.passes.get(id(pairs))
@@ -192,15 +198,18 @@ def alone(bench: Bench, repeats: int) -> dict[str, Any]:
     }
 
 
-def check_equal(bench: Bench) -> float:
+def check_equal(bench: Bench, little: int | None) -> float:
     """Returns the largest difference of a gradient, as a share of the norm of all; exits if it or the loss is off."""
+    ways: list[Callable[[Sequence[Pair]], Losses]] = [bench.plain, partial(bench.plain, wastes=())]
+    if little:
+        ways.append(partial(bench.ours, little=little))
     worst = 0.0
     close = CLOSE_MIXED if bench.trainee.mixed else CLOSE
     for pairs in bench.steps[:1] if bench.read else bench.steps[:2]:
         losses, gradients = bench.ours(pairs), bench.gradients()
         norm = float(torch.stack([gradient.norm() for gradient in gradients.values()]).norm())
-        for wastes in (None, ()):
-            theirs, others = bench.plain(pairs, wastes), bench.gradients()
+        for way in ways:
+            theirs, others = way(pairs), bench.gradients()
             if any(abs(losses[name] - theirs[name]) > close * max(1, losses[name]) for name in losses):
                 sys.exit(f"losses differ: {losses} and {theirs}; no time is given")
             far = max(float((gradients[name] - others[name]).abs().max()) for name in gradients) / norm
@@ -236,10 +245,15 @@ def flops_of(step: Callable[[Sequence[Pair]], object], pairs: Sequence[Pair]) ->
     return int(counter.get_total_flops())
 
 
-def compare(bench: Bench, repeats: int) -> dict[str, Any]:
-    """Returns times, ratios and memory of the product's step, the plain one, and the plain one with one waste each."""
-    difference = check_equal(bench)
+def compare(bench: Bench, repeats: int, little: int | None) -> dict[str, Any]:
+    """Returns times, ratios and memory of the product's step, the plain one, and the plain one with one waste each.
+
+    With `little`, of the product's step in passes of so many tokens, too.
+    """
+    difference = check_equal(bench, little)
     ways: dict[str, Callable[[Sequence[Pair]], object]] = {OURS: bench.ours, PEER: bench.plain}
+    if little:
+        ways[LITTLE] = partial(bench.ours, little=little)
     ways[LEAN] = partial(bench.plain, wastes=())
     for waste in bench.wastes:
         ways[waste] = partial(bench.plain, wastes=(waste,))
@@ -254,7 +268,8 @@ def compare(bench: Bench, repeats: int) -> dict[str, Any]:
     rates.append(matrix_rate(device=bench.device))
     rate = statistics.median(rates)
     memory = {name: peak_bytes(bench, way) for name, way in ways.items()}
-    flops = {name: sum(flops_of(ways[name], pairs) for pairs in bench.steps) for name in (OURS, PEER, LEAN)}
+    counted = (OURS, PEER, LEAN, *([LITTLE] if little else []))
+    flops = {name: sum(flops_of(ways[name], pairs) for pairs in bench.steps) for name in counted}
     bench.gradients()
     tallies = [
         backward_step(bench.trainee, bench.encode(pairs), Ranks(0, 1, bench.device), bench.recipe.machine, seed=0)
@@ -264,6 +279,17 @@ def compare(bench: Bench, repeats: int) -> dict[str, Any]:
     return {
         "ratio": ratio(times[PEER], times[OURS]),
         "memory_ratio": memory[OURS] / memory[PEER],
+        **(
+            {
+                "little": {
+                    "chunk_tokens": little,
+                    "ratio": ratio(times[PEER], times[LITTLE]),
+                    "memory_ratio": memory[LITTLE] / memory[PEER],
+                }
+            }
+            if little
+            else {}
+        ),
         "wastes": {
             waste: {
                 "what": what,
@@ -323,8 +349,11 @@ def lengths_of(bench: Bench) -> dict[str, Any]:
     }
 
 
-def run(name: str, stage: str, peer: Plain, doc: str, *, batch_size: int) -> None:
-    """Runs a benchmark of a stage from the command line, and prints and keeps it."""
+def run(name: str, stage: str, peer: Plain, doc: str, *, batch_size: int, little: int | None = None) -> None:
+    """Runs a benchmark of a stage from the command line, and prints and keeps it.
+
+    With `little`, our step is also taken in passes of so many tokens, where it pays for memory with time.
+    """
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument(
         "--sets", type=Path, default=OPEN_SETS, help="folder of the open sets; without: generated scenes"
@@ -351,24 +380,29 @@ def run(name: str, stage: str, peer: Plain, doc: str, *, batch_size: int) -> Non
         if options.pixels:
             model.with_pixel_limits(options.pixels**2, None)
         bench = make_bench(stage, model, peer, data=data, num_steps=options.steps, batch_size=size)
-        found = {"batch_size": size} | (alone if options.alone else compare)(bench, options.repeats)
+        measured = alone(bench, options.repeats) if options.alone else compare(bench, options.repeats, little)
+        found = {"batch_size": size} | measured
         result["backbones"][backbone] = found
         show(backbone, found)
         result |= circumstances(options.threads, bench.device)
         targets = GPU_TARGETS if bench.device.type == "cuda" else TARGETS
-    cases = [case_of(backbone, found) for backbone, found in result["backbones"].items()]
+    cases = [case for backbone, found in result["backbones"].items() for case in cases_of(backbone, found)]
     result = outcome(name, PEER, MATRIX_RATE, cases, targets) | result
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def case_of(backbone: str, found: dict[str, Any]) -> Case:
-    """Returns how one backbone did."""
-    share = found["ceiling_share"][OURS]
+def cases_of(backbone: str, found: dict[str, Any]) -> list[Case]:
+    """Returns how one backbone did: with its memory as it comes and, where that was measured, in little memory."""
+    share = found["ceiling_share"]
     name = f"{backbone}, {found['batch_size']} pairs"
     if "ratio" not in found:
-        return Case(name, None, None, share)
-    return Case.of(name, found["ratio"], share, found["memory_ratio"])
+        return [Case(name, None, None, share[OURS])]
+    cases = [Case.of(name, found["ratio"], share[OURS], found["memory_ratio"])]
+    if little := found.get("little"):
+        name += f", passes of {little['chunk_tokens']} tokens"
+        cases.append(Case.of(name, little["ratio"], share[LITTLE], little["memory_ratio"]))
+    return cases
 
 
 def show(backbone: str, found: dict[str, Any]) -> None:
@@ -381,6 +415,9 @@ def show(backbone: str, found: dict[str, Any]) -> None:
     print(f"{backbone}: {found['ratio']['median']:.2f} x as fast ({low:.2f} to {high:.2f}), ", end="")
     print(f"of CPU {found['ratio']['cpu']:.2f}; {found['memory_ratio']:.2f} x the memory; ", end="")
     print(f"{found['ceiling_share'][OURS]:.0%} of the matrix rate (plain {found['ceiling_share'][PEER]:.0%})")
+    if little := found.get("little"):
+        print(f"  in passes of {little['chunk_tokens']} tokens: {little['ratio']['median']:.2f} x as fast, ", end="")
+        print(f"{little['memory_ratio']:.2f} x the memory")
     for waste, cost in found["wastes"].items():
         print(f"  {waste:8} alone: {cost['time']['cpu']:.2f} x the CPU seconds, {cost['memory']:.2f} x the memory")
     print(f"  rows {found['lengths']}, pads {found['pad_rate']:.1%}, looks idle {found['idle_look_rate']:.1%}")

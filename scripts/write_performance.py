@@ -1,6 +1,8 @@
-"""Fills the tables and plots of docs/performance.md from what the benchmarks kept.
+"""Fills in, wherever a page has their mark, the tables and figures of what the benchmarks kept; and draws the plots.
 
 python -m scripts.write_performance
+
+A mark is `<!-- name --> … <!-- end -->`, around a table or within a sentence.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,7 +22,7 @@ from cocoa.report.charts import Point, line_chart
 
 ROOT = Path(__file__).parents[1]
 STEPS = ("warmup_step", "bridge_step", "cached_step")
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "serving.md"]
 COLOURS = ("#3b6ea8", "#c2571a", "#3f8f5f")
 STYLE = (
     "<style>svg{background:#fff;font:12px sans-serif}.grid{stroke:#ddd}.line{fill:none;stroke-width:2}"
@@ -53,24 +56,29 @@ def summary_table() -> str:
     return table(HEAD, rows)
 
 
+def beside_plain(step: dict[str, Any], way: dict[str, Any], name: str) -> list[str]:
+    """Returns the cells of one way of a step beside the plain one: speed, memory, operations, rate."""
+    low, high = way["ratio"]["spread"]
+    share = step["ceiling_share"]
+    return [
+        f"{way['ratio']['median']:.2f} x ({low:.2f} to {high:.2f})",
+        f"{way['ratio']['cpu']:.2f} x",
+        f"{way['memory_ratio']:.2f} x",
+        f"{step['flops']['plain step'] / step['flops'][name]:.2f} x",
+        f"{share[name]:.0%}, plain {share['plain step']:.0%}",
+    ]
+
+
 def step_table(name: str) -> str:
     """Returns the table of a step beside the plain one, and of each waste alone."""
     found = kept(name)
     rows, wastes = [], []
     for backbone, one in found["backbones"].items():
-        low, high = one["ratio"]["spread"]
-        share = one["ceiling_share"]
-        rows.append(
-            [
-                f"{backbone}, {one['batch_size']} pairs",
-                f"{one['ratio']['median']:.2f} x ({low:.2f} to {high:.2f})",
-                f"{one['ratio']['cpu']:.2f} x",
-                f"{one['memory_ratio']:.2f} x",
-                f"{one['flops']['plain step'] / one['flops']['cocoa']:.2f} x",
-                f"{share['cocoa']:.0%}, plain {share['plain step']:.0%}",
-                f"{one['pad_rate']:.0%}, plain {one['lengths']['pad_rate_of_whole_batches']:.0%}",
-            ]
-        )
+        pads = f"{one['pad_rate']:.0%}, plain {one['lengths']['pad_rate_of_whole_batches']:.0%}"
+        rows.append([f"{backbone}, {one['batch_size']} pairs", *beside_plain(one, one, "cocoa"), pads])
+        if little := one.get("little"):
+            name = f"the same, passes of {little['chunk_tokens']} tokens"
+            rows.append([name, *beside_plain(one, little, "cocoa in little memory"), "–"])
         # Of the processor: the clock of a busy machine says little of a tenth.
         wastes += [
             [backbone, cost["what"], f"{cost['time']['cpu']:.2f} x", f"{cost['memory']:.2f} x"]
@@ -223,24 +231,39 @@ def serve_table() -> str:
     return "\n\n".join([table(["server", "answers a second", "p50", "p99"], rows), said])
 
 
-def write_plot(
-    name: str, series: dict[str, list[Point]], *, title: str, y_label: str, x_label: str = "tokens of the row"
-) -> None:
-    """Writes a chart as a picture of its own into docs/."""
+def times(name: str) -> str:
+    """Returns how many times as fast as its peer a benchmark is in its worst case, for a sentence."""
+    return f"{kept(name)['ratio']:.1f}"
+
+
+def serve_sentence() -> str:
+    """Returns what the server's answers are beside those of its peer and of its ceiling."""
+    found = kept("serve")
+    low, high = found["ratio_of_rounds"][0], found["ratio_of_rounds"][-1]
+    return (
+        f"That is {found['ratio']:.1f} times the answers (turns from {low:.1f} to {high:.1f}), "
+        f"{found['ratio_of_processor_seconds']:.1f} times for a second of the processor, and "
+        f"{found['ceiling_share']:.0%} of the ceiling."
+    )
+
+
+def plot(series: dict[str, list[Point]], *, title: str, y_label: str, x_label: str = "tokens of the row") -> str:
+    """Returns a chart as a picture of its own."""
     chart = str(line_chart(series, title=title, x_label=x_label, y_label=y_label, noisy=False))
     chart = chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    chart = re.sub(r"</desc>", "</desc>" + STYLE, chart, count=1)
-    (ROOT / "docs" / f"{name}.svg").write_text(chart + "\n")
+    return re.sub(r"</desc>", "</desc>" + STYLE, chart, count=1) + "\n"
 
 
-def write_plots() -> None:
-    """Writes the plots of growth by length."""
+def plots() -> dict[str, str]:
+    """Returns the plots of how cost grows, by their name in docs/."""
     entries = kept("growth")["by_length"]
     ways = ("square mask", "split", "two blocks apart")
     seconds = {way: [(float(e["tokens"]), 1e6 * e[way]["seconds"] / e["tokens"]) for e in entries] for way in ways}
     memory = {way: [(float(e["tokens"]), e[way]["peak_bytes"] / e["tokens"] / 1e3) for e in entries] for way in ways}
-    write_plot("growth-time", seconds, title="A bridge row, forward and backward", y_label="µs a token")
-    write_plot("growth-memory", memory, title="What the backward pass needs", y_label="kB a token")
+    drawn = {
+        "growth-time": plot(seconds, title="A bridge row, forward and backward", y_label="µs a token"),
+        "growth-memory": plot(memory, title="What the backward pass needs", y_label="kB a token"),
+    }
     # (name, part, what grows, what it is divided by, title, what stands at the axes)
     others = (
         ("rows", "by_rows", "rows", 1e3, "Embedding a text of 64 tokens", "ms a text", "log2 of texts at once"),
@@ -266,51 +289,58 @@ def write_plots() -> None:
     )
     for name, part, grows, unit, title, y_label, x_label in others:
         points = [(math.log2(one[grows]), unit * one["seconds"] / one[grows]) for one in kept("growth")[part]]
-        write_plot(f"growth-{name}", {"cocoa": points}, title=title, y_label=y_label, x_label=x_label)
+        drawn[f"growth-{name}"] = plot({"cocoa": points}, title=title, y_label=y_label, x_label=x_label)
+    return drawn
+
+
+MARKS: dict[str, tuple[tuple[str, ...], Callable[[], str]]] = {
+    "summary": ((), summary_table),
+    "warmup": (("warmup_step",), lambda: step_table("warmup_step")),
+    "bridge": (("bridge_step",), lambda: step_table("bridge_step")),
+    "cached": (("cached_step",), lambda: step_table("cached_step")),
+    "plan": ((), plan_table),
+    "growth": (("growth",), growth_table),
+    "small": (("growth",), small_tables),
+    "encode": (("encode",), lambda: peer_table("encode")),
+    "contrastive": (("contrastive_step",), lambda: peer_table("contrastive_step")),
+    "evaluate": (
+        ("evaluate", "evaluate-full"),
+        lambda: timed_table(("evaluate", "evaluate-full"), "contents asked for", "samples_asked"),
+    ),
+    "evaluate-times": (("evaluate",), lambda: times("evaluate")),
+    "evaluate-full-times": (("evaluate-full",), lambda: times("evaluate-full")),
+    "images": (("images",), lambda: timed_table(("images",), "pictures", "pictures")),
+    "index": (("index",), index_table),
+    "serve": (("serve",), serve_table),
+    "serve-times": (("serve",), lambda: times("serve")),
+    "serve-sentence": (("serve",), serve_sentence),
+    # Under the same names, in a folder of their own, stand the runs on a GPU.
+    "gpu-warmup": (("gpu/warmup_step",), lambda: step_table("gpu/warmup_step")),
+    "gpu-bridge": (("gpu/bridge_step",), lambda: step_table("gpu/bridge_step")),
+    "gpu-encode": (("gpu/encode",), lambda: peer_table("gpu/encode")),
+    "gpu-contrastive": (("gpu/contrastive_step",), lambda: peer_table("gpu/contrastive_step")),
+}
+"""What a mark stands for: the files in reference/ that it needs, and what makes its text of them."""
+
+
+def filled(page: str) -> str:
+    """Returns a page with what is kept between its marks; where a file is not kept, the page stays as it is."""
+
+    def content(mark: re.Match[str]) -> str:
+        files, write = MARKS[mark["name"]]
+        if not all((ROOT / "reference" / f"{file}.json").exists() for file in files):
+            return mark[0]
+        return f"<!-- {mark['name']} -->{mark['line']}{write()}{mark['line']}<!-- end -->"
+
+    return re.sub(r"<!-- (?P<name>\S+) -->(?P<line>\n?)(?:(?!<!-- ).)*<!-- end -->", content, page, flags=re.DOTALL)
 
 
 def main() -> None:
-    """Writes plots, and tables between their marks."""
-    write_plots()
-    steps = {"warmup": ("warmup_step",), "bridge": ("bridge_step",), "cached": ("cached_step",), "plan": ()}
-    peers = {"encode": ("encode",), "contrastive": ("contrastive_step",), "index": ("index",), "serve": ("serve",)}
-    # Under the same names, in a folder of their own, stand the runs on a GPU.
-    on_gpu = ("warmup", "bridge", "encode", "contrastive")
-    gpu = {f"gpu-{mark}": tuple(f"gpu/{name}" for name in ({**steps, **peers})[mark]) for mark in on_gpu}
-    others = {"summary": (), "evaluate": ("evaluate", "evaluate-full"), "images": ("images",)}
-    needed = {**steps, **peers, **others, **gpu, "growth": ("growth",), "small": ("growth",)}
-    writers = {
-        "summary": summary_table,
-        "warmup": lambda: step_table("warmup_step"),
-        "bridge": lambda: step_table("bridge_step"),
-        "cached": lambda: step_table("cached_step"),
-        "gpu-warmup": lambda: step_table("gpu/warmup_step"),
-        "gpu-bridge": lambda: step_table("gpu/bridge_step"),
-        "gpu-encode": lambda: peer_table("gpu/encode"),
-        "gpu-contrastive": lambda: peer_table("gpu/contrastive_step"),
-        "plan": plan_table,
-        "growth": growth_table,
-        "small": small_tables,
-        "encode": lambda: peer_table("encode"),
-        "contrastive": lambda: peer_table("contrastive_step"),
-        "evaluate": lambda: timed_table(("evaluate", "evaluate-full"), "contents asked for", "samples_asked"),
-        "images": lambda: timed_table(("images",), "pictures", "pictures"),
-        "index": index_table,
-        "serve": serve_table,
-    }
-    parts = {}
-    for name, files in needed.items():
-        if missing := [file for file in files if not (ROOT / "reference" / f"{file}.json").exists()]:
-            print(f"{name}: left as it is, nothing is kept of {', '.join(missing)}")
-        else:
-            parts[name] = writers[name]()
-    page = PAGE.read_text()
-    for name, content in parts.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        found = re.search(pattern, page, flags=re.DOTALL)
-        assert found, name
-        page = page[: found.start()] + found[1] + content + "\n" + found[2] + page[found.end() :]
-    PAGE.write_text(page)
+    """Writes plots, and what stands between marks."""
+    for name, drawn in plots().items():
+        (ROOT / "docs" / f"{name}.svg").write_text(drawn)
+    for path in PAGES:
+        path.write_text(filled(path.read_text()))
 
 
 if __name__ == "__main__":

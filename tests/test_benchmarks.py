@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from benchmarks import index
 from benchmarks.outcome import HEAD, REFERENCE, Case, Targets, kept, outcome, rows_of
+from scripts import write_performance
 
 ROOT = Path(index.__file__).parents[1]
 BENCHMARKS = sorted(Path(index.__file__).parent.glob("*.py"))
@@ -78,6 +79,24 @@ def test_the_page_says_at_a_glance_what_is_kept():
     glance = page.partition("<!-- summary -->\n")[2].partition("<!-- end -->")[0]
     rows = [row for folder in (REFERENCE, REFERENCE / "gpu") for found in kept(folder) for row in rows_of(found)]
     assert [line for line in glance.splitlines() if line][2:] == ["| " + " | ".join(row) + " |" for row in rows]
+
+
+@pytest.mark.parametrize("path", write_performance.PAGES, ids=lambda path: path.name)
+def test_tables_and_figures_of_a_page_are_those_of_the_kept_files(path):
+    page = path.read_text()
+    assert "<!-- end -->" in page
+    assert write_performance.filled(page) == page
+
+
+def test_a_figure_that_is_out_of_date_is_written_again():
+    right = f"as <!-- serve-times -->{write_performance.times('serve')}<!-- end --> times"
+    assert write_performance.filled("as <!-- serve-times -->99<!-- end --> times") == right
+    assert write_performance.filled("<!-- serve -->\n<!-- end -->").startswith("<!-- serve -->\n| server |")
+
+
+def test_the_plots_are_those_of_the_kept_files():
+    for name, drawn in write_performance.plots().items():
+        assert (ROOT / "docs" / f"{name}.svg").read_text() == drawn, name
 
 
 def test_a_benchmark_compares_equal_steps_and_writes_what_it_found(tmp_path):

@@ -18,6 +18,7 @@ from cocoa.errors import CocoaError, UsageError
 
 _BLOCK_SCORES = 1 << 24
 """Scores that are held at once: 64 MB, whatever the number of queries."""
+_BLOCK = 512
 
 
 class ExactStore:
@@ -48,8 +49,8 @@ class ExactStore:
         num_at_once = max(1, _BLOCK_SCORES // max(1, len(vectors)))
         found = []
         for start in range(0, len(queries), num_at_once):
-            for row in queries[start : start + num_at_once] @ vectors.T:  # (queries at once, rows)
-                best = np.argpartition(-row, limit - 1)[:limit] if limit < len(row) else np.arange(len(row))
+            for scores in queries[start : start + num_at_once] @ vectors.T:  # (queries at once, rows)
+                best = highest(scores, limit)
                 found.append(self._rows.take(pa.array(best if places is None else places[best])))
         return found
 
@@ -93,6 +94,26 @@ class ExactStore:
     def _read_only(self) -> UsageError:
         what = "a folder of embeddings is only read; make an index of it: `cocoa index EMBEDDINGS --out URI`"
         return UsageError("E_USAGE_READ_ONLY", what, where=self.uri)
+
+
+def highest(scores: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
+    """Returns the places of the `limit` highest scores, or of all where there are fewer, in no order.
+
+    Sorting a million scores apart takes half as long as computing them. Instead the highest of each block is found,
+    which is read at the rate of memory: at least `limit` scores reach the bar that so many of those reach.
+    """
+    num_blocks = len(scores) // _BLOCK
+    if num_blocks > limit:
+        blocks = scores[: num_blocks * _BLOCK].reshape(num_blocks, _BLOCK).max(1)
+        bar = np.partition(blocks, num_blocks - limit)[num_blocks - limit]
+        some = np.flatnonzero(scores >= bar)
+        return some[_sorted_apart(scores[some], limit)]
+    return _sorted_apart(scores, limit)
+
+
+def _sorted_apart(scores: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
+    """Returns what `highest` does, by sorting them apart."""
+    return np.argpartition(-scores, limit - 1)[:limit] if limit < len(scores) else np.arange(len(scores))
 
 
 def _roomy(rows: pa.Table) -> pa.Table:
