@@ -1,11 +1,16 @@
 """Filters in the words of the stores: only field names of ours and escaped literals, never a string as it was given.
 
-Both agree with `filters.matches`: a comparison with a missing value is false, and `not` of that is true.
+All agree with `filters.matches`: a comparison with a missing value is false, and `not` of that is true.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cocoa.corpus.filters import BUILT_IN, Compare, Contains, Every, Filter, IsNull, Not, OneOf, Some, Value
 from cocoa.errors import IndexingError
@@ -44,6 +49,40 @@ def _sql_literal(value: Value) -> str:
         case float():
             return f"CAST('{value!r}' AS DOUBLE)"
     return "'" + value.replace("'", "''") + "'"
+
+
+_ARROW = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def to_arrow(condition: Filter, fields: Mapping[str, str], schema: pa.Schema) -> pc.Expression:
+    """Returns a filter as an expression over tables of a schema."""
+    match condition:
+        case Every(parts):
+            return functools.reduce(operator.and_, [to_arrow(part, fields, schema) for part in parts])
+        case Some(parts):
+            return functools.reduce(operator.or_, [to_arrow(part, fields, schema) for part in parts])
+        case Not(part):
+            return ~to_arrow(part, fields, schema)
+    name = fields[condition.column]
+    field, kind = pc.field(name), schema.field(name).type
+    match condition:
+        case IsNull():
+            return field.is_null()
+        case Compare(_, _, op, value):
+            said = _ARROW[op](field, pa.scalar(value, kind))
+        case OneOf(_, _, values):
+            said = field.isin(pa.array(values, kind))
+        case Contains(_, letters):
+            said = pc.match_substring(field, letters)
+    # As in SQL: a missing value would be neither true nor false.
+    return field.is_valid() & said
 
 
 def to_milvus(condition: Filter, fields: Mapping[str, str], *, can_contain: bool) -> str:
