@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from cocoa import CocoaError, Embedder
 from cocoa.cli import app
-from cocoa.corpus.job import Work, embed_corpus, take_part
+from cocoa.corpus.job import embed_corpus
+from cocoa.corpus.work import Work, take_part
 from cocoa.data.scene_tasks import write_scene_tasks
 from cocoa.model import local_folder, push
 from cocoa.serving.keys import ApiKeys

@@ -6,36 +6,25 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cocoa.claims import Claims
 from cocoa.corpus.embeddings import BAD_ROWS, CARD, PLAN, SHARDS, Embeddings, ShardEntry, write_card
-from cocoa.corpus.filling import BadRowPolicy, Filling, Progress, too_many_bad
+from cocoa.corpus.filling import Progress, too_many_bad
 from cocoa.corpus.inputs import Input
 from cocoa.corpus.plan import LISTING, Plan, plan_job
+from cocoa.corpus.ray_engine import fill_with_ray
 from cocoa.corpus.shards import read_entry
-from cocoa.corpus.sources.parquet import ParquetReader
-from cocoa.corpus.windows import Windows
-from cocoa.crew import crew, leave_with_parent
-from cocoa.embedder import Embedder, identity_difference
-from cocoa.errors import CocoaError, DataError, ModelError, UsageError
+from cocoa.corpus.work import Work, fill_shards, take_part
+from cocoa.crew import crew
+from cocoa.embedder import Embedder
+from cocoa.errors import CocoaError, DataError, UsageError
 from cocoa.files import check_name, sweep, write_file
 
 SHARD_ROWS = 1024
 _WRITTEN = (LISTING, PLAN, BAD_ROWS, CARD)
 Engine = Literal["local", "ray"]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a process needs to take part in a job that has a plan: folders and settings."""
-
-    model: str
-    out: Path
-    threads: int
-    max_bad_rate: float | None
 
 
 def embed_corpus(
@@ -88,28 +77,14 @@ def embed_corpus(
             plan = plan_job(embedder, found, out, shard_rows)
         if not (out / CARD).is_file():
             if engine == "ray":
-                from cocoa.corpus.ray_engine import fill_with_ray
-
                 fill_with_ray(plan, work, workers, on_progress)
             with crew(_help, work, processes=workers if engine == "local" else 1):
-                _fill(embedder, plan, work, claims, on_progress)
+                fill_shards(embedder, plan, work, claims, on_progress)
         with _alone(claims):
             # Not before the plan says that the folder is of this job, and nothing but what jobs write.
             sweep(out, _WRITTEN)
             _finish(plan, work, embedder.dimensions)
     return Embeddings.open(out)
-
-
-def take_part(work: Work, embedder: Embedder, numbers: list[int] | None = None) -> None:
-    """Returns when the shards of a planned job are committed, all or those of these numbers.
-
-    Raises `E_MODEL_OTHER` where the model's name has come to mean another than the job was planned with.
-    """
-    plan = Plan.read(work.out / PLAN)
-    if difference := identity_difference(plan.identity, embedder.identity):
-        raise ModelError("E_MODEL_OTHER", f"not the model of the job: {difference}", where=work.model)
-    with Claims(work.out) as claims:
-        _fill(embedder, plan, work, claims, lambda _: leave_with_parent(), numbers)
 
 
 def _help(work: Work) -> None:
@@ -118,20 +93,6 @@ def _help(work: Work) -> None:
     except (CocoaError, OSError):
         # The first process takes over what is left, meets the same and says it.
         sys.exit(1)
-
-
-def _fill(
-    embedder: Embedder,
-    plan: Plan,
-    work: Work,
-    claims: Claims,
-    on_progress: Callable[[Progress], None],
-    numbers: list[int] | None = None,
-) -> None:
-    shards = plan.shards if numbers is None else [plan.shards[number] for number in numbers]
-    with Windows(embedder, work.threads) as windows, ParquetReader() as reader:
-        policy = BadRowPolicy(work.max_bad_rate, plan.rows)
-        Filling(plan, work.out, windows, reader, claims, policy).fill(shards, on_progress)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from cocoa.corpus.filling import Progress
-from cocoa.corpus.job import Work, take_part
 from cocoa.corpus.plan import Plan
+from cocoa.corpus.work import Work, take_part
 from cocoa.embedder import Embedder
 from cocoa.errors import CocoaError, UsageError
 
