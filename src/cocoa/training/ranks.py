@@ -6,6 +6,7 @@ CPUs and by nccl on GPUs.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,17 @@ class Ranks:
         largest = torch.tensor([value])
         distributed.all_reduce(largest, distributed.ReduceOp.MAX)
         return int(largest)
+
+    def agree(self, text: str) -> bool:
+        """Returns whether all processes gave the same text."""
+        digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+        return self.most(digest) == -self.most(-digest)
+
+    def lines(self, own: Iterable[str]) -> list[str]:
+        """Returns the lines of text of all processes, in their order; none may hold a line break."""
+        text = "".join(f"{line}\n" for line in own).encode()
+        every, _ = self.gather(torch.tensor(list(text), dtype=torch.uint8))
+        return bytes(every.tolist()).decode().split("\n")[:-1]
 
     def gather(self, rows: Tensor) -> tuple[Tensor, int]:
         """Returns the rows [any number, ...] of all processes, in their order, and where this process's begin."""
