@@ -145,7 +145,8 @@ def backbone_folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("sharding", [False, True])
 def test_a_run_on_two_ranks_is_the_run_of_one(backbone_folder: Path, tmp_path: Path, sharding: bool) -> None:
     recipe = three_stages(backbone_folder)
-    stages = [stage.model_copy(update={"steps": 3}) for stage in recipe.stages]
+    pulled = {"steps": 3, "weight_decay": 0.5, "max_grad_norm": 0.1}
+    stages = [stage.model_copy(update=pulled) for stage in recipe.stages]
     stages[1] = stages[1].model_copy(
         update={"adapter": make_recipe("bridge", "adapter: {dropout: 0.0}").stages[0].adapter}
     )
