@@ -111,7 +111,7 @@ def test_train_writes_what_the_design_promises(cocoa, recipe, tmp_path):
     code, said = cocoa("train", recipe, "--out", out, "--set", "stages.warm-up.steps=4")
     assert code == 0, said
     promised = {"model", "checkpoints", "recipe.yaml", "data.json", "metrics.jsonl", "report.html"}
-    assert {path.name for path in out.iterdir()} == promised
+    assert {path.name for path in out.iterdir()} == promised | {".claims"}
     assert "warm-up 4/4 in " in said
     assert "tokens/s" in said
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -244,9 +244,10 @@ def test_a_rank_that_lost_another_says_so_and_other_failures_are_not_hidden(coco
     failure = "gloo: Connection closed by peer [127.0.0.1]"
     gone = "rank 1: error: another rank is gone; its own message says why [E_SYSTEM_RANK]"
     assert cocoa("train") == (1, gone)
-    failure = "gloo: Timed out waiting 4000ms for recv operation to complete"
-    code, said = cocoa("train")
-    assert (code, "machine.rank_timeout" in said, "E_SYSTEM_RANK" in said) == (1, True, True)
+    for late in ("Timed out waiting 4000ms", "Gloo connectFullMesh failed with timed out connecting"):
+        failure = late
+        code, said = cocoa("train")
+        assert (code, "machine.rank_timeout" in said, "E_SYSTEM_RANK" in said) == (1, True, True)
     failure = "shapes do not match"
     with pytest.raises(RuntimeError, match="shapes"):
         cocoa("train")

@@ -29,13 +29,35 @@ from stages import (
 
 from cocoa.data.mixing import Mixture
 from cocoa.data.scene_pairs import ScenePairs
-from cocoa.errors import CocoaError
+from cocoa.errors import CocoaError, UsageError
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import prefetched
 from cocoa.training.loop import train
 from cocoa.training.ranks import Ranks
 
 FIRST = ["warm-up", "bridge", "contrastive"]
+
+
+def test_a_rank_without_a_gpu_of_its_own_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name, value in {"RANK": "4", "LOCAL_RANK": "4", "WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="4 are seen") as caught:
+        Ranks.join()
+    assert caught.value.code == "E_USAGE_RANKS"
+
+
+def test_one_rank_needs_no_others(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("RANK", "0")
+    for size in ("1", None):  # what torchrun says to one, and what something else may have left
+        if size is None:
+            monkeypatch.delenv("WORLD_SIZE")
+        else:
+            monkeypatch.setenv("WORLD_SIZE", size)
+        assert Ranks.join() == Ranks(0, 1, torch.device("cpu"))
+        assert not torch.distributed.is_initialized()
 
 
 def what_a_rank_is_told():

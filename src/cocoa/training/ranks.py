@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import Parameter
 
+from cocoa.errors import UsageError
+
 LARGEST_MESSAGE = 2**26
 """Numbers of gradients that are copied and sent at once; a larger weight goes alone."""
 
@@ -32,13 +34,19 @@ class Ranks:
     def join(cls, timeout: float = 600) -> Ranks:
         """Returns this process among those that `torchrun` started, or as the only one; uses a GPU if there is one.
 
-        One that waits for another for more than `timeout` seconds ends with an error.
+        One that waits for another for more than `timeout` seconds ends with an error. Raises `E_USAGE_RANKS` where a
+        machine has fewer GPUs than ranks.
         """
         has_gpu = torch.cuda.is_available()
-        if "RANK" not in os.environ:
+        if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1, torch.device("cuda" if has_gpu else "cpu"))
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if has_gpu else torch.device("cpu")
+        device = torch.device("cpu")
         if has_gpu:
+            number, num_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+            if number >= num_gpus:
+                message = f"rank {number} of a machine has no GPU of its own: {num_gpus} are seen; start as many ranks"
+                raise UsageError("E_USAGE_RANKS", message)
+            device = torch.device("cuda", number)
             torch.cuda.set_device(device)
         if not distributed.is_initialized():
             distributed.init_process_group(
