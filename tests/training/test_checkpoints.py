@@ -190,7 +190,7 @@ def test_a_kill_at_each_place_of_the_writing_code_loses_nothing(
         return
     run_ranks(1, train_a_rank, recipe, out, (out / "recipe.yaml").exists())
     assert outcome(out) == outcome(short_run)
-    left = [path.name for folder in (out, out / "checkpoints") for path in folder.iterdir() if path.name[0] == "."]
+    left = [path for folder in (out, out / "checkpoints") for path in folder.glob(".*.draft")]
     assert not left, "half-written files are swept"
 
 
