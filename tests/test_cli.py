@@ -111,7 +111,7 @@ def test_train_writes_what_the_design_promises(cocoa, recipe, tmp_path):
     code, said = cocoa("train", recipe, "--out", out, "--set", "stages.warm-up.steps=4")
     assert code == 0, said
     promised = {"model", "checkpoints", "recipe.yaml", "data.json", "metrics.jsonl", "report.html"}
-    assert {path.name for path in out.iterdir()} == promised
+    assert {path.name for path in out.iterdir()} == promised | {".claims"}
     assert "warm-up 4/4 in " in said
     assert "tokens/s" in said
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -242,10 +242,25 @@ def test_a_rank_that_lost_another_says_so_and_other_failures_are_not_hidden(coco
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     failure = "gloo: Connection closed by peer [127.0.0.1]"
-    assert cocoa("train") == (1, "rank 1: error: another rank is gone or stands still; its own message says why")
+    gone = "rank 1: error: another rank is gone; its own message says why [E_SYSTEM_RANK]"
+    assert cocoa("train") == (1, gone)
+    for late in ("Timed out waiting 4000ms", "Gloo connectFullMesh failed with timed out connecting"):
+        failure = late
+        code, said = cocoa("train")
+        assert (code, "machine.rank_timeout" in said, "E_SYSTEM_RANK" in said) == (1, True, True)
     failure = "shapes do not match"
     with pytest.raises(RuntimeError, match="shapes"):
         cocoa("train")
+
+
+def test_a_rank_that_waits_in_vain_for_the_others_to_start_says_so(recipe, tmp_path):
+    places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    words = ("train", recipe, "--out", tmp_path / "run", "--set", "machine.rank_timeout=1")
+    start = [sys.executable, "-m", "cocoa", *words]
+    answer = subprocess.run(start, capture_output=True, text=True, env=CALM | places, timeout=120)
+    assert answer.returncode == 1
+    assert "rank 0: error: another rank has not come for longer than machine.rank_timeout" in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_plan_says_what_a_run_will_take(cocoa, recipe, tmp_path):

@@ -115,6 +115,7 @@ def test_numbers_are_read_as_people_write_them(spelled: str, value: float) -> No
         ("kind: contrastive", "kind: contrast", "objectives.0.kind: unknown 'contrast'; did you mean 'contrastive'?"),
         ("{kind: masked_text, rate: 0.2}", "{rate: 0.2}", "stages.0.objectives.0.kind: is missing"),
         ("seed: 3", "seed: .nan", "seed"),
+        ("seed: 3", "machine: {rank_timeout: 10000000000}", "machine.rank_timeout: input should be less than or equal"),
         ("    steps: 10\n", "", "stages.0.steps: is missing"),
         ("{kind: masked_text, rate: 0.2}", "{kind: masked_text}", "stages.0.objectives.0.rate: is missing"),
         ("name: test-run\n", "", "name: is missing"),

@@ -11,6 +11,9 @@ from types import TracebackType
 
 from cocoa.errors import UsageError
 
+CLAIMS = ".claims"
+"""The file of a folder that claims are locks on."""
+
 
 class Claims:
     """The claims of this process on names of things in a folder; for `with`, whose end gives all of them back.
@@ -21,7 +24,7 @@ class Claims:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # One file for all claims: a claim is a lock on one byte of it, and it stays empty.
-        self._file = (folder / ".claims").open("ab")
+        self._file = (folder / CLAIMS).open("ab")
 
     def __enter__(self) -> Claims:
         return self

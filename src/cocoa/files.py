@@ -35,7 +35,7 @@ def _write(path: Path, content: str | bytes | Iterable[bytes]) -> None:
         content = content.encode()
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_DRAFT)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with naming(path), os.fdopen(handle, "wb") as stream:
             stream.writelines([content] if isinstance(content, bytes) else content)
             failpoint("file-written")
             stream.flush()
@@ -48,6 +48,16 @@ def _write(path: Path, content: str | bytes | Iterable[bytes]) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in what the system says of it: that a disk is full it says of no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 @contextmanager

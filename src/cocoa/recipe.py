@@ -56,8 +56,9 @@ class MachineOptions(Options):
     sharding: bool = False
     """Split the weights over the ranks (FSDP2) instead of keeping all on each. What is outside the decoder's layers is
     whole on each during a step, and the whole model where a stage begins and ends: see `cocoa plan`."""
-    rank_timeout: Count = 600
-    """Seconds that a rank waits for another before the run ends: more than the slowest step or checkpoint takes."""
+    rank_timeout: Annotated[int, Field(gt=0, le=1_000_000)] = 600
+    """Seconds that a rank waits for another before the run ends: more than the slowest step, checkpoint or reading of
+    tables before the first step takes."""
     workers: Annotated[int, Field(ge=0, le=256)] = 2
     """Threads of each rank that read pictures ahead of the step (and one that prepares the next step); 0: nothing is
     read or prepared ahead."""

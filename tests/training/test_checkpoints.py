@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import random
 import resource
@@ -16,13 +18,15 @@ import torch
 from make_golden_losses import save_backbone
 from rank_runner import run_ranks, start_ranks
 
+from cocoa.claims import Claims
 from cocoa.errors import CocoaError, ModelError, TrainingError, TrainingStoppedError, UsageError
 from cocoa.failpoints import FAILPOINTS
 from cocoa.files import sha256
 from cocoa.model import Card, EmbeddingModel
 from cocoa.recipe import Recipe, parse_recipe
-from cocoa.training import run_folder
+from cocoa.training import loop, run_folder
 from cocoa.training.checkpoints import load_weights, newest_checkpoint
+from cocoa.training.log import RunLog
 from cocoa.training.loop import asked_to_stop, train
 from cocoa.training.restoring import restored_model
 from cocoa.training.setup import open_model
@@ -186,7 +190,7 @@ def test_a_kill_at_each_place_of_the_writing_code_loses_nothing(
         return
     run_ranks(1, train_a_rank, recipe, out, (out / "recipe.yaml").exists())
     assert outcome(out) == outcome(short_run)
-    left = [path.name for folder in (out, out / "checkpoints") for path in folder.iterdir() if path.name[0] == "."]
+    left = [path for folder in (out, out / "checkpoints") for path in folder.glob(".*.draft")]
     assert not left, "half-written files are swept"
 
 
@@ -561,6 +565,23 @@ def test_ctrl_c_leaves_a_checkpoint_too_and_once_more_ends_the_run_at_once(
     assert not list((tmp_path / "other").glob("checkpoints/*"))
 
 
+def test_ctrl_c_after_the_ranks_have_asked_each_other_is_told_of_once_and_obeyed_a_step_later(
+    home: Path, tmp_path: Path, monkeypatch, at_a_keyboard: None
+) -> None:
+    plain, said = loop._Run._notice, []
+
+    def late(self, stage, pairs, stop):
+        notice = plain(self, stage, pairs, stop)
+        if not stop.is_set():
+            signal.raise_signal(signal.SIGINT)
+        return notice
+
+    monkeypatch.setattr(loop._Run, "_notice", late)
+    with pytest.raises(TrainingStoppedError, match="after step 2 "):
+        train(recipe_of(home, steps=4), tmp_path / "run", say=said.append)
+    assert said == ["stopping after this step, with a checkpoint; Ctrl-C again ends it at once"]
+
+
 def test_ctrl_c_stays_ignored_where_it_was(home: Path, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -624,6 +645,91 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_can_go_on(
     assert (now.num_steps, passed) == (old.num_steps, [])
     resumed(recipe, tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+def test_a_model_that_finds_no_room_is_told_by_its_place_and_written_when_there_is_some(
+    home: Path, short_run: Path, tmp_path: Path, monkeypatch
+) -> None:
+    recipe = recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=1)
+
+    def full(self, folder, **rest) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingModel, "save", full)
+        with pytest.raises(TrainingError, match=r"No space left on device.*the last checkpoint has all") as caught:
+            train(recipe, tmp_path / "run")
+    assert (caught.value.code, caught.value.where) == ("E_TRAINING_MODEL", str(tmp_path / "run" / "model"))
+    resumed(recipe, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(short_run)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_log_that_finds_no_room_is_named() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        RunLog(Path("/dev/full")).add({"step": 0})
+    assert caught.value.filename == "/dev/full"
+
+
+def be_a_run(out: Path) -> None:
+    with Claims(out) as claims:
+        assert claims.take("run")
+        (out / "taken").touch()
+        time.sleep(120)
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_left_alone(home: Path, short_run: Path, tmp_path: Path) -> None:
+    recipe, out = recipe_of(home, steps=4, checkpoint_every=2, keep_checkpoints=1), tmp_path / "run"
+    [other], _ = start_ranks(1, be_a_run, out)
+    while not (out / "taken").exists():
+        time.sleep(0.01)
+    (out / "taken").unlink()
+    with pytest.raises(UsageError) as caught:  # begun while the other had not yet written anything
+        train(recipe, out)
+    assert (caught.value.code, caught.value.where) == ("E_USAGE_BUSY", str(out))
+    assert [path.name for path in out.iterdir()] == [".claims"]
+    other.kill()
+    other.join()
+    interrupted(recipe, out, after=3)  # the dead one is not in the way
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    [other], _ = start_ranks(1, be_a_run, out)
+    while not (out / "taken").exists():
+        time.sleep(0.01)
+    (out / "taken").unlink()
+    with pytest.raises(UsageError, match="another run is at work"):
+        train(recipe, out, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+    other.kill()
+    other.join()
+    resumed(recipe, out)
+    assert outcome(out) == outcome(short_run)
+
+
+def test_a_run_that_began_and_ended_while_the_data_was_read_is_not_written_over(
+    home: Path, tmp_path: Path, monkeypatch
+) -> None:
+    recipe = recipe_of(home, steps=4)
+
+    def meanwhile(*arguments, **options):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "recipe.yaml").write_text("another's")
+        return open_model(*arguments, **options)
+
+    monkeypatch.setattr("cocoa.training.loop.open_model", meanwhile)
+    with pytest.raises(UsageError, match="not empty"):
+        train(recipe, tmp_path / "run")
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == "another's"
+
+
+def test_a_file_system_without_locks_is_told_of_and_no_hindrance(home: Path, tmp_path: Path, monkeypatch) -> None:
+    def none(*arguments) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", none)
+    said: list[str] = []
+    train(recipe_of(home, steps=3), tmp_path / "run", say=said.append)
+    assert any("no locks" in line for line in said)
+    assert (tmp_path / "run" / "model").is_dir()
 
 
 def test_the_model_of_a_resumed_run_opens(short_run: Path) -> None:

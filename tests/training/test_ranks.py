@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ from stages import (
 
 from cocoa.data.mixing import Mixture
 from cocoa.data.scene_pairs import ScenePairs
+from cocoa.errors import CocoaError, UsageError
 from cocoa.recipe import MachineOptions
 from cocoa.training.batches import prefetched
 from cocoa.training.loop import train
@@ -36,12 +38,39 @@ from cocoa.training.ranks import Ranks
 FIRST = ["warm-up", "bridge", "contrastive"]
 
 
-def step_of_a_rank(name: str, extra: str, top: str, machine: MachineOptions, sharded: bool, base: int):
+def test_a_rank_without_a_gpu_of_its_own_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name, value in {"RANK": "4", "LOCAL_RANK": "4", "WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="4 are seen") as caught:
+        Ranks.join()
+    assert caught.value.code == "E_USAGE_RANKS"
+
+
+def test_one_rank_needs_no_others(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("RANK", "0")
+    for size in ("1", None):  # what torchrun says to one, and what something else may have left
+        if size is None:
+            monkeypatch.delenv("WORLD_SIZE")
+        else:
+            monkeypatch.setenv("WORLD_SIZE", size)
+        assert Ranks.join() == Ranks(0, 1, torch.device("cpu"))
+        assert not torch.distributed.is_initialized()
+
+
+def what_a_rank_is_told():
     ranks = Ranks.join()
-    setup = ready(calm_backbone(), make_recipe(name, extra, top), sharded=sharded)
-    tally, found = gradients(setup, make_pairs(plain_sample)[base:], machine, ranks)
+    own = [f"{ranks.number} says: ü"] * ranks.number
+    told = ranks.agree("alike"), ranks.agree(str(ranks.number == 2)), ranks.lines(own), ranks.lines([])
     ranks.leave()
-    return tally.losses, tally.num_tokens, found
+    return told
+
+
+def test_ranks_know_whether_they_agree_and_what_each_says() -> None:
+    expected = (True, False, ["1 says: ü", "2 says: ü", "2 says: ü"], [])
+    assert run_ranks(3, what_a_rank_is_told) == [expected] * 3
 
 
 def steps_of_a_rank(cases, sharded: bool, most: int | None = None):
@@ -138,7 +167,8 @@ def backbone_folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("sharding", [False, True])
 def test_a_run_on_two_ranks_is_the_run_of_one(backbone_folder: Path, tmp_path: Path, sharding: bool) -> None:
     recipe = three_stages(backbone_folder)
-    stages = [stage.model_copy(update={"steps": 3}) for stage in recipe.stages]
+    pulled = {"steps": 3, "weight_decay": 0.5, "max_grad_norm": 0.1}
+    stages = [stage.model_copy(update=pulled) for stage in recipe.stages]
     stages[1] = stages[1].model_copy(
         update={"adapter": make_recipe("bridge", "adapter: {dropout: 0.0}").stages[0].adapter}
     )
@@ -191,6 +221,68 @@ def test_a_bad_row_on_one_rank_ends_all_and_is_named(backbone_folder: Path, tmp_
     texts = [(folder / f"{rank}").read_bytes().decode(errors="replace") for rank in range(2)]
     assert any("pairs.jsonl:6" in text and "E_IMAGE_OPEN" in text for text in texts)
     assert not (tmp_path / "run" / "model").exists()
+
+
+def train_in_a_place_of_its_own(recipes, out: Path, resume: bool):
+    number = int(os.environ["RANK"])
+    return refusal(recipes[number], out / f"{number}", resume=resume)
+
+
+def refusal(recipe, out: Path, *, resume: bool = False) -> str:
+    try:
+        train(recipe, out, resume=resume)
+    except CocoaError as error:
+        return str(error)
+    return "trained"
+
+
+@pytest.mark.parametrize("change", [{"seed": 9}, {"machine": MachineOptions(sharding=True)}], ids=["seed", "machine"])
+def test_ranks_that_were_not_started_alike_are_refused(backbone_folder: Path, tmp_path: Path, change) -> None:
+    """Else each would train on its own, and nobody would see it."""
+    recipe = three_stages(backbone_folder)
+    unlike = [recipe, recipe.model_copy(update=change)]
+    for said in run_ranks(2, train_in_a_place_of_its_own, unlike, tmp_path, False):
+        assert "the ranks do not have the same recipe" in said
+        assert "E_USAGE_RANKS" in said
+    assert not (tmp_path / "0").exists()
+
+
+def train_with_rows_of_ones_own(recipe, out: Path):
+    from cocoa.training import loop
+
+    limit = 5 + Ranks.join().number
+    plain = loop.open_data
+    loop.open_data = lambda recipe, stage, bad: plain(
+        recipe, stage.model_copy(update={"data": (stage.data[0].model_copy(update={"limit": limit}),)}), bad
+    )
+    return refusal(recipe, out)
+
+
+def test_ranks_that_read_unlike_tables_are_refused(backbone_folder: Path, tmp_path: Path) -> None:
+    recipe = broken_recipe(backbone_folder, with_a_broken_picture(tmp_path / "data"))
+    for said in run_ranks(2, train_with_rows_of_ones_own, recipe, tmp_path / "run"):
+        assert "the ranks do not have the same data" in said
+
+
+def test_a_folder_that_the_first_rank_alone_sees_is_enough_until_it_is_resumed(
+    backbone_folder: Path, tmp_path: Path
+) -> None:
+    recipe = broken_recipe(backbone_folder, with_a_broken_picture(tmp_path / "data"))
+    recipe = recipe.model_copy(update={"max_bad_rate": 0.5})
+    assert run_ranks(2, train_in_a_place_of_its_own, [recipe] * 2, tmp_path, False) == ["trained"] * 2
+    train(recipe, tmp_path / "alone")
+    assert (tmp_path / "0" / "bad_rows.jsonl").read_text() == (tmp_path / "alone" / "bad_rows.jsonl").read_text()
+    assert not (tmp_path / "1").exists()
+    # Two machines with a run each, as two who forgot that the folder must be shared.
+    for number in range(2):
+        place = tmp_path / f"{number}"
+        shutil.rmtree(place, ignore_errors=True)
+        stopped = recipe.model_copy(update={"machine": MachineOptions(checkpoint_every=1 + number)})
+        train(stopped, place)
+        shutil.rmtree(place / "model")
+        shutil.rmtree(place / "checkpoints" / "00000004")
+    for said in run_ranks(2, train_in_a_place_of_its_own, [recipe] * 2, tmp_path, True):
+        assert "the ranks do not have the same checkpoint" in said
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "standing still"])

@@ -21,9 +21,11 @@ from cocoa.prompts import PROMPTS
 from cocoa.recipe import Recipe, parse_recipe
 from cocoa.sample import Sample
 from cocoa.training import loop, sanity
+from cocoa.training.batches import encode_pair, join
 from cocoa.training.loop import train
 from cocoa.training.sanity import Effects
 from cocoa.training.schedule import learning_rate
+from cocoa.training.setup import open_data, open_model, set_up, stage_seed
 from cocoa.training.step import backward_step
 from cocoa.training.tally import Tally
 from making import make_picture
@@ -108,6 +110,41 @@ def test_weight_decay_pulls_on_matrices_alone(extra: str, kinds: tuple[str, ...]
         assert (name in pulled) == (not spared and bool(before[name].any())), name
     assert all(any(kind in name for name in trained) for kind in kinds)
     assert sum(len(group["params"]) for group in setup.optimiser.param_groups) == len(trained)
+
+
+def test_a_run_is_adamw_written_out(backbone_folder: Path, tmp_path: Path) -> None:
+    """The slow version: gradients of each step's pairs, clipped together, and AdamW at the schedule's rate, float64."""
+    options = {"steps": 5, "warmup_steps": 2, "schedule": "cosine", "learning_rate": 1e-3}
+    options |= {"weight_decay": 5.0, "max_grad_norm": 0.2}
+    recipe = make_recipe(backbone_folder)
+    recipe = recipe.model_copy(update={"stages": (recipe.stages[0].model_copy(update=options),)})
+    [stage] = recipe.stages
+    model, log = train(recipe, tmp_path / "run")
+
+    setup = set_up(open_model(recipe, torch.device("cpu")), recipe, stage, sharded=False)
+    trainee, mixture = setup.trainee, open_data(recipe, stage)
+    trainee.train()
+    mean, square = ({name: torch.zeros_like(weight).double() for name, weight in trainee.trained.items()} for _ in "mv")
+    for step, record in enumerate(log.records):
+        numbers = list(range(step * stage.batch_size, (step + 1) * stage.batch_size))
+        pairs = join([encode_pair(trainee.model.backbone, mixture.pair(number)) for number in numbers], numbers)
+        trainee.zero_grad()
+        backward_step(trainee, pairs, ALONE, recipe.machine, stage_seed(recipe.seed, stage.name))
+        norm = sum(float(weight.grad.double().square().sum()) for weight in trainee.trained.values()) ** 0.5
+        assert record["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+        assert norm > stage.max_grad_norm
+        rate = 1e-3 * (0.5, 1.0, 1.0, 0.75, 0.25)[step]
+        assert record["learning_rate"] == pytest.approx(rate)
+        for name, weight in trainee.trained.items():
+            gradient = weight.grad.double() * stage.max_grad_norm / norm
+            mean[name] = 0.9 * mean[name] + 0.1 * gradient
+            square[name] = 0.999 * square[name] + 0.001 * gradient**2
+            first, second = mean[name] / (1 - 0.9 ** (step + 1)), square[name] / (1 - 0.999 ** (step + 1))
+            decay = 5.0 if weight.ndim > 1 and "embed_tokens" not in name else 0.0
+            weight.data = (weight.data * (1 - rate * decay) - rate * first / (second.sqrt() + 1e-8)).float()
+    slow, moved = trainee.model.state_dict(), open_model(recipe, torch.device("cpu")).state_dict()
+    for name, weight in model.state_dict().items():
+        assert (weight - slow[name]).abs().max() <= 1e-3 * (weight - moved[name]).abs().max(), name
 
 
 def test_an_objective_adds_its_weighted_mean(sample: MakeSample) -> None:

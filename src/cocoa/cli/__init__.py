@@ -124,6 +124,14 @@ _LESS = (
 )
 
 
+_LOST_RANKS = ("DistBackendError", "DistNetworkError", "DistStoreError")
+_LOST_RANKS_WORDS = ("by peer", "Timed out waiting", "connectFullMesh failed")
+_LATE = (
+    "has not come for longer than machine.rank_timeout: it stands still, never started, or needs so long; then raise "
+    "machine.rank_timeout"
+)
+
+
 def _what_the_system_refused(error: Exception) -> str | None:
     """Returns what to say where memory, disk or another rank failed, not this program; None for all else.
 
@@ -137,6 +145,8 @@ def _what_the_system_refused(error: Exception) -> str | None:
         return f"the memory is full; {_LESS} ({line}) [E_SYSTEM_MEMORY]"
     if kind == "SafetensorError":
         return f"a file could not be read or written: {line} [E_SYSTEM]"
-    if rank() is not None and (kind == "DistBackendError" or "by peer" in text or "Timed out waiting" in text):
-        return "another rank is gone or stands still; its own message says why"
+    if rank() is not None and (kind in _LOST_RANKS or any(words in text for words in _LOST_RANKS_WORDS)):
+        if "timed out" in text.lower() or "timeout" in text.lower():
+            return f"another rank {_LATE} [E_SYSTEM_RANK]"
+        return "another rank is gone; its own message says why [E_SYSTEM_RANK]"
     return None

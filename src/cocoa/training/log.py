@@ -10,7 +10,7 @@ from typing import Any
 
 from cocoa.data.bad_rows import BadRow
 from cocoa.errors import TrainingError
-from cocoa.files import sync, write_file
+from cocoa.files import naming, sync, write_file
 
 
 @dataclass
@@ -50,23 +50,25 @@ class RunLog:
 @dataclass(frozen=True)
 class BadRowLog:
     """The rows that a run left out, in `bad_rows.jsonl`, each with the step (over all stages) that asked for it; a row
-    that was refused when the data was opened has none. Every rank appends its own."""
+    that was refused when the data was opened has none. Without a path nothing is written."""
 
-    path: Path
+    path: Path | None
 
     def add(self, rows: Iterable[BadRow], *, stage: str, step: int | None) -> None:
         """Writes rows out."""
-        for row in rows:
-            append_line(self.path, {"stage": stage, "step": step, **row.to_json()})
+        if self.path is not None:
+            for row in rows:
+                append_line(self.path, {"stage": stage, "step": step, **row.to_json()})
 
     def sync(self) -> None:
         """Returns when what was added is on the disk."""
-        if self.path.exists():
+        if self.path is not None and self.path.exists():
             sync(self.path)
 
     def go_back(self, num_steps: int, stage: str) -> int:
         """Drops the rows of steps from `num_steps` on and those found at opening, which come again; returns how many
         are left of a stage."""
+        assert self.path is not None
         kept = [line for line in _read_lines(self.path) if line["step"] is not None and line["step"] < num_steps]
         if self.path.exists():
             write_file(self.path, "".join(json.dumps(line) + "\n" for line in kept))
@@ -74,8 +76,8 @@ class BadRowLog:
 
 
 def append_line(path: Path, content: dict[str, Any]) -> None:
-    """Adds one JSON line to a file, in one write, so that several processes may."""
-    with path.open("a") as stream:
+    """Adds one JSON line to a file."""
+    with naming(path), path.open("a") as stream:
         stream.write(json.dumps(content) + "\n")
 
 

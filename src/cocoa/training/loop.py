@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -13,12 +14,13 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from cocoa.data.bad_rows import BadRows
+from cocoa.data.bad_rows import BadRow, BadRows
 from cocoa.data.mixing import Mixture
-from cocoa.errors import RecipeError, TrainingError, TrainingInterruptedError, TrainingStoppedError
+from cocoa.errors import RecipeError, TrainingError, TrainingInterruptedError, TrainingStoppedError, UsageError
 from cocoa.model import EmbeddingModel
 from cocoa.objectives import Objective
 from cocoa.recipe import Recipe, Stage
@@ -30,7 +32,7 @@ from cocoa.training.memory import most_memory
 from cocoa.training.passes import prepare
 from cocoa.training.ranks import Ranks
 from cocoa.training.receipt import backbone_origin, data_hashes, receipt, trained_lengths
-from cocoa.training.run_folder import RunFolder, Say
+from cocoa.training.run_folder import BAD_ROWS, RunFolder, Say
 from cocoa.training.sanity import Effects, check_sane
 from cocoa.training.schedule import learning_rate
 from cocoa.training.setup import (
@@ -78,7 +80,8 @@ def train(
     """
     with _leaving(ranks or Ranks.join(recipe.machine.rank_timeout)) as present:
         run = _Run(recipe, out, present, on_step, on_stage_end, say or _quiet)
-        return run.go(resume, model_folder or out / "model", on_trained)
+        with closing(run.folder):
+            return run.go(resume, model_folder or out / "model", on_trained)
 
 
 @contextmanager
@@ -118,6 +121,7 @@ class _Run:
             if stage.batch_size < self.ranks.count:
                 few = f"batch_size {stage.batch_size} is below the number of ranks, {self.ranks.count}"
                 raise RecipeError("E_RECIPE_OPTION", f"stage {stage.name}: {few}")
+        self._check_agreement("recipe", self.recipe.model_dump_json())
         if not resume:
             self.folder.check_new()
         checkpoint = self.folder.find_checkpoint() if resume else None
@@ -138,6 +142,9 @@ class _Run:
         if resume and self.ranks.is_first:
             self.folder.check_data(hashes)
         model = open_model(self.recipe, self.ranks.device, commit=commit)
+        self._check_agreement("data", str([[len(source) for source in mixture.sources] for mixture in opened]))
+        self._check_agreement("backbone", str(model.backbone.commit))
+        self._check_agreement("checkpoint", str(self.num_steps))
         origin = backbone_origin(self.recipe, model.backbone) if self.ranks.is_first else {}
         if checkpoint is not None and self.ranks.is_first:
             origin = self.folder.check_backbone(checkpoint, origin)
@@ -156,9 +163,20 @@ class _Run:
         if self.ranks.is_first:
             if on_trained is not None:
                 on_trained(self.folder.log)
-            model.save(model_folder, receipt=receipt(self.recipe, self.folder.log.records, hashes, origin))
+            told = receipt(self.recipe, self.folder.log.records, hashes, origin)
+            try:
+                model.save(model_folder, receipt=told)
+            except (OSError, SafetensorError) as error:
+                message = f"the model could not be written ({error}); the last checkpoint has all that it needs"
+                raise TrainingError("E_TRAINING_MODEL", message, where=str(model_folder)) from error
         self.ranks.wait()
         return model, self.folder.log
+
+    def _check_agreement(self, what: str, own: str) -> None:
+        """Raises `E_USAGE_RANKS` on all ranks unless all have the same: each would train another model."""
+        if not self.ranks.agree(own):
+            message = f"the ranks do not have the same {what}: all must be started alike, and see the same files"
+            raise UsageError("E_USAGE_RANKS", message)
 
     def _run_stage(
         self,
@@ -201,7 +219,7 @@ class _Run:
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 notice = self._notice(stage, pairs, stop)
-                if stop.at_keyboard and step + 1 < stage.steps:
+                if notice.stop and stop.at_keyboard and step + 1 < stage.steps:
                     self.folder.say("stopping after this step, with a checkpoint; Ctrl-C again ends it at once")
                 self._check_bad_rows(stage, step, data)
                 optimiser.zero_grad(set_to_none=True)
@@ -260,10 +278,13 @@ class _Run:
 
     def _notice(self, stage: Stage, pairs: EncodedPairs, stop: Asked) -> _Notice:
         """What all ranks must know of each other before a step, in one message."""
-        self.folder.bad_rows.add(pairs.bad, stage=stage.name, step=self.num_steps)
         own = [len(pairs.queries), len(pairs.bad), pairs.num_cut, int(stop.is_set())]
         good, bad, num_cut, stops = self.ranks.total(torch.tensor(own)).tolist()
         self.num_bad += bad
+        if bad:
+            lines = self.ranks.lines(json.dumps(row.to_json()) for row in pairs.bad)
+            every = [BadRow(**json.loads(line)) for line in lines]
+            self.folder.bad_rows.add(every, stage=stage.name, step=self.num_steps)
         return _Notice(good, bad, num_cut, stops > 0)
 
     def _check_bad_rows(self, stage: Stage, step: int, data: tuple[Mixture, int]) -> None:
@@ -275,7 +296,7 @@ class _Run:
             raise TrainingError(
                 "E_DATA_BAD_ROWS",
                 f"{self.num_bad + refused} rows of about {read} could not be read, more than {rate:.2%}",
-                where=str(self.folder.bad_rows.path),
+                where=str(self.folder.path / BAD_ROWS),
             )
 
     def _record(

@@ -6,6 +6,7 @@ CPUs and by nccl on GPUs.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 from torch.nn import Parameter
+
+from cocoa.errors import UsageError
 
 LARGEST_MESSAGE = 2**26
 """Numbers of gradients that are copied and sent at once; a larger weight goes alone."""
@@ -31,13 +34,19 @@ class Ranks:
     def join(cls, timeout: float = 600) -> Ranks:
         """Returns this process among those that `torchrun` started, or as the only one; uses a GPU if there is one.
 
-        One that waits for another for more than `timeout` seconds ends with an error.
+        One that waits for another for more than `timeout` seconds ends with an error. Raises `E_USAGE_RANKS` where a
+        machine has fewer GPUs than ranks.
         """
         has_gpu = torch.cuda.is_available()
-        if "RANK" not in os.environ:
+        if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1, torch.device("cuda" if has_gpu else "cpu"))
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if has_gpu else torch.device("cpu")
+        device = torch.device("cpu")
         if has_gpu:
+            number, num_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+            if number >= num_gpus:
+                message = f"rank {number} of a machine has no GPU of its own: {num_gpus} are seen; start as many ranks"
+                raise UsageError("E_USAGE_RANKS", message)
+            device = torch.device("cuda", number)
             torch.cuda.set_device(device)
         if not distributed.is_initialized():
             distributed.init_process_group(
@@ -74,6 +83,17 @@ class Ranks:
         largest = torch.tensor([value])
         distributed.all_reduce(largest, distributed.ReduceOp.MAX)
         return int(largest)
+
+    def agree(self, text: str) -> bool:
+        """Returns whether all processes gave the same text."""
+        digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+        return self.most(digest) == -self.most(-digest)
+
+    def lines(self, own: Iterable[str]) -> list[str]:
+        """Returns the lines of text of all processes, in their order; none may hold a line break."""
+        text = "".join(f"{line}\n" for line in own).encode()
+        every, _ = self.gather(torch.tensor(list(text), dtype=torch.uint8))
+        return bytes(every.tolist()).decode().split("\n")[:-1]
 
     def gather(self, rows: Tensor) -> tuple[Tensor, int]:
         """Returns the rows [any number, ...] of all processes, in their order, and where this process's begin."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch.optim import Optimizer
 
+from cocoa.claims import CLAIMS, Claims
 from cocoa.data.bad_rows import BadRows
 from cocoa.errors import UsageError
 from cocoa.files import write_file
@@ -31,12 +32,14 @@ from cocoa.training.trainee import Trainee
 
 Say = Callable[[str], None]
 DATA = "data.json"
+BAD_ROWS = "bad_rows.jsonl"
 
 
 class RunFolder:
     """`recipe.yaml`, `data.json`, `metrics.jsonl`, `bad_rows.jsonl` and `checkpoints/` of a run, as one rank sees them.
 
-    The first rank writes; each rank appends the rows that it left out. `say` is told what a person should know.
+    The first rank writes, and keeps other runs out until `close`; the others need not see the folder before the run is
+    resumed. `say` is told what a person should know.
     """
 
     def __init__(self, path: Path, recipe: Recipe, ranks: Ranks, say: Say) -> None:
@@ -45,8 +48,14 @@ class RunFolder:
         self.ranks = ranks
         self.say = say
         self.log = RunLog(path / "metrics.jsonl" if ranks.is_first else None)
-        self.bad_rows = BadRowLog(path / "bad_rows.jsonl")
+        self.bad_rows = BadRowLog(path / BAD_ROWS if ranks.is_first else None)
         self.origin: dict[str, str] = {}
+        self._claims: Claims | None = None
+
+    def close(self) -> None:
+        """Lets other runs in."""
+        if self._claims is not None:
+            self._claims.close()
 
     def check_new(self) -> None:
         """Raises `E_USAGE_OUT` unless the folder is new or empty, and can be written to."""
@@ -57,7 +66,7 @@ class RunFolder:
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
             what = "not writable" if above.is_dir() else "not a folder"
             raise UsageError("E_USAGE_OUT", f"no run can be written there: {above} is {what}", where=str(self.path))
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and any(path.name != CLAIMS for path in self.path.iterdir()):
             hint = ""
             if (self.path / "model").exists():
                 hint = "; the run in it is finished"
@@ -76,6 +85,7 @@ class RunFolder:
             raise UsageError(
                 "E_USAGE_RESUME", f"the run was begun with another recipe: {'; '.join(found)}", where=str(self.path)
             )
+        self._keep_others_out()
         if (self.path / "model").exists():
             raise UsageError("E_USAGE_RESUME", "the run is finished: there is a model", where=str(self.path))
         checkpoint, passed = newest_checkpoint(self.path / "checkpoints")
@@ -83,6 +93,19 @@ class RunFolder:
             self.say(f"passed over checkpoint {reason}")
         self.say(f"resuming after step {checkpoint.num_steps}" if checkpoint else "no checkpoint yet: starting again")
         return checkpoint
+
+    def _keep_others_out(self) -> None:
+        """Raises `E_USAGE_BUSY` while another run is at work in the folder; the first rank asks for all."""
+        if not self.ranks.is_first:
+            return
+        self._claims = Claims(self.path)
+        try:
+            alone = self._claims.take("run")
+        except OSError:
+            self.say("this file system has no locks: nothing keeps another run out of the folder")
+            return
+        if not alone:
+            raise UsageError("E_USAGE_BUSY", "another run is at work in this folder", where=str(self.path))
 
     def check_data(self, hashes: Hashes) -> None:
         """Raises `E_USAGE_RESUME` if a table is not what it was when the run was begun."""
@@ -132,7 +155,8 @@ class RunFolder:
                 going_on = self.recipe.stages[checkpoint.stage].name if checkpoint and checkpoint.step else ""
                 num_bad = self.bad_rows.go_back(num_steps, going_on)
             else:
-                self.path.mkdir(parents=True, exist_ok=True)
+                self._keep_others_out()
+                self.check_new()  # once more: another run may have begun and ended while the data was read
                 write_file(self.path / "recipe.yaml", self.recipe.to_yaml())
             if not (self.path / DATA).is_file():
                 write_file(self.path / DATA, json.dumps(hashes, indent=1) + "\n")
