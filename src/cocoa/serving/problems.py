@@ -48,6 +48,11 @@ def late() -> RequestError:
     return RequestError("E_SERVER_DEADLINE", "the answer did not come in time", status=503, retry_after=1)
 
 
+def stopping() -> RequestError:
+    """Returns what is said to whom a server that stops does not serve any more."""
+    return RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
+
+
 # What is said of errors that come from inside: their own messages name files and libraries.
 _SENTENCES = {
     "E_IMAGE_OPEN": "the picture cannot be read",
