@@ -283,7 +283,7 @@ def test_errors_have_one_shape(stub):
     wrong = [("GET", "/nothing"), ("GET", "/v1/embeddings"), ("POST", "/livez"), ("DELETE", "/v1/models")]
     for method, path in wrong:
         error = stub.client.request(method, path).json()
-        assert set(error) == {"error"}
+        assert set(error) == {"error", "detail"}
         assert set(error["error"]) == {"message", "type", "code", "param"}
     answer = stub.post("/v1/embeddings", {"model": "cocoa", "input": [{"text": "a"}, {"image": 7}]})
     assert json.loads(answer.text)["error"]["param"] == "input[1].image"

@@ -103,7 +103,8 @@ def reply(error: RequestError, request_id: str) -> Response:
         error.message,
     )
     kind = _KINDS.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
-    body = {"error": {"message": error.message, "type": kind, "code": error.code, "param": error.where or None}}
+    told = {"message": error.message, "type": kind, "code": error.code, "param": error.where or None}
+    body = {"error": told, "detail": error.message}  # Without the second Voyage's client does not see what it is.
     headers = {"x-request-id": request_id}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
