@@ -122,7 +122,8 @@ def _shown(values: list[str]) -> str | None:
     """The key in an Authorization header: Bearer, or the password of Basic; None where there is not exactly one."""
     if len(values) != 1:
         return None
-    kind, _, value = values[0].partition(" ")
+    # As it was sent, in UTF-8: headers are read as if they were Latin-1.
+    kind, _, value = values[0].encode("latin-1").decode("utf-8", "surrogateescape").partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
     if kind.lower() == "basic":
