@@ -95,6 +95,17 @@ def test_vllm_messages_are_one_item(server, embedder, picture):
     assert_same(row["embedding"], embedder.encode([{"text": "x", "image": picture(60, 40, 1)}])[0])
 
 
+def test_an_empty_text_among_others_is_no_line(server, embedder):
+    turns = [{"role": "system", "content": "an owl"}, {"role": "user", "content": "at night"}]
+    empty = {"role": "assistant", "content": [{"type": "text", "text": ""}]}
+    expected = embedder.encode(["an owl\nat night"])[0]
+    for messages in (turns, [*turns, empty], [turns[0], empty, turns[1]]):
+        [row] = server.post("/v1/embeddings", {"model": "cocoa", "messages": messages}).json()["data"]
+        assert_same(row["embedding"], expected)
+    nothing = server.post("/v1/embeddings", {"model": "cocoa", "messages": [empty]})
+    assert nothing.json()["error"]["code"] == "E_DATA_EMPTY"
+
+
 def test_jina_and_sglang_items_mix_texts_and_pictures(server, embedder, picture):
     url = data_url(picture(50, 70, 2))
     items = [{"text": "a cat"}, {"image": url}, {"image": url.partition(",")[2]}, {"text": "both", "image": url}, "str"]
