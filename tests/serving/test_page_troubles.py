@@ -108,6 +108,7 @@ def test_what_cannot_be_stopped_offers_no_way_to_stop_it(visit):
 
 def test_a_folder_that_is_dropped_is_told_in_words(visit):
     page = visit()
+    expect(page.locator(".card:not(.blank)").first).to_be_visible()
     page.evaluate("() => { File.prototype.arrayBuffer = () => Promise.reject(new DOMException('a folder')); }")
     page.evaluate(DROP, [[1], "folder"])
     expect(page.get_by_text("This file cannot be read")).to_be_visible()
