@@ -53,6 +53,7 @@ def test_fields_that_ask_for_what_is_done_anyway_are_taken(server, embedder):
     expected = embedder.encode(["an owl"])
     for more in (
         {"encoding_format": None},
+        {"embedding_type": "float"},
         {"late_chunking": False, "normalized": True},
         {"task": "text-matching"},
         {"task": "classification"},
@@ -92,6 +93,17 @@ def test_vllm_messages_are_one_item(server, embedder, picture):
     body = {"model": "cocoa", "messages": [{"role": "user", "content": parts}], "encoding_format": "float"}
     [row] = server.post("/v1/embeddings", body).json()["data"]
     assert_same(row["embedding"], embedder.encode([{"text": "x", "image": picture(60, 40, 1)}])[0])
+
+
+def test_an_empty_text_among_others_is_no_line(server, embedder):
+    turns = [{"role": "system", "content": "an owl"}, {"role": "user", "content": "at night"}]
+    empty = {"role": "assistant", "content": [{"type": "text", "text": ""}]}
+    expected = embedder.encode(["an owl\nat night"])[0]
+    for messages in (turns, [*turns, empty], [turns[0], empty, turns[1]]):
+        [row] = server.post("/v1/embeddings", {"model": "cocoa", "messages": messages}).json()["data"]
+        assert_same(row["embedding"], expected)
+    nothing = server.post("/v1/embeddings", {"model": "cocoa", "messages": [empty]})
+    assert nothing.json()["error"]["code"] == "E_DATA_EMPTY"
 
 
 def test_jina_and_sglang_items_mix_texts_and_pictures(server, embedder, picture):
@@ -145,6 +157,50 @@ def test_voyage_sends_content_lists(server, embedder, picture):
     packed = server.post("/v1/multimodalembeddings", body | {"output_encoding": "base64"}).json()
     first = np.frombuffer(base64.b64decode(packed["data"][0]["embedding"]), "<f4")
     assert_same(first, expected[0])
+
+
+def test_voyage_s_own_client_says_more_than_its_manual(server, embedder):
+    """What voyageai 0.5.0 puts into a body, whoever asks for what, and reads in the answer."""
+    always = {"model": "cocoa", "truncation": True, "output_dtype": None, "encoding_format": "base64"}
+    inputs = [{"content": [{"type": "text", "text": "a cat"}]}]
+    asked = [
+        ("/v1/multimodalembeddings", {"inputs": inputs, "input_type": None, "output_dimension": None}, None),
+        ("/v1/multimodalembeddings", {"inputs": inputs, "input_type": "query", "output_dimension": 16}, 16),
+        ("/v1/embeddings", {"input": ["a cat"], "input_type": None, "output_dimension": None}, None),
+        ("/v1/embeddings", {"input": ["a cat"], "input_type": "query", "output_dimension": 16}, 16),
+    ]
+    for path, body, dimensions in asked:
+        answer = server.post(path, always | body)
+        assert answer.status_code == 200, answer.text
+        answer = answer.json()
+        vector = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), "<f4")
+        encode = embedder.encode_query if body["input_type"] else embedder.encode
+        assert_same(vector, encode(["a cat"], dimensions=dimensions)[0])
+        assert answer["usage"]["total_tokens"] > 0
+        if path == "/v1/multimodalembeddings":
+            assert (answer["usage"]["image_pixels"], answer["usage"]["video_pixels"]) == (0, 0)
+    long = always | {"input": ["two cats and a dog " * 400], "input_type": None, "output_dimension": None}
+    assert server.post("/v1/embeddings", long).status_code == 200
+    refused = server.post("/v1/embeddings", long | {"truncation": False})
+    # Without a `detail` this client finds no error in an answer, and does not come again after a 429.
+    assert (refused.status_code, refused.json()["detail"]) == (422, refused.json()["error"]["message"])
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "field"),
+    [
+        ("/v1/embeddings", {"input": "a cat", "dimensions": 1000}, "dimensions"),
+        ("/v2/embed", {"texts": ["a cat"], "output_dimension": 1000}, "output_dimension"),
+        (
+            "/v1/multimodalembeddings",
+            {"inputs": [{"content": [{"type": "text", "text": "a"}]}], "output_dimension": 1000},
+            "output_dimension",
+        ),
+    ],
+)
+def test_a_length_that_the_model_has_not_is_told_by_the_name_that_the_client_used(server, path, more, field):
+    error = server.post(path, {"model": "cocoa"} | more).json()["error"]
+    assert (error["code"], error["param"]) == ("E_LIMIT_DIMENSIONS", field)
 
 
 def test_a_text_that_is_too_long_is_refused_unless_it_may_be_cut(server, embedder):

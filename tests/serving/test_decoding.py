@@ -118,6 +118,18 @@ def test_a_decoder_killed_from_outside_is_replaced(tmp_path: Path) -> None:
         assert [code(result) for result in pool.decode([GOOD] * 4)] == [None] * 4
 
 
+def test_signals_that_a_whole_server_is_sent_end_no_decoder() -> None:
+    """A keyboard and systemd tell every process to stop; the server still wants the pictures of what it has begun."""
+    before = children()
+    with DecodePool(1, program=HOOKED) as pool:
+        pool.decode([GOOD])
+        for child in children() - before:
+            child.send_signal(signal.SIGINT)
+            child.send_signal(signal.SIGTERM)
+        assert [code(result) for result in pool.decode([GOOD + b"slow"])] == [None]
+        assert pool.num_replaced == 0
+
+
 def test_a_bomb_that_its_header_does_not_give_away_meets_the_limit_of_memory() -> None:
     limits = ImageLimits(max_pixels=200_000_000, max_ratio=1e9)
     with DecodePool(1, limits, memory_bytes=100_000_000) as pool:

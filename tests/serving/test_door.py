@@ -153,6 +153,16 @@ def test_keys_are_hashed_where_they_lie_and_are_never_logged(tmp_path, monkeypat
     assert not [key for key in (KEY, "from-the-environment", "wrong-key") if key in text]
 
 
+@pytest.mark.parametrize("key", ["secret", "à clé à"])
+def test_a_key_of_the_environment_opens_the_door_by_either_way_to_show_it(monkeypatch, key):
+    monkeypatch.setenv(ENVIRONMENT, f" {key}\n")  # As it comes out of a file.
+    basic = base64.b64encode(f"me:{key}".encode())
+    with running(stub_app(keys=ApiKeys.load(None))) as here:
+        head = b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        for shown in (b"Bearer " + key.encode(), b"Basic " + basic):
+            assert exchange(here.port, head + b"Authorization: " + shown + b"\r\n\r\n")[9:12] == b"200"
+
+
 def test_a_bad_line_of_keys_is_named_and_not_shown(tmp_path):
     file = tmp_path / "keys"
     for line in (f"reader embed {KEY}", f"reader everything {'0' * 64}", "reader"):
@@ -283,7 +293,7 @@ def test_errors_have_one_shape(stub):
     wrong = [("GET", "/nothing"), ("GET", "/v1/embeddings"), ("POST", "/livez"), ("DELETE", "/v1/models")]
     for method, path in wrong:
         error = stub.client.request(method, path).json()
-        assert set(error) == {"error"}
+        assert set(error) == {"error", "detail"}
         assert set(error["error"]) == {"message", "type", "code", "param"}
     answer = stub.post("/v1/embeddings", {"model": "cocoa", "input": [{"text": "a"}, {"image": 7}]})
     assert json.loads(answer.text)["error"]["param"] == "input[1].image"

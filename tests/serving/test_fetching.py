@@ -54,6 +54,26 @@ def test_nothing_is_fetched_unless_it_is_allowed(listen: Callable[..., Listener]
         assert fetcher(listener, hosts=hosts).fetch(url) == PICTURE
 
 
+def test_where_one_address_of_a_host_does_not_answer_another_is_asked(
+    listen: Callable[..., Listener],
+) -> None:
+    listener = listen(says(reply(PICTURE)))
+    settings = FetchSettings(hosts=("*",), allow_http=True, ports=(listener.port,), seconds=2)
+    url = f"http://images.example.org:{listener.port}/a.png"
+    with socket.create_server(("127.0.0.3", listener.port), backlog=0) as deaf, socket.socket() as only:
+        only.connect(deaf.getsockname())  # Whoever comes after this one is not let in, and not refused.
+        # The first refuses, the second does not say anything.
+        addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
+        fetches = Fetcher(settings, resolve=lambda *_: addresses, public=lambda _: True)
+        assert fetches.fetch(url) == PICTURE
+        assert listener.num_connections == 1
+        one_is_private = Fetcher(settings, resolve=lambda *_: addresses, public=lambda address: address != "127.0.0.3")
+        assert code_of(lambda: one_is_private.fetch(url)) == "E_IMAGE_FETCH"
+        assert listener.num_connections == 1
+        del addresses[2:]
+        assert code_of(lambda: fetches.fetch(url)) == "E_IMAGE_TIMEOUT"
+
+
 def test_a_request_says_little(listen: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch) -> None:
     listener = listen(says(reply(PICTURE)))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "https_proxy"):

@@ -166,6 +166,24 @@ def test_max_k_is_set_to_no_more_than_an_index_gives():
     assert (caught.value.code, caught.value.where) == ("E_USAGE_SETTING", "limits.max_k")
 
 
+@pytest.mark.parametrize("name", ["allowed_hosts", "fetch_hosts"])
+@pytest.mark.parametrize(
+    "host", ["https://a.example.org", "a.example.org:8443", "a.example.org/", "[::1]", "10.0.0.5:80", "", " a", "a..b"]
+)
+def test_a_host_that_could_never_be_met_is_refused(name, host):
+    for known in ("a.example.org", "A-b_c.example", "localhost", "10.0.0.5", "fe80::1", "*"):
+        settings_from({name: (known,)}, [])
+    with pytest.raises(UsageError, match="a host's name alone") as caught:
+        settings_from({name: ("a.example.org", host)}, [])
+    assert (caught.value.code, caught.value.where) == ("E_USAGE_SETTING", f"{name}.1")
+
+
+def test_all_names_below_one_are_for_fetching_alone():
+    assert settings_from({"fetch_hosts": (".example.org",)}, []).fetch_hosts == (".example.org",)
+    with pytest.raises(UsageError, match="a host's name alone"):
+        settings_from({"allowed_hosts": (".example.org",)}, [])
+
+
 def test_a_name_of_digits_is_a_name():
     assert settings_from({}, ["model_name=2024"]).model_name == "2024"
     assert settings_from({}, ["model_name=1e3"]).model_name == "1e3"

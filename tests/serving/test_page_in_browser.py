@@ -190,6 +190,9 @@ def test_a_hit_can_be_looked_at_and_its_id_copied(visit, page_server, gallery):
     expect(dialog.locator(".id")).to_have_text(ids[1])
     page.keyboard.press("ArrowLeft")
     expect(dialog.locator(".id")).to_have_text(ids[0])
+    # With Alt they go through the browser's history.
+    page.keyboard.press("Alt+ArrowRight")
+    expect(dialog.locator(".id")).to_have_text(ids[0])
     page.go_back()
     expect(dialog).to_be_hidden()
 
@@ -216,6 +219,7 @@ def test_why_a_match_is_shown_over_its_picture(visit, page_server, gallery):
     assert "of the match" in (heat.get_attribute("aria-label") or "")
     why.click()
     expect(page.locator(".explained")).to_have_count(0)
+    expect(heat).to_have_css("opacity", "0")
 
 
 def test_words_have_no_map(visit, gallery):

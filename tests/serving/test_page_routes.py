@@ -320,6 +320,24 @@ def test_a_shorter_search_equals_one_over_shorter_vectors(gallery):
     assert whole == gallery.search_vectors(vector[None], 10)[0] == nearest(gallery, vector, 10, None, 32)
 
 
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/explain"])
+@pytest.mark.parametrize(
+    ("query", "code", "field"),
+    [
+        ({"image": "junk!"}, "E_REQUEST_IMAGE", "image"),
+        ({"image": "data:image/png;base64,AAAA"}, "E_IMAGE_OPEN", "image"),
+        ({"image": "data:image/png;base64,AAAA", "text": "an owl"}, "E_IMAGE_OPEN", "image"),
+        ({"text": "owl " * 30_000}, "E_LIMIT_CHARACTERS", "text"),
+        ({"text": "owl " * 30_000, "image": "junk!"}, "E_LIMIT_CHARACTERS", "text"),
+        ({"text": "owl " * 5_000}, "E_DATA_TOO_LONG", "text"),
+        ({"text": "an owl", "dimensions": 1000}, "E_LIMIT_DIMENSIONS", "dimensions"),
+    ],
+)
+def test_what_is_wrong_with_a_query_is_told_by_its_field(server, path, query, code, field):
+    error = server.post(path, query | ({"id": "scene-7"} if path == "/v1/explain" else {})).json()["error"]
+    assert (error["code"], error["param"]) == (code, field)
+
+
 @pytest.mark.parametrize("k", [2475, 2476, MAX_K])
 def test_a_shorter_search_asks_for_no_more_candidates_than_an_index_gives(gallery, k):
     vector = gallery.get(["scene-9"])[0].vector

@@ -9,7 +9,7 @@ import pytest
 from gallery import index_of
 from looking import answer, ask, expect, expect_ids, needs_browser, shown
 from PIL import Image
-from seeing import CONTRASTS, NAMELESS, SMALL
+from seeing import CONTRASTS, DROP, NAMELESS, SMALL
 
 from cocoa.serving.keys import ApiKeys
 from cocoa.serving.settings import RequestLimits
@@ -87,6 +87,33 @@ def test_a_server_that_is_gone_can_be_tried_again(visit, serve, gallery):
         expect_ids(page, ids)
 
 
+def test_a_search_asks_again_what_there_is_where_that_could_not_be_had(visit, page_server):
+    page = visit("/docs")
+    page.route("**/v1/index", lambda route: route.fulfill(status=503, json={}))
+    page.goto("/")
+    expect(page.get_by_role("alert")).to_contain_text("The server is busy")
+    page.unroute("**/v1/index")
+    ask(page, "an owl")
+    expect_ids(page, answer(page_server, text="an owl"))
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_what_cannot_be_stopped_offers_no_way_to_stop_it(visit):
+    page = visit("/docs")
+    page.route("**/v1/index", lambda route: None)
+    page.goto("/")
+    expect(page.get_by_text("Still searching")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+def test_a_folder_that_is_dropped_is_told_in_words(visit):
+    page = visit()
+    expect(page.locator(".card:not(.blank)").first).to_be_visible()
+    page.evaluate("() => { File.prototype.arrayBuffer = () => Promise.reject(new DOMException('a folder')); }")
+    page.evaluate(DROP, [[1], "folder"])
+    expect(page.get_by_text("This file cannot be read")).to_be_visible()
+
+
 def test_a_slow_model_says_so_and_can_be_stopped(visit, page_server):
     page = visit()
     held = []
@@ -103,6 +130,7 @@ def test_a_slow_model_says_so_and_can_be_stopped(visit, page_server):
 
 REFUSALS = [
     (401, "E_REQUEST_KEY", "a valid API key is needed", "This server asks for a key", ["Reload"]),
+    (408, "E_REQUEST_SLOW", "slow", "The search did not arrive in time", ["Try again"]),
     (429, "E_SERVER_BUSY", "too many", "The server is busy", ["Try again"]),
     (503, "E_SERVER_DEADLINE", "late", "The server is busy", ["Try again"]),
     (500, "E_SERVER_FAILED", "failed", "Something went wrong on the server", ["Try again"]),

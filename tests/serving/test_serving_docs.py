@@ -69,6 +69,16 @@ def test_its_table_is_the_settings():
     assert [line for line in TEXT.splitlines() if re.match(r"\| `(limits\.|queue\.)?[a-z_]+` \| [0-9]", line)] == rows()
 
 
+def test_its_table_has_every_refusal_of_the_server_s_own():
+    told = set(re.findall(r"`(E_[A-Z_]+\*?)`", TEXT))
+    families = tuple(code.removesuffix("*") for code in told if code.endswith("*"))
+    sources = [path.read_text() for path in (ROOT / "src" / "cocoa" / "serving").rglob("*.py")]
+    raised = {code for source in sources for code in re.findall(r"RequestError\(\s*\"(E_[A-Z_]+)", source)}
+    assert len(raised) > 20
+    # Who has gone hears nothing.
+    assert {code for code in raised if code not in told and not code.startswith(families)} == {"E_REQUEST_GONE"}
+
+
 def test_its_dashboard_asks_for_what_is_counted_by_labels_that_it_has():
     labels = {}
     for kind in vars(Metrics()).values():

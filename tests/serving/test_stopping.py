@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -14,7 +15,8 @@ import httpx2
 import psutil
 import pytest
 from apart import ask, num_under_way, starts
-from running import StubForward, running, stub_app, until
+from PIL import Image
+from running import StubForward, data_url, running, stub_app, until
 
 from cocoa.serving.keys import ApiKeys
 from cocoa.serving.server import DrainingServer
@@ -45,6 +47,21 @@ def test_a_pass_that_hangs_is_not_waited_for_longer_than_it_was_said(start):
         assert [answer.result() for answer in answers] == [503, 503]
     assert process.wait(20) == 1
     assert not [child for child in psutil.Process().children() if child.pid == process.pid and child.is_running()]
+
+
+def test_a_picture_that_is_still_being_decoded_is_not_waited_for_either():
+    async def never(*_, **__):
+        await asyncio.Event().wait()
+
+    with running(stub_app(drain_seconds=0.1)) as here, ThreadPoolExecutor(1) as pool:
+        here.service.engine._decoder.adecode = never
+        body = {"model": "cocoa", "input": [{"image": data_url(Image.new("RGB", (8, 8)))}]}
+        answer = pool.submit(here.post, "/v1/embeddings", body)
+        until(lambda: here.service.engine.line.held.items == 1)
+        here.server.handle_exit(signal.SIGTERM, None)
+        told = answer.result()
+    assert (told.status_code, told.headers["retry-after"]) == (503, "5")
+    assert told.json()["error"]["code"] == "E_SERVER_STOPPING"
 
 
 def test_a_second_signal_ends_it_at_once(start):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -30,6 +31,9 @@ Decode = Callable[[bytes, ImageLimits], Image.Image]
 
 def main(arguments: list[str], decode: Decode = open_rgb) -> None:
     """Answers requests until the other end is closed; `arguments` are what `decoding.py` gives."""
+    # A keyboard and systemd send these to every process of the server, and it still wants what it has begun.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     descriptor, memory_bytes, cpu_seconds, limits = arguments
     connection = socket.socket(fileno=int(descriptor))
     _limit(int(memory_bytes))

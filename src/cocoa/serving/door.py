@@ -6,6 +6,7 @@ never at a URL rebuilt from the Host header, and it denies by default: only the 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import itertools
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cocoa.serving.embedding import router
 from cocoa.serving.keys import ApiKey, ApiKeys
 from cocoa.serving.logs import log
-from cocoa.serving.problems import RequestError, busy, failed, reply
+from cocoa.serving.problems import RequestError, busy, failed, reply, stopping
 from cocoa.serving.service import Service
 from cocoa.serving.settings import LOOPBACK
 
@@ -70,6 +71,12 @@ class Door:
                 outcome.code = error.code
                 outcome.route = scope["path"] if scope["path"] in EMBEDDING else ""
                 await reply(error, request_id)(scope, receive, answer)
+            except asyncio.CancelledError:
+                if status or not self.service.is_draining:
+                    raise
+                # The time to stop is over, and what keeps this request is no pass that could be given up.
+                outcome.code = stopping().code
+                await reply(stopping(), request_id)(scope, receive, answer)
             except Exception:
                 log.exception("request %s failed", request_id)
                 outcome.code = "E_SERVER_FAILED"
@@ -98,7 +105,7 @@ class Door:
         if key is None:
             raise RequestError("E_REQUEST_KEY", "a valid API key is needed", status=401)
         if self.service.is_draining:
-            raise RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
+            raise stopping()
         if scope["path"] in EMBEDDING and self.service.is_full:
             # Before the body is read: to refuse must cost little, or those who come too much take all from the others.
             raise busy("items")
@@ -115,7 +122,8 @@ def _shown(values: list[str]) -> str | None:
     """The key in an Authorization header: Bearer, or the password of Basic; None where there is not exactly one."""
     if len(values) != 1:
         return None
-    kind, _, value = values[0].partition(" ")
+    # As it was sent, in UTF-8: headers are read as if they were Latin-1.
+    kind, _, value = values[0].encode("latin-1").decode("utf-8", "surrogateescape").partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
     if kind.lower() == "basic":

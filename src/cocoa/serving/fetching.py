@@ -22,6 +22,8 @@ from cocoa.serving.addresses import Address, is_public, parse_address
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BINARY = ("application/octet-stream", "binary/octet-stream")
 _ENOUGH_TO_KNOW = 32
+_MOST_ADDRESSES = 4
+"""Addresses of a name that are tried, in the order in which the system gives them."""
 _UNREACHABLE = "its host cannot be reached, or is none that pictures are fetched from"
 
 Resolve = Callable[[str, int], Sequence[str]]
@@ -137,12 +139,12 @@ class Fetcher:
             finally:
                 response.close()
 
-    def _checked(self, host: str, port: int, deadline: float) -> str:
-        """The address to connect to; all addresses of the name must be public, so that none of them is a trap."""
+    def _checked(self, host: str, port: int, deadline: float) -> Sequence[str]:
+        """Addresses to connect to; all addresses of the name must be public, so that none of them is a trap."""
         addresses = _within(deadline, lambda: self._resolve(host, port))
         if not addresses or not all(self._public(address) for address in addresses):
             raise ImageError("E_IMAGE_FETCH", _UNREACHABLE)
-        return addresses[0]
+        return addresses[:_MOST_ADDRESSES]
 
     def _read(self, response: httpcore2.Response) -> bytes | str:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
@@ -198,9 +200,9 @@ def _within(deadline: float, work: Callable[[], Sequence[str]]) -> Sequence[str]
 
 
 class _Pinned(httpcore2.NetworkBackend):
-    """Connects to the address that was checked, and to no other name or address; all within one deadline."""
+    """Connects to an address that was checked, and to no other name or address; all within one deadline."""
 
-    def __init__(self, checked: Callable[[str, int], str], deadline: float) -> None:
+    def __init__(self, checked: Callable[[str, int], Sequence[str]], deadline: float) -> None:
         self._checked, self._deadline = checked, deadline
         self._plain = httpcore2.SyncBackend()
 
@@ -212,8 +214,17 @@ class _Pinned(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        address = self._checked(host, port)
-        return _Timed(self._plain.connect_tcp(address, port, _left(self._deadline)), self._deadline)
+        *others, last = self._checked(host, port)
+        for place, address in enumerate(others):
+            try:
+                # A share of the time each: one that says nothing leaves enough for the next.
+                return self._connected(address, port, _left(self._deadline) / (len(others) + 1 - place))
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                continue
+        return self._connected(last, port, _left(self._deadline))
+
+    def _connected(self, address: str, port: int, seconds: float) -> httpcore2.NetworkStream:
+        return _Timed(self._plain.connect_tcp(address, port, seconds), self._deadline)
 
 
 class _Timed(httpcore2.NetworkStream):

@@ -73,7 +73,8 @@ class ApiKeys:
         if file is not None and not keys:
             raise UsageError("E_USAGE_KEYS", "the file has no key", where=str(file))
         if (plain := os.environ.pop(ENVIRONMENT, None)) is not None:
-            if not plain.strip():
+            plain = plain.strip()  # A secret that was read from a file ends in a line end, which no header can hold.
+            if not plain:
                 raise UsageError("E_USAGE_KEYS", "the variable is set and has no key", where=ENVIRONMENT)
             keys.append(ApiKey("environment", SCOPES, _digest(plain)))
         return cls(keys)

@@ -48,6 +48,11 @@ def late() -> RequestError:
     return RequestError("E_SERVER_DEADLINE", "the answer did not come in time", status=503, retry_after=1)
 
 
+def stopping() -> RequestError:
+    """Returns what is said to whom a server that stops does not serve any more."""
+    return RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
+
+
 # What is said of errors that come from inside: their own messages name files and libraries.
 _SENTENCES = {
     "E_IMAGE_OPEN": "the picture cannot be read",
@@ -98,7 +103,8 @@ def reply(error: RequestError, request_id: str) -> Response:
         error.message,
     )
     kind = _KINDS.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
-    body = {"error": {"message": error.message, "type": kind, "code": error.code, "param": error.where or None}}
+    told = {"message": error.message, "type": kind, "code": error.code, "param": error.where or None}
+    body = {"error": told, "detail": error.message}  # Without the second Voyage's client does not see what it is.
     headers = {"x-request-id": request_id}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)

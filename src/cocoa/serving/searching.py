@@ -14,7 +14,7 @@ from starlette.responses import Response
 from cocoa.corpus.examples import combined
 from cocoa.corpus.hits import Hit
 from cocoa.corpus.index import Index
-from cocoa.errors import UsageError
+from cocoa.errors import CocoaError, UsageError
 from cocoa.options import Options
 from cocoa.sample import Sample
 from cocoa.serving.bodies import StrictRoute
@@ -24,6 +24,9 @@ from cocoa.serving.problems import RequestError
 from cocoa.serving.service import Service, json_reply, needs, service_of
 
 router = APIRouter(route_class=StrictRoute, tags=["search"], dependencies=[needs("search")])
+
+_OF_A_PICTURE = ("E_IMAGE_", "E_REQUEST_IMAGE", "E_LIMIT_IMAGE", "E_LIMIT_BYTES")
+"""How codes begin that tell of an item's picture, and not of its text."""
 
 
 class SearchBody(Options):
@@ -82,7 +85,13 @@ async def query_vector(service: Service, body: SearchBody) -> NDArray[np.float32
     unwanted = [row.vector for row in rows[len(body.like) :]]
     if body.text or body.image:
         images = (body.image,) if body.image else ()
-        [embedded] = await service.vectors([Sample(body.text or "", images, "query")], "query", model=body.model)
+        sample = Sample(body.text or "", images, "text")
+        try:
+            [embedded] = await service.vectors([sample], "query", model=body.model)
+        except CocoaError as error:
+            if error.where == sample.where and (not body.text or error.code.startswith(_OF_A_PICTURE)):
+                raise error.at("image") from None
+            raise
         wanted.append(embedded.vector)
     try:
         return combined(np.stack(wanted), np.stack(unwanted) if unwanted else None)

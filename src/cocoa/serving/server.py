@@ -25,7 +25,7 @@ from cocoa.serving.keys import ApiKeys
 from cocoa.serving.listening import allow_connections, bound
 from cocoa.serving.logs import log, show_log
 from cocoa.serving.metrics import Metrics
-from cocoa.serving.problems import RequestError
+from cocoa.serving.problems import stopping
 from cocoa.serving.served import Served, named
 from cocoa.serving.service import Service
 from cocoa.serving.settings import LOOPBACK, ServeSettings
@@ -139,9 +139,8 @@ class DrainingServer(uvicorn.Server):
         if self.service.is_draining and not self.should_exit:
             if time.monotonic() > self._stop_at:
                 log.warning("%d requests are not answered in time to stop", self.service.num_under_way)
-                stopping = RequestError("E_SERVER_STOPPING", "the server is stopping", status=503, retry_after=5)
                 for served in self.service.models.values():
-                    served.engine.passes.give_up(stopping)
+                    served.engine.passes.give_up(stopping())
                 self.should_exit = True
             elif self.service.num_under_way == 0:
                 self.should_exit = True

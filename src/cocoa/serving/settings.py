@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from cocoa.corpus.hits import MAX_K
 from cocoa.errors import UsageError
@@ -15,6 +17,26 @@ from cocoa.option_errors import explained
 from cocoa.options import Options
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_NAME = re.compile(r"\*|[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
+
+
+def _host(text: str) -> str:
+    """Returns what a host can be called; anything else would stand there and never be met."""
+    try:
+        if not _NAME.fullmatch(text):
+            ipaddress.IPv6Address(text)
+    except ValueError:
+        raise ValueError("give a host's name alone, without scheme, port or path") from None
+    return text
+
+
+def _host_or_all_below(text: str) -> str:
+    _host(text.removeprefix("."))
+    return text
+
+
+Host = Annotated[str, AfterValidator(_host)]
+HostOrAllBelow = Annotated[str, AfterValidator(_host_or_all_below)]
 
 
 class RequestLimits(Options):
@@ -85,11 +107,11 @@ class ServeSettings(Options):
     """Port to listen on; 0: any free one."""
     key_file: Path | None = None
     """Lines of `name scopes sha256`; see `cocoa.serving.keys`."""
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[Host, ...] = ()
     """Names that a Host header may say besides loopback's; `*` for any."""
     roots: tuple[Path, ...] = ()
     """Folders that `file:` references may name pictures in."""
-    fetch_hosts: tuple[str, ...] = ()
+    fetch_hosts: tuple[HostOrAllBelow, ...] = ()
     """Hosts that picture URLs may name; none: no URL is fetched."""
     decode_workers: int = Field(1, ge=1, le=64)
     """Processes that decode pictures."""

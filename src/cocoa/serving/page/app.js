@@ -19,6 +19,7 @@ const known = new Map(); // Every hit of this visit by its id: chips show them w
 
 let view = viewOf(location.href);
 let index = null;
+let describing = false; // Whether the server is being asked what there is.
 let answer = null; // {key, panes: [{way, body, hits, seconds}], parts}; `body` is null where nothing was asked.
 let request = null; // What ends the search under way; null where there is none.
 let opened = null; // {show, side} of the hit that was looked at last: the focus goes back to it.
@@ -55,7 +56,7 @@ const act = {
 function show({ anew = false } = {}) {
   document.title = asks(view) ? `${view.text || "Like this"} · cocoa` : "Search · cocoa";
   showQuery(view, known, ask);
-  if (!index) return undefined;
+  if (!index) return start();
   compareButton.hidden = !asks(view) || waysOf(index).length < 2;
   compareButton.setAttribute("aria-pressed", String(view.compare !== null));
   showFilters(index, view.filter, asks(view), (filter) => ask({ filter }));
@@ -166,25 +167,40 @@ function showOpened() {
   opened = null;
 }
 
+/** Asks what there is to search, and then shows what the view asks for by then. */
 async function start() {
+  if (describing) return undefined;
+  describing = true;
   results.replaceChildren(skeleton(12));
-  searching(() => undefined);
+  searching(null);
   try {
     index = await describeIndex();
   } catch (failure) {
     results.replaceChildren();
     if (failure instanceof Trouble) return failed(failure, start);
     throw failure;
+  } finally {
+    describing = false;
   }
   document.getElementById("count").textContent = index.count ? counted(index.count, "document") : "";
   return show();
+}
+
+async function searchWith(file) {
+  let key;
+  try {
+    key = await keep(file);
+  } catch {
+    return told("This file cannot be read", "It may be a folder, or be gone. Choose another one.");
+  }
+  return ask({ picture: key });
 }
 
 watchTheme();
 watchFilters();
 watchDetail(act);
 watchQuery(ask);
-watchPictures(async (file) => ask({ picture: await keep(file) }));
+watchPictures(searchWith);
 compareButton.addEventListener("click", () => change({ compare: view.compare ? null : [], show: null, side: 0 }));
 document.getElementById("home").addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -200,4 +216,3 @@ addEventListener("popstate", () => {
   show();
 });
 show();
-start();

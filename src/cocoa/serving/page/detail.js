@@ -19,7 +19,7 @@ export function watchDetail(act) {
     if (event.target === dialog) act.close();
   });
   dialog.addEventListener("keydown", (event) => {
-    if (event.target.matches("input")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // With these the arrows are the browser's.
     if (event.key === "ArrowRight") act.step(1);
     if (event.key === "ArrowLeft") act.step(-1);
   });

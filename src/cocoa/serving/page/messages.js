@@ -21,7 +21,7 @@ const BY_STATUS = {
   401: ["This server asks for a key", "Reload the page and give the key as the password.", "reload"],
   403: ["This key may not search here", "Ask whoever runs the server for another.", "reload"],
   404: ["This server has no index to search", "Start it with an index: cocoa serve MODEL --index URI", null],
-  408: ["The model took too long", "It may be busy. Try again, or search for something shorter.", "again"],
+  408: ["The search did not arrive in time", "The connection is slow. Try again, or use a smaller picture.", "again"],
   413: ["This is more than the server takes", "Use a smaller picture or fewer words.", null],
   429: ["The server is busy", "Many people search at once.", "again"],
   503: ["The server is busy", "It is starting, stopping, or has too much to do.", "again"],

@@ -13,7 +13,7 @@ export function quiet() {
   place.replaceChildren();
 }
 
-/** Says after a second that it is still being searched, how long already, with a way to stop. */
+/** Says after a second that it is still being searched, how long already, with a way to stop if there is one. */
 export function searching(cancel) {
   quiet();
   const began = performance.now();
@@ -26,7 +26,7 @@ export function searching(cancel) {
         element("span", {}, "Still searching"),
         // Counted for the eye alone: it would be read out every second.
         element("span", { class: "seconds", "aria-hidden": "true" }),
-        element("button", { type: "button", class: "quiet", id: "cancel", on: { click: cancel } }, "Cancel")));
+        cancel && element("button", { type: "button", class: "quiet", id: "cancel", on: { click: cancel } }, "Cancel")));
     }
     place.querySelector(".seconds").textContent = `${Math.floor(elapsed / 1000)} s`;
   }, 200);

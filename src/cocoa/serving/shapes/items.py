@@ -59,8 +59,8 @@ class Content(Options):
 
 
 def joined(parts: Sequence[Part], where: str) -> Sample:
-    """Returns parts as one sample, its texts a line each."""
-    texts = [part.text for part in parts if part.text is not None]
+    """Returns parts as one sample, its texts a line each; an empty one, as vLLM's clients end a chat with, is none."""
+    texts = [part.text for part in parts if part.text]
     return Sample("\n".join(texts), tuple(part.picture for part in parts if part.picture is not None), where)
 
 

@@ -1,11 +1,11 @@
-"""`/v1/embeddings`: OpenAI's shape, with pictures as vLLM (`messages`), Jina and SGLang (`text`, `image`) send them."""
+"""`/v1/embeddings`: OpenAI's shape and what vLLM (`messages`), Jina, SGLang (`text`, `image`) and Voyage add to it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AliasChoices, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from cocoa.options import Options
@@ -67,15 +67,28 @@ class EmbeddingsBody(Options):
     model: str
     input: Annotated[list[InputItem], WithJsonSchema(_INPUT_SCHEMA)] | None = None
     messages: list[Message] | None = Field(None, min_length=1, description="One item, as vLLM takes it.")
-    encoding_format: Encoding | None = "float"
-    embedding_type: Encoding | None = Field(None, description="Jina's name of `encoding_format`.")
-    dimensions: int | None = Field(None, ge=1)
+    encoding_format: Encoding | None = Field(
+        "float",
+        validation_alias=AliasChoices("encoding_format", "embedding_type"),
+        description="Jina calls it `embedding_type`.",
+    )
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=AliasChoices("dimensions", "output_dimension"),
+        description="Voyage calls it `output_dimension`.",
+    )
+    output_dtype: Literal["float"] | None = Field(None, description="Voyage's name of what there is one kind of here.")
     input_type: Literal["query", "document"] | None = Field(None, description="The side whose prompt is put around.")
     task: Literal["retrieval.query", "retrieval.passage", "text-matching", "classification", "separation"] | None = (
         Field(None, description="Jina's `input_type`; what is not of retrieval is taken as it is.")
     )
     late_chunking: Literal[False] = Field(False, description="Each item has one vector.")
-    truncate: bool = Field(False, description="Cut a text that is too long, rather than refuse it.")
+    truncate: bool = Field(
+        False,
+        validation_alias=AliasChoices("truncate", "truncation"),
+        description="Cut a text that is too long, rather than refuse it. Voyage calls it `truncation`.",
+    )
     normalized: Literal[True] = True
     user: str | None = None
 
@@ -108,7 +121,7 @@ class EmbeddingsBody(Options):
 
     def reply(self, embedded: Sequence[Embedded]) -> dict[str, Any]:
         """Returns the answer in OpenAI's shape."""
-        encoding = self.embedding_type or self.encoding_format or "float"
+        encoding = self.encoding_format or "float"
         used = sum(item.num_tokens for item in embedded)
         return {
             "object": "list",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from cocoa.options import Options
 from cocoa.prompts import Side
@@ -21,7 +21,12 @@ class VoyageBody(Options):
     inputs: list[Content] = Field(min_length=1)
     input_type: Literal["query", "document"] | None = None
     truncation: bool = True
-    output_encoding: Literal["base64"] | None = None
+    output_encoding: Literal["base64"] | None = Field(
+        None,
+        validation_alias=AliasChoices("output_encoding", "encoding_format"),
+        description="Voyage's own client calls it `encoding_format`.",
+    )
+    output_dtype: Literal["float"] | None = None
     output_dimension: int | None = Field(None, ge=1)
 
     @property
@@ -47,5 +52,6 @@ class VoyageBody(Options):
                 "total_tokens": used,
                 "text_tokens": used,
                 "image_pixels": sum(item.num_pixels for item in embedded),
+                "video_pixels": 0,
             },
         }
