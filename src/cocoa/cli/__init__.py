@@ -125,7 +125,7 @@ _LESS = (
 
 
 def _what_the_system_refused(error: Exception) -> str | None:
-    """Returns what to say where memory, disk or another rank failed, not this program; None for all else.
+    """Returns what to say where memory, disk, another rank or a library failed, not this program; None for all else.
 
     Libraries have errors of their own for it. They are known by name and words, since not every command imports them.
     """
@@ -137,6 +137,12 @@ def _what_the_system_refused(error: Exception) -> str | None:
         return f"the memory is full; {_LESS} ({line}) [E_SYSTEM_MEMORY]"
     if kind == "SafetensorError":
         return f"a file could not be read or written: {line} [E_SYSTEM]"
+    if isinstance(error, ImportError) and "torchvision::" in str(error.__cause__):
+        # Of the wrong build it takes transformers down with it, and so every command that opens a model.
+        return (
+            "torchvision is here and not of the same build as torch, so transformers cannot be imported: "
+            "`pip uninstall torchvision`, or take it from the index that torch came from (docs/use.md) [E_USAGE_EXTRA]"
+        )
     if rank() is not None and (kind == "DistBackendError" or "by peer" in text or "Timed out waiting" in text):
         return "another rank is gone or stands still; its own message says why"
     return None
