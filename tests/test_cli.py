@@ -574,3 +574,15 @@ def test_a_backbone_of_no_owner_is_not_asked_for_on_the_hub(cocoa, recipe, tmp_p
     code, said = cocoa("train", recipe, "--set", "backbone.name=nanoo", "--out", tmp_path / "run")
     assert code == 1 and "no backbone 'nanoo': neither nano, nano-untrained nor a folder here" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_pool_that_is_none_is_told_beside_those_that_are(cocoa, model, tmp_path):
+    code, said = cocoa("mine", model, tmp_path, "--out", tmp_path / "mined", "--pool", "rows")
+    assert code == 2 and "pool is 'rows'; use table or all [E_USAGE_MINING]" in said
+
+
+def test_an_embedding_job_that_fails_says_its_error_and_no_empty_line(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cocoa", "embed", str(model), str(tmp_path / "no"), "--out", str(tmp_path / "o")])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith("error: ")
