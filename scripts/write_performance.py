@@ -18,18 +18,11 @@ from typing import Any
 from benchmarks.outcome import HEAD, REFERENCE, rows_of
 from benchmarks.outcome import kept as outcomes
 
-from cocoa.report.charts import Point, line_chart
+from cocoa.report.charts import Point, line_chart, standalone
 
 ROOT = Path(__file__).parents[1]
 STEPS = ("warmup_step", "bridge_step", "cached_step")
 PAGES = [ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "serving.md"]
-COLOURS = ("#3b6ea8", "#c2571a", "#3f8f5f")
-STYLE = (
-    "<style>svg{background:#fff;font:12px sans-serif}.grid{stroke:#ddd}.line{fill:none;stroke-width:2}"
-    ".chart-title{font-weight:bold}"
-    + "".join(f":root{{--series-{number}:{colour}}}" for number, colour in enumerate(COLOURS, start=1))
-    + "</style>"
-)
 
 
 def kept(name: str) -> dict[str, Any]:
@@ -249,9 +242,7 @@ def serve_sentence() -> str:
 
 def plot(series: dict[str, list[Point]], *, title: str, y_label: str, x_label: str = "tokens of the row") -> str:
     """Returns a chart as a picture of its own."""
-    chart = str(line_chart(series, title=title, x_label=x_label, y_label=y_label, noisy=False))
-    chart = chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return re.sub(r"</desc>", "</desc>" + STYLE, chart, count=1) + "\n"
+    return standalone(line_chart(series, title=title, x_label=x_label, y_label=y_label, noisy=False))
 
 
 def plots() -> dict[str, str]:

@@ -17,7 +17,8 @@ from cocoa.ablation.analysis import analyse
 from cocoa.ablation.records import STUDY, read_records, read_study
 from cocoa.ablation.writing import has_place, markdown, put_between
 from cocoa.files import write_file
-from cocoa.report.study_page import standalone, study_charts
+from cocoa.report.charts import standalone
+from cocoa.report.study_page import study_charts
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "study.md"

@@ -433,6 +433,11 @@ class OutOfMemoryError(RuntimeError):
     """What torch's is called."""
 
 
+def _caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("failure", "told"),
     [
@@ -441,6 +446,10 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("CUDA out of memory. Tried\nmore"), "lower machine.chunk_tokens"),
         (MemoryError(), "the memory is full"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "the memory is full"),
+        (
+            _caused(ModuleNotFoundError("no X"), RuntimeError("operator torchvision::nms does not")),
+            "uninstall torchvision",
+        ),
     ],
 )
 def test_what_the_system_refuses_is_told_without_a_traceback(cocoa, monkeypatch, tmp_path, failure, told):
@@ -524,3 +533,71 @@ def test_a_run_into_a_file_is_told_without_a_traceback(cocoa, recipe, tmp_path):
     code, said = cocoa("train", recipe, "--out", tmp_path / "file")
     assert code == 2 and "is not a folder" in said
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "probe", "mine", "embed", "serve", "verify"])
+def test_help_says_what_may_stand_for_a_model(cocoa, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, said = cocoa(command, "--help")
+    assert "Model folder, nano-embedder, or on the hub OWNER/NAME or OWNER/NAME@REVISION." in said
+
+
+def test_a_run_that_has_not_ended_is_told_with_what_makes_a_model_of_it(cocoa, tmp_path):
+    run = tmp_path / "a run"
+    (run / "checkpoints").mkdir(parents=True)
+    for place in (run, run / "model"):
+        code, said = cocoa("verify", place)
+        assert code == 1 and "the run has not ended" in said
+        assert f"--out '{run}' --resume" in said and f"cocoa export '{run}'" in said
+    (run / "model").mkdir()
+    _, said = cocoa("verify", run / "model")
+    assert "has not ended" not in said
+
+
+def test_who_names_a_folder_for_a_recipe_or_a_recipe_for_a_study_is_told_so(cocoa, recipe, tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text("name: s\nseeds: [0]\narms: []\nstages: {}\n")
+    for words, told in (
+        (("train", tmp_path), "is a folder; name the YAML file [E_RECIPE_FILE]"),
+        (("ablate", tmp_path), "is a folder; name the YAML file [E_RECIPE_FILE]"),
+        (("train", study), "`cocoa ablate` runs it"),
+        (("ablate", recipe), "`cocoa train` runs it"),
+        (("check-data", recipe, "--set", "stages.0.data.0.path=images"), "is a folder, not a table"),
+        (("evaluate", tmp_path, "--tasks", recipe), "is a file, not a folder of tables"),
+    ):
+        code, said = cocoa(*words, *(["--out", tmp_path / "out"] if words[0] == "check-data" else []))
+        assert code in (1, 2) and told in said, said
+
+
+def test_a_finding_names_its_stages_where_there_are_several(cocoa, recipe, tmp_path):
+    tree = yaml.safe_load(recipe.read_text())
+    rows = pq.read_table(tmp_path / "pairs.parquet").to_pylist()
+    pq.write_table(pa.Table.from_pylist([*rows, rows[0]]), tmp_path / "pairs.parquet")
+    _, said = cocoa("check-data", recipe, "--out", tmp_path / "check")
+    assert "more than once: 1 [DUPLICATE_PAIR]" in said
+    tree["stages"].append(tree["stages"][0] | {"name": "again"})
+    recipe.write_text(yaml.safe_dump(tree))
+    _, said = cocoa("check-data", recipe, "--out", tmp_path / "check")
+    assert "more than once: 1 in warm-up, again [DUPLICATE_PAIR]" in said
+
+
+def test_a_backbone_of_no_owner_is_not_asked_for_on_the_hub(cocoa, recipe, tmp_path, monkeypatch):
+    def ask(*given, **how):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("cocoa.backbones.loading.hf_hub_download", ask)
+    code, said = cocoa("train", recipe, "--set", "backbone.name=nanoo", "--out", tmp_path / "run")
+    assert code == 1 and "no backbone 'nanoo': neither nano, nano-untrained nor a folder here" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pool_that_is_none_is_told_beside_those_that_are(cocoa, model, tmp_path):
+    code, said = cocoa("mine", model, tmp_path, "--out", tmp_path / "mined", "--pool", "rows")
+    assert code == 2 and "pool is 'rows'; use table or all [E_USAGE_MINING]" in said
+
+
+def test_an_embedding_job_that_fails_says_its_error_and_no_empty_line(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cocoa", "embed", str(model), str(tmp_path / "no"), "--out", str(tmp_path / "o")])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith("error: ")

@@ -223,11 +223,16 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     A relative `path` of data, or of a backbone that starts with a dot, is meant from the file's folder. Raises
     `RecipeError` naming every wrong key, type or range at once.
     """
+    return parse_recipe(read_described(path), where=str(path), folder=path.parent, changes=changes)
+
+
+def read_described(path: Path) -> str:
+    """Returns the text of the file of a recipe or study. Raises `E_RECIPE_FILE` where there is none."""
     try:
-        text = path.read_text()
+        return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError("E_RECIPE_FILE", "no such readable file", where=str(path)) from error
-    return parse_recipe(text, where=str(path), folder=path.parent, changes=changes)
+        what = "is a folder; name the YAML file" if path.is_dir() else "no such readable file"
+        raise RecipeError("E_RECIPE_FILE", what, where=str(path)) from error
 
 
 def parse_recipe(
@@ -243,6 +248,8 @@ def parse_recipe(
     A `path` of data that begins with a name of `places` lies in that folder and not in `folder`.
     """
     tree = read_yaml(text, "a recipe is a mapping with name, backbone and stages", where=where)
+    if "arms" in tree:
+        raise RecipeError("E_RECIPE_OPTION", "a study, for it has arms: `cocoa ablate` runs it", where=where)
     for change in changes:
         _change(tree, change)
     if folder is not None:

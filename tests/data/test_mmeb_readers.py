@@ -513,5 +513,5 @@ def test_data_are_a_folder_or_a_hub_id(tmp_path: Path, monkeypatch: pytest.Monke
     assert asked == []
     assert find_data("mmeb-v1") == find_data("ziyjiang/MMEB_Test_Instruct") == tmp_path
     assert asked == [("TIGER-Lab/MMEB-eval", "dataset"), ("ziyjiang/MMEB_Test_Instruct", "dataset")]
-    with pytest.raises(DataError, match=r"no/where: the data set cannot be downloaded: 401.*E_DATA_DOWNLOAD"):
+    with pytest.raises(DataError, match=r"no/where: the data set cannot be downloaded: 401.*; nor is there such"):
         find_data("no/where")

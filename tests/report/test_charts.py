@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 import pytest
 
 from cocoa.layouts import LAYOUTS
-from cocoa.report.charts import bar_chart, line_chart, smoothed
+from cocoa.report.charts import bar_chart, line_chart, smoothed, standalone
 from cocoa.report.layout_drawing import layout_svg
 from cocoa.report.scale import scale_for
+from cocoa.report.study_page import interval_chart
 
 
 def ticks(svg: ElementTree.Element, axis: str) -> list[tuple[float, float]]:
@@ -120,3 +121,34 @@ def test_a_drawn_layout_fills_the_cells_that_look(name: str) -> None:
 def test_the_bridge_is_explained() -> None:
     assert "What B needs from A can only come through e." in layout_svg(LAYOUTS["eos_bridge"])
     assert "can only" not in layout_svg(LAYOUTS["bidirectional"])
+
+
+def test_a_chart_as_a_file_is_no_larger_than_drawn_and_cuts_no_text_off() -> None:
+    """Letters are 12 pixels of 380, so a phone shows them as large as its own."""
+    names = {5.0: "32", 11.0: "2,048,000"}
+    points = [(5.0, 1.0), (11.0, 2.0)]
+    long = "captioned pictures and labelled pairs mixed in one stage, 885 steps"
+    for chart in (
+        line_chart({"a": points}, title="t", x_label="x", y_label="y", noisy=False, x_names=names),
+        interval_chart([(long, 0.25, 0.05), ("b", 0.5, None)], title="t"),
+        interval_chart([(long, -0.25, 0.05), ("b", 0.5, None)], title="t", zero=True),
+    ):
+        svg = ElementTree.fromstring(standalone(chart))
+        assert svg.get("width") == "380"
+        assert svg.get("viewBox") == f"0 0 380 {svg.get('height')}"
+        for text in svg.iter("{http://www.w3.org/2000/svg}text"):
+            width, at = 7.2 * len(text.text), float(text.get("x"))
+            left = at - {"start": 0, "middle": 0.5, "end": 1}[text.get("text-anchor")] * width
+            assert left >= -1 and left + width <= 381, text.text
+        assert "stroke:#fff" in standalone(chart), "it has paper of its own"
+
+
+def test_an_interval_is_where_its_numbers_are() -> None:
+    svg = ElementTree.fromstring(interval_chart([("a", 0.25, 0.05), ("b", 0.5, None)], title="t"))
+    grid = [float(line.get("x1")) for line in svg.iter("line") if line.get("class") == "grid"]
+    values = [float(text.text) for text in svg.iter("text") if text.get("class") == "tick"]
+    pixels = (grid[-1] - grid[0]) / (values[-1] - values[0])
+    dots = [float(dot.get("cx")) for dot in svg.iter("circle")]
+    [line] = [line for line in svg.iter("line") if line.get("class") is None]
+    expected = [grid[0] + pixels * (value - values[0]) for value in (25, 50, 20, 30)]
+    assert [*dots, float(line.get("x1")), float(line.get("x2"))] == pytest.approx(expected, abs=0.2)

@@ -144,3 +144,8 @@ def test_bars_and_intervals_end_where_the_rates_are():
     assert re.findall(r'class="interval" d="M([\d.]+) .*?M([\d.]+) ', chart) == [("178.2", "201"), ("83.2", "106")]
     assert chart.count('class="marker"') == 1
     assert "95 % interval 46.9% to 52.9%" in chart
+
+
+def test_splits_are_explained_where_they_are_shown(results, mmeb):
+    assert "ood: it does not" not in evaluation_page(results, [])
+    assert "ood: it does not" in evaluation_page(mmeb, [])

@@ -111,3 +111,19 @@ def test_as_many_files_may_be_open_as_connections_want():
         )
         assert run.stdout.split() == [str(allowed)] * 2, run.stderr
         assert ("allows 400 open files" in run.stderr) == (hard == 400)
+
+
+def test_of_two_that_begin_at_once_the_second_to_listen_says_that_the_port_is_taken(monkeypatch):
+    """Both may be bound while neither listens."""
+    monkeypatch.delenv(ENVIRONMENT)
+    with bound("127.0.0.1", 0) as [held]:
+        port = held.getsockname()[1]
+
+        def opened(*_):
+            held.listen()
+            return stub_app()
+
+        monkeypatch.setattr(server, "open_app", opened)
+        error = refusal("127.0.0.1", port)
+    assert (error.code, error.exit_code) == ("E_USAGE_ADDRESS", 2)
+    assert str(port) in error.message

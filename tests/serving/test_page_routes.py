@@ -264,6 +264,14 @@ def test_no_picture_is_given_out_that_does_not_lie_inside_the_roots(server, name
     assert "pictures" not in answer.text.replace("no picture here", "")
 
 
+def test_who_runs_the_server_is_told_once_why_pictures_are_not_shown(embedder, gallery, tmp_path, caplog):
+    """A forgotten --root, or a link on the way, looks to clients like a document without a picture."""
+    with running(app_of(embedder, gallery, tmp_path)) as here:
+        assert [picture_at(here, name).status_code for name in ("scene-5", "scene-6", "note")] == [404] * 3
+    [said] = [record for record in caplog.records if "--root" in record.getMessage()]
+    assert said.levelname == "WARNING" and "5.png" in said.getMessage()
+
+
 def test_a_damaged_picture_is_told_as_such(server):
     answer = picture_at(server, "damaged")
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "E_IMAGE_TRUNCATED")

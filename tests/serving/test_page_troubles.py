@@ -171,6 +171,17 @@ def test_an_empty_index_and_none_at_all_say_what_to_do(visit, serve, embedder, t
         expect(page.get_by_text("There is nothing to search yet")).to_be_visible()
 
 
+def test_a_card_whose_picture_is_not_shown_says_its_words_once(visit, serve, gallery, tmp_path):
+    with serve(gallery, roots=(tmp_path,)) as here:
+        page = visit(at=here)
+        ask(page, "a tent")
+        expect(page.locator(".grid img")).to_have_count(0)
+        expect(page.locator(".grid .card:not(.of-words)")).to_have_count(0)
+        for each in page.locator(".grid .open").all():
+            assert each.locator("span.words").count() == 1
+            assert each.locator(".caption").count() == 0
+
+
 def test_a_picture_does_not_outlive_a_reload_and_the_page_says_so(visit, gallery):
     page = visit()
     page.locator("#file").set_input_files(gallery.get(["scene-6"])[0].image)

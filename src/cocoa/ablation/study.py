@@ -17,7 +17,16 @@ from cocoa.data.sources import ScenePairsSource
 from cocoa.errors import RecipeError
 from cocoa.options import Options
 from cocoa.pooling import Pooling
-from cocoa.recipe import BackboneOptions, Count, MachineOptions, Recipe, parse_recipe, read_options, read_yaml
+from cocoa.recipe import (
+    BackboneOptions,
+    Count,
+    MachineOptions,
+    Recipe,
+    parse_recipe,
+    read_described,
+    read_options,
+    read_yaml,
+)
 
 GENERATED = "generated"
 """Paths that begin with this word are of task sets that the study draws for itself."""
@@ -221,11 +230,11 @@ def load_study(path: Path, changes: Sequence[str] = ()) -> Study:
 
     Raises `RecipeError` for a wrong option, and for any arm that is no recipe, before anything is trained.
     """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError("E_RECIPE_FILE", "no such readable file", where=str(path)) from error
+    text = read_described(path)
     tree = read_yaml(text, "a study is a mapping with name, seeds, stages, arms and budgets", where=str(path))
+    if isinstance(tree.get("stages"), list) and "arms" not in tree:
+        what = "a recipe, for its stages are a list and it has no arms: `cocoa train` runs it"
+        raise RecipeError("E_RECIPE_OPTION", what, where=str(path))
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals or key not in Study.model_fields:

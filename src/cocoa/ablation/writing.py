@@ -13,7 +13,8 @@ from typing import Any
 from cocoa.ablation.analysis import ArmResult, BudgetResult, StudyResult, Tested
 from cocoa.errors import DataError
 from cocoa.files import write_file
-from cocoa.report.study_page import standalone, study_charts, study_page
+from cocoa.report.charts import standalone
+from cocoa.report.study_page import study_charts, study_page
 from cocoa.sample import META_TASKS
 
 Record = Mapping[str, Any]

@@ -65,6 +65,10 @@ def load_backbone(
 
 def _commit(name: str, revision: str | None) -> str:
     """Returns the commit that a revision of a hub id is at, or its newest; offline that of the copy that is here."""
+    if "/" not in name:
+        # No family of this package has such an id, and the hub would be asked six times.
+        what = f"no backbone {name!r}: neither nano, nano-untrained nor a folder here; on the hub it is OWNER/NAME"
+        raise ModelError("E_MODEL_MISSING", what)
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
     except Exception as error:  # The hub's client raises its own, its HTTP library's and the system's.

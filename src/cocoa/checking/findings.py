@@ -48,7 +48,7 @@ RULES: dict[str, Rule] = {
     "DUPLICATE_PAIR": Rule(
         "warning",
         "Pairs that are there more than once",
-        "Keep one of each; in one batch the copies would be each other's negatives.",
+        "Keep one of each; a copy only makes its pair come more often, for which a source has a weight.",
     ),
     "SAME_QUERY": Rule(
         "warning",

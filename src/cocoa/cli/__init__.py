@@ -133,7 +133,7 @@ _LATE = (
 
 
 def _what_the_system_refused(error: Exception) -> str | None:
-    """Returns what to say where memory, disk or another rank failed, not this program; None for all else.
+    """Returns what to say where memory, disk, another rank or a library failed, not this program; None for all else.
 
     Libraries have errors of their own for it. They are known by name and words, since not every command imports them.
     """
@@ -145,6 +145,12 @@ def _what_the_system_refused(error: Exception) -> str | None:
         return f"the memory is full; {_LESS} ({line}) [E_SYSTEM_MEMORY]"
     if kind == "SafetensorError":
         return f"a file could not be read or written: {line} [E_SYSTEM]"
+    if isinstance(error, ImportError) and "torchvision::" in str(error.__cause__):
+        # Of the wrong build it takes transformers down with it, and so every command that opens a model.
+        return (
+            "torchvision is here and not of the same build as torch, so transformers cannot be imported: "
+            "`pip uninstall torchvision`, or take it from the index that torch came from (docs/use.md) [E_USAGE_EXTRA]"
+        )
     if rank() is not None and (kind in _LOST_RANKS or any(words in text for words in _LOST_RANKS_WORDS)):
         if "timed out" in text.lower() or "timeout" in text.lower():
             return f"another rank {_LATE} [E_SYSTEM_RANK]"

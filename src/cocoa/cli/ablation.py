@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from cocoa.cli.console import console
+from cocoa.cli.console import A_MODEL, console
 from cocoa.errors import UsageError
 
 
@@ -82,7 +82,7 @@ def ablate(
 
 
 def probe(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
+    model: Annotated[str, typer.Argument(help=A_MODEL)],
     tasks: Annotated[str, typer.Option(help="Folder in MMEB's format, folder of such folders, mmeb-v1, or hub id.")],
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write them there.")] = None,
 ) -> None:

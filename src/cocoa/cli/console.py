@@ -17,6 +17,8 @@ from cocoa.sample import META_TASKS
 console = Console()
 errors = Console(stderr=True)
 SUMMARY = (*META_TASKS, "overall")
+A_MODEL = "Model folder, nano-embedder, or on the hub OWNER/NAME or OWNER/NAME@REVISION."
+"""What stands for a model in every command; help is shown as markup, which would swallow brackets."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What a terminal obeys instead of showing it; of C0 only tab and new line are text."""
 

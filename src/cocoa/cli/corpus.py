@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from cocoa.cli.console import console, counted, errors, refuse_idle
+from cocoa.cli.console import A_MODEL, console, counted, errors, refuse_idle
 
 
 class Engine(StrEnum):
@@ -21,7 +21,7 @@ class Engine(StrEnum):
 
 def embed(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
+    model: Annotated[str, typer.Argument(help=A_MODEL)],
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help=".jsonl, .parquet or .tar, a folder of such, or of pictures.")
     ],

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cocoa.cli.console import console, counted, errors, refuse_idle
+from cocoa.cli.console import A_MODEL, console, counted, errors, refuse_idle
 from cocoa.errors import UsageError
 
 
@@ -96,11 +96,11 @@ def synthesize(
             say=lambda text: bar.console.print(escape(text)),
         )
     made = f"{counted(summary.rows, 'row')} of {counted(summary.pictures, 'picture')}"
-    console.print(f"{made} in [bold]{escape(str(summary.table))}[/]")
+    console.print(f"{made} in [bold]{escape(str(summary.table))}[/]", soft_wrap=True)
     for what, counts in {"dropped": summary.dropped, "bad": summary.bad}.items():
         if counts:
             listed = ", ".join(f"{number} {name}" for name, number in counts.items())
-            console.print(f"{what}: {listed}; listed in {escape(str(out / 'job'))}")
+            console.print(f"{what}: {listed}; listed in {escape(str(out / 'job'))}", soft_wrap=True)
 
 
 def check_data(
@@ -142,7 +142,10 @@ def check_data(
     write_check(found, out)
     styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
     for finding in found.findings:
-        said = f"{finding.title}: {finding.count:,} [{finding.code}], first at {finding.examples[0].where}"
+        # Two stages may have the same fault, each with its own rows.
+        stages = f" in {', '.join(finding.stages)}" if finding.stages and len(loaded.stages) > 1 else ""
+        first = finding.examples[0]
+        said = f"{finding.title}: {finding.count:,}{stages} [{finding.code}], first at {first.where}: {first.message}"
         console.print(f"[{styles[finding.level]}]{finding.level}:[/] {escape(said)}", soft_wrap=True, highlight=False)
     if not found.findings:
         rows = sum(stage.num_read for stage in found.stages)
@@ -154,7 +157,7 @@ def check_data(
 
 
 def mine(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
+    model: Annotated[str, typer.Argument(help=A_MODEL)],
     train: Annotated[Path, typer.Argument(help="Training table, or a folder of them, in MMEB's columns.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables with negatives.")],
     negatives: Annotated[int, typer.Option(help="Negatives of each row.")] = 7,
@@ -203,7 +206,8 @@ def mine(
         f"{counted(made.mined, 'negative')} for {counted(made.rows, 'row')}, with fewer than {negatives}: "
         f"{made.short_rows:,}; {made.not_first:.1%} of positives are not first; bad rows left out: "
         f"{sum(made.bad.values()):,}. "
-        f"Tables in [bold]{escape(str(out / 'train'))}[/]"
+        f"Tables in [bold]{escape(str(out / 'train'))}[/]",
+        soft_wrap=True,
     )
     if made.bounded_rows:
         bounds = {"--max-ratio": bound, "--max-score": max_score, "--margin": margin}

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cocoa.cli.console import console, errors, rank, refuse_idle, summary_table
+from cocoa.cli.console import A_MODEL, console, errors, rank, refuse_idle, summary_table
 
 _RATES = {"official_hit_at_1": "official", "chance": "chance", "blind": "blind"}
 
 
 def evaluate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
+    model: Annotated[str, typer.Argument(help=A_MODEL)],
     tasks: Annotated[str, typer.Option(help="Folder in MMEB's format, folder of such folders, mmeb-v1, or hub id.")],
     out: Annotated[Path | None, typer.Option(help="Folder for results.json and report.html.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Score this task only (may be repeated).")] = None,

@@ -10,11 +10,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cocoa.cli.console import console, errors
+from cocoa.cli.console import A_MODEL, console, errors
 
 
 def verify(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
+    model: Annotated[str, typer.Argument(help=A_MODEL)],
     against: Annotated[
         str | None,
         typer.Option(help="Who is asked for vectors: sentence-transformers or a server's URL; default this package."),

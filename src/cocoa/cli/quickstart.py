@@ -27,6 +27,7 @@ def quickstart(
     }
     console.print(summary_table(variants, costs))
     console.print(
-        f"[bold]{results['seconds']:.0f} s.[/] Open [bold]{escape(str(out / 'report.html'))}[/] in a browser."
+        f"[bold]{results['seconds']:.0f} s.[/] Open [bold]{escape(str(out / 'report.html'))}[/] in a browser.",
+        soft_wrap=True,
     )
-    console.print(f'Then try: cocoa search {escape(str(out / "index"))} --text "{EXAMPLE}"')
+    console.print(f'Then try: cocoa search {escape(str(out / "index"))} --text "{EXAMPLE}"', soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cocoa.cli.console import A_MODEL
 from cocoa.errors import UsageError
 
 
@@ -19,7 +20,7 @@ class Engine(StrEnum):
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="Model folder, or OWNER/NAME[@REVISION] on the hub.")],
+    model: Annotated[str, typer.Argument(help=A_MODEL)],
     index: Annotated[str | None, typer.Option(help="What to search: folder or URI.")] = None,
     compare: Annotated[
         list[str] | None,

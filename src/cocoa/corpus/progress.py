@@ -31,7 +31,9 @@ class EmbeddingProgress:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._bars.stop()
+        # Stopped where it was not started, it would print an empty line.
+        if self._console.is_terminal:
+            self._bars.stop()
 
     def show(self, now: Progress) -> None:
         """Shows the rows done, the speed, the time left and the bad rows met."""

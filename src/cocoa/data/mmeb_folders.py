@@ -51,7 +51,8 @@ def find_subsets(folder: Path, split: str) -> list[Subset]:
             that is there twice.
     """
     if not folder.is_dir():
-        raise DataError("E_DATA_FILE", "the folder does not exist", where=str(folder))
+        what = "is a file, not a folder of tables" if folder.exists() else "the folder does not exist"
+        raise DataError("E_DATA_FILE", what, where=str(folder))
     folder = folder if folder.name else folder.absolute()
     problems: list[CocoaError] = []
     found = _subsets_of(folder, split, problems)
@@ -122,7 +123,8 @@ def download(hub_id: str, subsets: Sequence[str] = (), revision: str | None = No
         folder = snapshot_download(hub_id, repo_type="dataset", revision=revision, allow_patterns=wanted or None)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise DataError("E_DATA_DOWNLOAD", f"the data set cannot be downloaded: {reason}", where=hub_id) from error
+        what = f"the data set cannot be downloaded: {reason}; nor is there such a folder here"
+        raise DataError("E_DATA_DOWNLOAD", what, where=hub_id) from error
     return Path(folder)
 
 

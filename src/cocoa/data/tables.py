@@ -99,7 +99,8 @@ def number_rows(
     """
     where = str(path)
     if not path.is_file():
-        raise DataError("E_DATA_FILE", "the table does not exist", where=where)
+        what = "is a folder, not a table" if path.is_dir() else "the table does not exist"
+        raise DataError("E_DATA_FILE", what, where=where)
     if path.suffix not in TABLE_SUFFIXES:
         raise DataError("E_DATA_READ", f"a table ends in one of {', '.join(TABLE_SUFFIXES)}", where=where)
     try:

@@ -104,8 +104,10 @@ def mine(
         DataError: for rows, tables and pictures that cannot be used; E_DATA_BAD_ROWS for too many.
         ModelError: for a model that cannot be used.
     """
-    if pool not in get_args(Pool) or shard_size < 1 or workers < 1:
-        raise UsageError("E_USAGE_MINING", "pool is table or all, shard_size and workers are 1 or more")
+    if pool not in get_args(Pool):
+        raise UsageError("E_USAGE_MINING", f"pool is {pool!r}; use {' or '.join(get_args(Pool))}")
+    if shard_size < 1 or workers < 1:
+        raise UsageError("E_USAGE_MINING", f"shard_size is {shard_size}, workers {workers}; both are 1 or more")
     out = out.absolute()
     if out.exists() and not (out / "job").is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("E_USAGE_OUT", "not empty, and not of a mining job; choose another", where=str(out))

@@ -119,9 +119,17 @@ def _prompts(content: Mapping[str, str]) -> dict[str, str]:
 
 
 def _meant(folder: Path) -> str:
-    """What to do about a folder without a card."""
+    """What to do about a folder without a card, if it is one that people take for a model's."""
     if (folder / "config.json").is_file():
         return "; a bare backbone must be trained first"
     if (folder / "model" / CARD).is_file():
         return f"; this is the folder of a run, its model is {folder / 'model'}"
-    return ""
+    return unfinished(folder)
+
+
+def unfinished(run: Path) -> str:
+    """Returns how a model comes of a run that has left checkpoints and no model yet; nothing for any other folder."""
+    if not (run / "checkpoints").is_dir() or (run / "model").exists():
+        return ""
+    goes_on = f"`cocoa train RECIPE --out '{run}' --resume` goes on with it"
+    return f"; the run has not ended: {goes_on}, `cocoa export '{run}' --out NEW` takes its last checkpoint"

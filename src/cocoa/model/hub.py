@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 
 from cocoa.errors import ModelError
+from cocoa.model.card import unfinished
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "README.md"]
@@ -35,7 +36,8 @@ def local_folder(name: str | Path, *, revision: str | None = None) -> Path:
         return Path(str(files("cocoa") / "assets" / NANO_EMBEDDER))
     wanted, at, pinned = str(name).partition("@")
     if not isinstance(name, str) or not is_hub_id(wanted) or (at and (not pinned or revision is not None)):
-        raise ModelError("E_MODEL_MISSING", "no such model folder", where=str(name))
+        hint = unfinished(path.parent) if path.name == "model" else ""
+        raise ModelError("E_MODEL_MISSING", f"no such model folder{hint}", where=str(name))
     try:
         found = huggingface_hub.snapshot_download(wanted, revision=pinned or revision, allow_patterns=_PATTERNS)
         return Path(found)

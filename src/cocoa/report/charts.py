@@ -11,8 +11,8 @@ from markupsafe import Markup
 from cocoa.report.scale import Scale, scale_for
 
 MAX_SERIES = 6
-# Narrow, so that text keeps its size when a phone shows the chart at full width.
-_WIDTH = 380
+WIDTH = 380
+"""Of every chart: narrow, so that text keeps its size when a phone shows it at full width."""
 _PLOT_HEIGHT = 170
 _LEFT, _RIGHT = 40, 12
 _CHARACTER = 7.2  # mean width of a character of the legend, in pixels
@@ -50,9 +50,11 @@ def line_chart(
     every = [point for points in finite.values() for point in points]
     if x_names:
         ends = min(x_names), max(x_names)
-        x_scale = Scale(*ends, _LEFT, _WIDTH - _RIGHT, tuple(x_names), tuple(x_names.values()))
+        # The last name must end inside: as a file of its own a chart shows nothing beyond its edge.
+        right = max(_RIGHT, len(x_names[ends[1]]) * _CHARACTER / 2)
+        x_scale = Scale(*ends, _LEFT, WIDTH - right, tuple(x_names), tuple(x_names.values()))
     else:
-        x_scale = scale_for([x for x, _ in every], _LEFT, _WIDTH - _RIGHT, tight=True)
+        x_scale = scale_for([x for x, _ in every], _LEFT, WIDTH - _RIGHT, tight=True)
     y_scale = scale_for([y for _, y in every], bottom, top)
     lines = []
     for number, (name, points) in enumerate(finite.items(), start=1):
@@ -60,13 +62,13 @@ def line_chart(
             lines.append(_line(_thinned(points), x_scale, y_scale, number, faint=True))
         lines.append(_line(_every(smooth[name]), x_scale, y_scale, number))
     if not every:
-        lines.append(_text((_LEFT + _WIDTH) / 2, (top + bottom) / 2, "no points", "tick", "middle"))
+        lines.append(_text((_LEFT + WIDTH) / 2, (top + bottom) / 2, "no points", "tick", "middle"))
     parts = [
         _text(0, 15, title, "chart-title"),
         legend,
         _axes(x_scale, y_scale),
         _text(0, top - 12, y_label, "tick"),
-        _text(_WIDTH - _RIGHT, bottom + 36, x_label, "tick", "end"),
+        _text(WIDTH - _RIGHT, bottom + 36, x_label, "tick", "end"),
         *lines,
     ]
     described = "; ".join(f"last {name}" for name in names) or "no series"
@@ -86,7 +88,7 @@ def bar_chart(
     legend, top = _legend(names, marker="guessing" if chance else None)
     top += 4
     thick, gap, left = 15, 14, 104
-    x_scale = Scale(0.0, 1.0, left, _WIDTH - 50, (0.0, 0.25, 0.5, 0.75, 1.0))
+    x_scale = Scale(0.0, 1.0, left, WIDTH - 50, (0.0, 0.25, 0.5, 0.75, 1.0))
     parts, described, y = [_text(0, 15, title, "chart-title"), legend], [], top
     for group, bars in groups.items():
         height = thick * max(1, len(bars))
@@ -107,6 +109,23 @@ def bar_chart(
     ticks = [_vertical(x_scale(tick), top - 6, y - gap + 6, "grid") for tick in x_scale.ticks]
     ticks += [_text(x_scale(tick), y + 10, f"{tick:.0%}", "tick", "middle") for tick in x_scale.ticks]
     return _svg(y + 16, title, "; ".join(described) or "no bars", [*ticks, *parts])
+
+
+def standalone(chart: Markup) -> str:
+    """Returns a chart as a file of its own, with the colours of the pages, no larger than it is drawn."""
+    height = chart.partition('viewBox="0 0 ')[2].partition('"')[0].split()[1]
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" class="chart"'
+    return str(chart).replace('<svg class="chart"', head, 1).replace("<title>", f"{_STYLE}<title>", 1) + "\n"
+
+
+# On paper of its own: who shows it in the dark would have dark letters on dark ground.
+_STYLE = (
+    "<style>:root{--series-1:#7d8fa6;--series-2:#a8521d;--series-3:#2b7a58;--series-4:#7450a3;--series-5:#94731a;"
+    "--series-6:#b3386b}svg{background:#fff}text{font:12px sans-serif;fill:#23211d}"
+    ".chart-title{font-weight:600;font-size:14px}.tick,.value{fill:#635d54}.grid{stroke:#ece7dd}"
+    ".halo{paint-order:stroke;stroke:#fff;stroke-width:4px}.marker{stroke:#23211d;stroke-dasharray:3 3}"
+    ".line{fill:none;stroke-width:2}.faint{opacity:.35}</style>"
+)
 
 
 def smoothed(points: Sequence[Point]) -> Sequence[Point]:
@@ -159,7 +178,7 @@ def _axes(x_scale: Scale, y_scale: Scale) -> Markup:
     for tick, label in zip(y_scale.ticks, y_scale.labels(), strict=True):
         y = _px(y_scale(tick))
         rule = Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>')
-        parts.append(rule.format(_LEFT, _WIDTH - _RIGHT, y, y))
+        parts.append(rule.format(_LEFT, WIDTH - _RIGHT, y, y))
         parts.append(_text(_LEFT - 8, y_scale(tick) + 4.5, label, "tick y", "end"))
     for tick, label in zip(x_scale.ticks, x_scale.labels(), strict=True):
         parts.append(_text(x_scale(tick), y_scale.start + 18, label, "tick x", "middle"))
@@ -172,7 +191,7 @@ def _legend(names: Iterable[str], *, marker: str | None = None) -> tuple[Markup,
     entries = [*((name, number) for number, name in enumerate(names, start=1)), *([(marker, 0)] if marker else [])]
     for name, number in entries:
         width = 18 + len(name) * _CHARACTER + 18
-        if x and x + width > _WIDTH:
+        if x and x + width > WIDTH:
             x, y = 0.0, y + 20
         swatch = Markup('<rect x="{}" y="{}" width="12" height="12" rx="2" style="fill:var(--series-{})"/>')
         parts.append(swatch.format(_px(x), y - 11, number) if number else _marker(x + 6, y - 13, y + 2))
@@ -197,7 +216,7 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> Ma
 
 def _svg(height: float, title: str, described: str, parts: Sequence[Markup]) -> Markup:
     start = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img"><title>{}</title><desc>{}</desc>')
-    return start.format(_WIDTH, math.ceil(height), title, described) + Markup("").join(parts) + Markup("</svg>")
+    return start.format(WIDTH, math.ceil(height), title, described) + Markup("").join(parts) + Markup("</svg>")
 
 
 def _px(value: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from cocoa.report.charts import _LEFT, _PLOT_HEIGHT, _RIGHT, _WIDTH, _axes, _px, _svg, _text
+from cocoa.report.charts import _LEFT, _PLOT_HEIGHT, _RIGHT, WIDTH, _axes, _px, _svg, _text
 from cocoa.report.page import _environment
 from cocoa.report.scale import scale_for
 from cocoa.report.sentences import listed
@@ -82,7 +82,7 @@ def histogram(bars: Mapping[str, Any], *, title: str, x_label: str, limit: int |
     edges, counts = bars["edges"], bars["counts"]
     top, bottom = 44, 44 + _PLOT_HEIGHT
     # Tokens are whole: a scale of less than this would have halves on it.
-    x_scale = scale_for([0, max(edges[-1], _LEAST_SCALE)], _LEFT, _WIDTH - _RIGHT, tight=True)
+    x_scale = scale_for([0, max(edges[-1], _LEAST_SCALE)], _LEFT, WIDTH - _RIGHT, tight=True)
     y_scale = scale_for([0, max(counts)], bottom, top)
     parts = [_text(0, 15, title, "chart-title"), _axes(x_scale, y_scale)]
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
@@ -98,5 +98,5 @@ def histogram(bars: Mapping[str, Any], *, title: str, x_label: str, limit: int |
         parts.append(_text(x_scale(limit) - 5, top + 10, f"max_tokens {limit:,}", "value", "end"))
     said = f"mean {bars['mean']:,.1f}, longest {bars['longest']:,}"
     parts.append(_text(_LEFT, bottom + 36, said, "tick"))
-    parts.append(_text(_WIDTH - _RIGHT, bottom + 36, x_label, "tick", "end"))
+    parts.append(_text(WIDTH - _RIGHT, bottom + 36, x_label, "tick", "end"))
     return _svg(bottom + 42, title, f"{sum(counts):,} values, {said} {x_label}", parts)

@@ -90,7 +90,8 @@ def _power(value: float) -> int:
 
 
 def _waiting(record: Mapping[str, Any]) -> float:
-    return 100 * record["data_wait_seconds"] / record["seconds"] if record["seconds"] else 0.0
+    # Thousandths of a percent say nothing.
+    return round(100 * record["data_wait_seconds"] / record["seconds"], 1) if record["seconds"] else 0.0
 
 
 def _series_name(title: str, objective: str, num_runs: int, num_objectives: int) -> str:

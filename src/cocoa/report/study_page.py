@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from markupsafe import Markup
 
-from cocoa.report.charts import MAX_SERIES, _px, _svg, _text, line_chart
+from cocoa.report.charts import MAX_SERIES, WIDTH, _px, _svg, _text, line_chart
 from cocoa.report.page import _environment
 from cocoa.report.scale import scale_for
 
 Result = Mapping[str, Any]
 Curves = dict[str, list[tuple[float, float]]]
-_WIDTH, _LINE = 560, 26
+_EDGE = 14
+"""Between the ends of a scale and the edge: half of a label."""
+_ROW, _LINE = 38, 16
+"""Pixels of a row, and of a line of its name."""
+_CHARACTERS = 46
+"""Of a line of a name; the number of the row stands behind it."""
 _BY_LAYER = {
     "hit_at_1": ("hit@1 in %", 100.0),
     "effective_rank": ("effective rank", 1.0),
@@ -79,48 +85,40 @@ def _parts(
 
 
 def interval_chart(rows: Sequence[tuple[str, float, float | None]], *, title: str, zero: bool = False) -> Markup:
-    """Returns points with their intervals, a row each, in percent points, as inline SVG; `zero` marks no difference."""
-    left = 24 + max(6.4 * len(name) for name, _, _ in rows)
+    """Returns points with their intervals, a row each, in percent points, as inline SVG; `zero` marks no difference.
+
+    Names stand above their lines: beside them they would take half of a phone's width.
+    """
     ends = [100 * (rate + sign * (half or 0.0)) for _, rate, half in rows for sign in (1, -1)]
-    scale = scale_for([*ends, *([0.0] if zero else [])], left, _WIDTH - 60)
-    top, bottom = 40, 40 + _LINE * len(rows)
+    scale = scale_for([*ends, *([0.0] if zero else [])], _EDGE, WIDTH - _EDGE)
+    names = [wrap(name, _CHARACTERS) or [""] for name, _, _ in rows]
+    top = 32
+    bottom = top + sum(_ROW + _LINE * (len(lines) - 1) for lines in names)
     parts = [_text(0, 15, title, "chart-title")]
     rule = Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
     for tick, label in zip(scale.ticks, scale.labels(), strict=True):
-        parts.append(rule.format("grid", _px(scale(tick)), _px(scale(tick)), top - 8, bottom))
+        parts.append(rule.format("grid", _px(scale(tick)), _px(scale(tick)), top - 4, bottom))
         parts.append(_text(scale(tick), bottom + 16, label, "tick", "middle"))
     if zero:
-        parts.append(rule.format("marker", _px(scale(0.0)), _px(scale(0.0)), top - 8, bottom))
-    said = []
-    for number, (name, rate, half) in enumerate(rows):
-        y = top + _LINE * number + _LINE / 2 - 4
+        parts.append(rule.format("marker", _px(scale(0.0)), _px(scale(0.0)), top - 4, bottom))
+    said, y = [], float(top)
+    for lines, (name, rate, half) in zip(names, rows, strict=True):
         value = 100 * rate
-        parts.append(_text(left - 12, y + 4.5, name, "label", "end"))
+        shown = f"{value:+.1f}" if zero else f"{value:.1f}"
+        parts.append(_text(WIDTH, y + 12, shown.replace("-", "−"), "value halo", "end"))
+        for line in lines:
+            parts.append(_text(0, y + 12, line, "label halo"))
+            y += _LINE
+        middle = y + 7
         if half is not None:
             low, high = scale(value - 100 * half), scale(value + 100 * half)
-            line = Markup('<line x1="{}" x2="{}" y1="{}" y2="{}" style="stroke:var(--series-2);stroke-width:2"/>')
-            parts.append(line.format(_px(low), _px(high), _px(y), _px(y)))
+            drawn = Markup('<line x1="{}" x2="{}" y1="{}" y2="{}" style="stroke:var(--series-2);stroke-width:2"/>')
+            parts.append(drawn.format(_px(low), _px(high), _px(middle), _px(middle)))
         dot = Markup('<circle cx="{}" cy="{}" r="4" style="fill:var(--series-2)"/>')
-        parts.append(dot.format(_px(scale(value)), _px(y)))
-        shown = f"{value:+.1f}" if zero else f"{value:.1f}"
-        parts.append(_text(_WIDTH - 4, y + 4.5, shown.replace("-", "−"), "value", "end"))
+        parts.append(dot.format(_px(scale(value)), _px(middle)))
         said.append(f"{name}: {shown}" + (f" ± {100 * half:.1f}" if half is not None else ""))
-    chart = _svg(bottom + 26, title, "; ".join(said), parts)
-    return Markup(str(chart).replace('viewBox="0 0 380 ', f'viewBox="0 0 {_WIDTH} ', 1))
-
-
-def standalone(chart: Markup) -> str:
-    """Returns a chart of a page as a file of its own, with the colours that the page would give it."""
-    head = '<svg xmlns="http://www.w3.org/2000/svg" class="chart"'
-    return str(chart).replace('<svg class="chart"', head, 1).replace("<title>", f"{_STYLE}<title>", 1) + "\n"
-
-
-_STYLE = (
-    "<style>:root{--series-1:#7d8fa6;--series-2:#a8521d;--series-3:#2b7a58;--series-4:#7450a3;--series-5:#94731a;"
-    "--series-6:#b3386b}text{font:12px sans-serif;fill:#23211d}.chart-title{font-weight:600;font-size:14px}"
-    ".tick,.value{fill:#635d54}.grid{stroke:#ece7dd}.marker{stroke:#23211d;stroke-dasharray:3 3}"
-    ".line{fill:none;stroke-width:2}.faint{opacity:.35}</style>"
-)
+        y += _ROW - _LINE
+    return _svg(bottom + 22, title, "; ".join(said), parts)
 
 
 def _by_layer(arms: Sequence[Mapping[str, Any]], key: str, scale: float) -> Curves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from cocoa.errors import UsageError
@@ -26,9 +26,23 @@ def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             sockets = [held.enter_context(one) for one in _each(dict.fromkeys((kind, at) for kind, *_, at in found))]
         except (OSError, UnicodeError) as error:
-            what = f"cannot listen on port {port} of {host}: {getattr(error, 'strerror', None) or error}"
-            raise UsageError("E_USAGE_ADDRESS", what, where="--host, --port") from error
+            raise _not_to_be_had(host, port, error) from error
         yield sockets
+
+
+def listen(sockets: Sequence[socket.socket]) -> None:
+    """Begins to listen. Raises `E_USAGE_ADDRESS` for a port that was taken since: two may be bound, one listens."""
+    for one in sockets:
+        host, port, *_ = one.getsockname()
+        try:
+            one.listen()
+        except OSError as error:
+            raise _not_to_be_had(host, port, error) from error
+
+
+def _not_to_be_had(host: str, port: int, error: Exception) -> UsageError:
+    what = f"cannot listen on port {port} of {host}: {getattr(error, 'strerror', None) or error}"
+    return UsageError("E_USAGE_ADDRESS", what, where="--host, --port")
 
 
 def _each(addresses: dict[tuple[int, tuple[object, ...]], None]) -> Iterator[socket.socket]:

@@ -22,7 +22,7 @@ from cocoa.serving.app import create_app
 from cocoa.serving.engine import Engine
 from cocoa.serving.forward import Forward
 from cocoa.serving.keys import ApiKeys
-from cocoa.serving.listening import allow_connections, bound
+from cocoa.serving.listening import allow_connections, bound, listen
 from cocoa.serving.logs import log, show_log
 from cocoa.serving.metrics import Metrics
 from cocoa.serving.problems import stopping
@@ -49,7 +49,9 @@ def serve(models: Sequence[Place], settings: ServeSettings) -> None:
     with bound(settings.host, settings.port) as sockets:
         show_log()
         allow_connections(settings.max_connections)
-        run(DrainingServer(open_app(models, settings, keys)), sockets)
+        server = DrainingServer(open_app(models, settings, keys))
+        listen(sockets)
+        run(server, sockets)
 
 
 def check_reach(settings: ServeSettings, keys: ApiKeys) -> None:

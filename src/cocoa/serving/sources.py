@@ -15,6 +15,7 @@ from cocoa.images import data_url_bytes
 from cocoa.sample import Sample
 from cocoa.serving.archived import Archived
 from cocoa.serving.fetching import Fetcher, FetchSettings
+from cocoa.serving.logs import log
 from cocoa.serving.problems import RequestError
 from cocoa.serving.room import Take
 from cocoa.serving.roots import Roots
@@ -44,6 +45,7 @@ class Sources:
         # Of their own: to find a member of a large archive for the first time takes long.
         self._showing = ThreadPoolExecutor(2, thread_name_prefix="cocoa-show")
         self._archived = Archived(self.roots)
+        self._has_told = False
         # Whoever waits for a turn holds no picture yet; whoever has one has it counted before the next begins.
         self._turns = {self._reading: asyncio.Semaphore(2), self._fetching: asyncio.Semaphore(_AT_ONCE)}
 
@@ -90,7 +92,19 @@ class Sources:
 
         Raises `ImageError` for one that is not there, or may not be read.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._showing, self._archived.read, place, self.most)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._showing, self._archived.read, place, self.most)
+        except ImageError:
+            # Clients are not told why. Who runs the server is, once: what is wrong with one is wrong with most.
+            if not self._has_told:
+                self._has_told = True
+                log.warning(
+                    "pictures of documents are not shown, the first is %r: it must be a plain file (or member of an "
+                    "archive) below a --root, and no link on the way",
+                    place,
+                )
+            raise
 
     def close(self) -> None:
         """Ends the threads."""

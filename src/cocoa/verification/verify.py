@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cocoa.errors import CocoaError, DataError, ModelError, UsageError
 from cocoa.files import check_folder
-from cocoa.model import EmbeddingModel
+from cocoa.model import CARD, Card, EmbeddingModel
 from cocoa.model.golden import Golden, GoldenInput, kinds_of
 from cocoa.model.readme import README
 from cocoa.verification.server import ask_server
@@ -66,9 +66,12 @@ def verify(
     `against` is None (this package), `sentence-transformers`, or the URL of a server with OpenAI's `/v1/embeddings`,
     which gets `api_key`. Before that every file of the folder is compared with its hash.
 
-    Raises `E_MODEL_INCOMPLETE` for a file that is not the one written, `E_MODEL_GOLDEN` for no golden vectors, and what
-    opening the model raises; a kind of input that is refused is a `KindResult` with the reason.
+    Raises `E_MODEL_MISSING` for another folder, `E_MODEL_INCOMPLETE` for a file that is not the one written,
+    `E_MODEL_GOLDEN` for no golden vectors, and what opening the model raises; a kind of input that is refused is a
+    `KindResult` with the reason.
     """
+    if not (folder / CARD).is_file():
+        Card.read(folder)  # Which says what folder it is instead.
     try:
         check_folder(folder, hashes=True, free=(README,))
     except DataError as error:

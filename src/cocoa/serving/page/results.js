@@ -19,8 +19,16 @@ export function face(hit, size) {
   if (!address) return words();
   return element("img", {
     src: address, alt: "", loading: "lazy", decoding: "async", draggable: "false",
-    on: { error: (event) => event.target.replaceWith(words()) },
+    on: { error: (event) => wordsInstead(event.target, words()) },
   });
+}
+
+// A card whose picture is gone becomes one of words, which says them once.
+function wordsInstead(image, words) {
+  const card = image.closest(".card");
+  card?.classList.add("of-words");
+  card?.querySelector(".caption")?.remove();
+  image.replaceWith(words);
 }
 
 /** Returns the list of hits; `act` is {open, more, less}; without `ranked` no scores are shown. */
