@@ -251,8 +251,10 @@ def test_what_a_killed_build_left_is_dropped_a_day_later(server, made):
     client = MilvusClient(f"http://{server}")
     ages = {"old": 25 * 3600, "new": 23 * 3600}
     drafts = {age: f"swept_draft_{int(time.time()) - ages[age]}_0123abcd".ljust(65, "_") for age in ages}
+    for name in client.list_collections():
+        if name.startswith("swept"):
+            client.drop_collection(name)
     for name in (*drafts.values(), "swept_draft"):
-        client.drop_collection(name)
         client.create_collection(name, dimension=4)
     Index.build(made, f"milvus://{server}/swept", replace=True).close()
     assert {name for name in client.list_collections() if "swept" in name} == {"swept", "swept_draft", drafts["new"]}
