@@ -127,7 +127,7 @@ def test_a_length_that_was_trained_is_given_without_a_word(tiny, tmp_path, caplo
     assert not caplog.records
 
 
-@pytest.mark.parametrize("wrong", [{"dimensions": 33}, {"dimensions": 0}, {"precision": "int4"}])
+@pytest.mark.parametrize("wrong", [{"dimensions": 33}, {"dimensions": 0}, {"dimensions": 8.0}, {"precision": "int4"}])
 def test_what_cannot_be_given_is_refused_before_anything_is_computed(folder, wrong, monkeypatch):
     embedder = Embedder.load(folder)
     monkeypatch.setattr(EmbeddingModel, "encode", None)

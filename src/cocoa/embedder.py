@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
@@ -150,7 +151,7 @@ class Embedder:
         return quantized(vectors if dimensions is None else shortened(vectors, dimensions), precision)
 
     def _check(self, dimensions: int, precision: str) -> None:
-        if not 1 <= dimensions <= self.dimensions:
+        if not (isinstance(dimensions, int | np.integer) and 1 <= dimensions <= self.dimensions):
             raise UsageError("E_USAGE_DIMENSIONS", f"dimensions is {dimensions}; this model has 1 to {self.dimensions}")
         if precision not in PRECISIONS:
             raise UsageError("E_USAGE_PRECISION", f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}")

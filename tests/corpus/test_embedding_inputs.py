@@ -113,6 +113,67 @@ def test_columns_of_one_kind_are_kept_and_the_others_are_told(embedder, tmp_path
     assert embeddings.table()["n"].to_pylist() == [1.0, 2.5]
 
 
+def test_a_column_means_the_same_however_arrow_keeps_it(embedder, tmp_path):
+    picture = encoded(0)
+    words = pa.array(["an owl", "a dog", "an owl"]).dictionary_encode()
+    held = {"id": pa.array(["x", "y", "z"]).dictionary_encode(), "text": words, "kind": words}
+    pq.write_table(pa.table(held), tmp_path / "categories.parquet")
+    embeddings = embed_corpus(embedder, tmp_path / "categories.parquet", tmp_path / "categories")
+    assert ids(embeddings) == ["x", "y", "z"]
+    assert embeddings.columns == {"kind": "string"}
+    assert embeddings.table()["kind"].to_pylist() == embeddings.table()["text"].to_pylist() == words.to_pylist()
+    kinds = [
+        (pa.large_binary(), pa.large_string()),
+        (pa.binary_view(), pa.string_view()),
+        (pa.binary(), pa.null()),
+    ]
+    expected = embedder.encode_document([{"image": picture}])
+    for number, (content, path) in enumerate(kinds):
+        fields = {"path": pa.array([None], path), "bytes": pa.array([picture], content)}
+        structs = pa.StructArray.from_arrays(list(fields.values()), list(fields))
+        for name, column in (("struct", structs), ("plain", fields["bytes"])):
+            file = tmp_path / f"{name}{number}.parquet"
+            pq.write_table(pa.table({"image": column}), file)
+            np.testing.assert_array_equal(embed_corpus(embedder, file, tmp_path / file.stem).vectors(), expected)
+
+
+def test_a_file_without_a_value_of_a_column_or_without_the_columns_costs_nothing_but_itself(embedder, tmp_path):
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": ["a"], "kind": pa.nulls(1)}), tmp_path / "in" / "1.parquet")
+    pq.write_table(pa.table({"text": ["b"], "kind": ["owl"]}), tmp_path / "in" / "2.parquet")
+    pq.write_table(pa.table({"tags": [["c"], ["d"]]}), tmp_path / "in" / "3.parquet")
+    embeddings = embed_corpus(embedder, tmp_path / "in", tmp_path / "out")
+    assert embeddings.columns == {"kind": "string"}
+    assert embeddings.table()["kind"].to_pylist() == [None, "owl"]
+    assert bad(tmp_path / "out") == {("3.parquet:1", "E_DATA_EMPTY"), ("3.parquet:2", "E_DATA_EMPTY")}
+
+
+def test_a_column_named_as_a_field_of_another_is_read_alone(embedder, tmp_path):
+    table = pa.table({"text": ["a", "b"], "user": [{"name": 1}, {"name": 2}], "user.name": ["x", "y"]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    embeddings = embed_corpus(embedder, tmp_path / "rows.parquet", tmp_path / "out")
+    assert embeddings.table()["user.name"].to_pylist() == ["x", "y"]
+
+
+def test_a_column_of_numbers_that_no_index_holds_is_left_out_and_costs_no_row(embedder, tmp_path):
+    largest = [1, 2**64 - 1]
+    table = pa.table({"id": pa.array(largest, pa.uint64()), "text": ["a", "b"], "hash": pa.array(largest, pa.uint64())})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    lines = write_jsonl(tmp_path / "rows.jsonl", [{"id": n, "text": "a", "hash": n} for n in largest])
+    for source in (tmp_path / "rows.parquet", lines):
+        embeddings = embed_corpus(embedder, source, tmp_path / source.suffix)
+        assert ids(embeddings) == ["1", str(2**64 - 1)]
+        [note] = embeddings.card["input"]["notes"]
+        assert "'hash' is not kept" in note and "2^63 - 1" in note
+
+
+def test_a_picture_inside_a_table_has_no_place_whatever_the_table_calls_it(embedder, tmp_path):
+    pictures = [{"bytes": encoded(n), "path": f"{n}.png"} for n in range(2)]
+    pq.write_table(pa.table({"image": pictures, "place": [5, 6]}), tmp_path / "rows.parquet")
+    embeddings = embed_corpus(embedder, tmp_path / "rows.parquet", tmp_path / "out")
+    assert embeddings.table()["image"].to_pylist() == ["", ""]
+
+
 def test_columns_that_are_named_as_for_training_are_told_rather_than_left_out_in_silence(embedder, tmp_path):
     rows = [{"image_path": "a.png", "text": "an owl", "caption": "a bird"}]
     embeddings = embed_corpus(embedder, write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "out")
@@ -121,6 +182,30 @@ def test_columns_that_are_named_as_for_training_are_told_rather_than_left_out_in
     pq.write_table(pa.table({"image_path": ["a.png"], "caption": ["a bird"]}), tmp_path / "rows.parquet")
     error = refused(embedder, tmp_path / "rows.parquet", tmp_path / "none")
     assert error.code == "E_DATA_COLUMN" and "'image_path'" in error.message and "'caption'" in error.message
+
+
+def test_columns_that_cannot_keep_their_name_or_are_called_otherwise_here_are_told(embedder, tmp_path):
+    rows = [{"file_name": "a.png", "text": "an owl", "vector": 5}]
+    embeddings = embed_corpus(embedder, write_jsonl(tmp_path / "metadata.jsonl", rows), tmp_path / "out")
+    taken, misnamed = embeddings.card["input"]["notes"]
+    assert "'vector' is not kept" in taken
+    assert "'file_name' is kept but not embedded" in misnamed and "'image'" in misnamed
+
+
+def test_a_line_that_cannot_be_read_says_so_and_not_that_its_id_is_missing(embedder, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [b'{"id": "a", "text": "an owl"}', b"", b"[1]", b'{"id": ', b'{"id": "a\\u0000", "text": "x"}', b""]
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
+    assert ids(embed_corpus(embedder, path, tmp_path / "out")) == ["a"]
+    told = [(row["where"].rpartition(":")[2], row["code"], row["message"]) for row in bad_rows(tmp_path / "out")]
+    assert told[:2] == [
+        ("3", "E_DATA_READ", "the row is not an object"),
+        ("4", "E_DATA_READ", "the line is not valid JSON"),
+    ]
+    assert told[2][:2] == ("5", "E_DATA_ID") and "NUL" in told[2][2]
+    path.write_bytes('{"text": "an owl"}\n'.encode("utf-16"))
+    error = refused(embedder, path, tmp_path / "none")
+    assert error.code == "E_DATA_EMPTY" and "not UTF-8" in error.message
 
 
 def test_ids_are_strings_or_whole_numbers_and_each_stands_once_in_all_files(embedder, tmp_path):
@@ -181,6 +266,48 @@ def test_a_damaged_tar_is_an_error_and_not_a_short_one(embedder, tmp_path):
     assert refused(embedder, path, tmp_path / "b").code == "E_DATA_READ"
 
 
+def test_what_macos_puts_beside_the_members_of_a_tar_is_left_out(embedder, tmp_path):
+    members = [("._0.jpg", b"x"), ("0.jpg", encoded(0)), ("._0.txt", b"x"), ("0.txt", b"an owl"), (".DS_Store", b"x")]
+    embeddings = embed_corpus(embedder, write_tar(tmp_path / "t.tar", members), tmp_path / "out")
+    assert embeddings.table().select(["id", "text", "image"]).to_pylist() == [
+        {"id": "0", "text": "an owl", "image": f"{tmp_path}/t.tar!0.jpg"}
+    ]
+    assert not bad_rows(tmp_path / "out")
+
+
+def test_a_column_of_a_tar_may_have_any_name(embedder, tmp_path):
+    members = [("0.jpg", encoded(0)), ("0.json", b'{"image_place": 5, "place": 6}')]
+    embeddings = embed_corpus(embedder, write_tar(tmp_path / "t.tar", members), tmp_path / "out")
+    assert embeddings.table().select(["image_place", "place"]).to_pylist() == [{"image_place": 5, "place": 6}]
+
+
+def test_a_tar_that_ends_before_its_end_or_goes_on_behind_it_is_an_error(embedder, tmp_path):
+    one, other = (write_tar(tmp_path / f"{n}.tar", [(f"{n}.txt", b"an owl")]) for n in range(2))
+    (tmp_path / "joined.tar").write_bytes(one.read_bytes() + other.read_bytes())
+    (tmp_path / "cut.tar").write_bytes(one.read_bytes()[:1024])  # All of its one member, and nothing behind it.
+    for name, said in (("joined", "another tar"), ("cut", "no end")):
+        error = refused(embedder, tmp_path / f"{name}.tar", tmp_path / name)
+        assert error.code == "E_DATA_READ" and said in error.message
+
+
+def test_a_link_to_a_file_is_the_file_by_the_name_and_in_the_place_of_the_link(embedder, tmp_path):
+    kept = tmp_path / "blobs" / "0a1b2c"
+    write_jsonl(kept, [{"image": "0.png"}])
+    rows = tmp_path / "snapshot" / "rows.jsonl"
+    rows.parent.mkdir()
+    rows.symlink_to(kept)
+    (rows.parent / "0.png").write_bytes(encoded(0))
+    embeddings = embed_corpus(embedder, rows, tmp_path / "out")
+    assert embeddings.table()["image"].to_pylist() == [str(rows.parent / "0.png")]
+
+
+def test_the_end_of_a_name_may_be_in_capitals(embedder, tmp_path):
+    for name in ("a.jsonl", "B.JSONL"):
+        write_jsonl(tmp_path / "in" / name, texts(1) if name == "a.jsonl" else [{"id": "b", "text": "b"}])
+    assert ids(embed_corpus(embedder, tmp_path / "in", tmp_path / "out")) == ["b", "row 0"]
+    assert ids(embed_corpus(embedder, tmp_path / "in" / "B.JSONL", tmp_path / "one")) == ["b"]
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
     [
@@ -191,6 +318,7 @@ def test_a_damaged_tar_is_an_error_and_not_a_short_one(embedder, tmp_path):
         ("a.json", "E_DATA_READ"),
         ("empty", "E_DATA_EMPTY"),
         ("mixed", "E_DATA_READ"),
+        ("packed", "E_DATA_READ"),
     ],
 )
 def test_what_is_no_input_is_refused(embedder, tmp_path, monkeypatch, name, code):
@@ -200,6 +328,9 @@ def test_what_is_no_input_is_refused(embedder, tmp_path, monkeypatch, name, code
     (tmp_path / "empty").mkdir()
     write_jsonl(tmp_path / "mixed" / "a.jsonl", texts(1))
     write_tar(tmp_path / "mixed" / "a.tar", [("a.txt", b"a")])
+    (tmp_path / "packed").mkdir()
+    write_tar(tmp_path / "packed" / "a.tar", [("a.txt", b"a")])
+    (tmp_path / "packed" / "b.tar.gz").write_bytes(b"")
     assert refused(embedder, name, tmp_path / "out").code == code
 
 
@@ -229,8 +360,8 @@ def test_a_picture_whose_path_is_not_utf8_is_a_bad_row(embedder, tmp_path):
     (pictures / "0.png").write_bytes(encoded(0))
     rows = write_jsonl(tmp_path / "in" / "rows.jsonl", [{"image": "0.png"}, {"text": "an owl"}])
     (tmp_path / "in" / "images").symlink_to(pictures)
-    paths = pa.array([b"caf\xe9.png", b"1.png"]).view(pa.string())
-    structs = pa.StructArray.from_arrays([pa.array([encoded(0), encoded(1)]), paths], ["bytes", "path"])
+    paths = pa.array([b"caf\xe9.png", b"caf\xe9.png"]).view(pa.string())
+    structs = pa.StructArray.from_arrays([pa.array([None, encoded(1)]), paths], ["bytes", "path"])
     pq.write_table(pa.table({"image": structs}), tmp_path / "rows.parquet")
     for source in (rows, tmp_path / "rows.parquet"):
         out = tmp_path / f"out-{source.name}"

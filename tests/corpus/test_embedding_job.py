@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,46 @@ def test_a_folder_of_pictures_that_changes_is_noticed(embedder, tmp_path, pictur
     (folder / "2.png").unlink()
     code, said = code_of(embedder, folder, tmp_path / "out", shard_rows=1024)
     assert code == "E_SHARD_CHANGED" and "2.png" in said and "is gone" in said
+
+
+def test_the_file_that_has_changed_is_the_one_that_is_named(embedder, tmp_path, picture):
+    pictures, tables = tmp_path / "pictures", tmp_path / "tables"
+    (pictures / "a").mkdir(parents=True)
+    for name in ("a-b.png", "c.png"):
+        picture(30, 30, 0).save(pictures / name)
+    for name in ("a", "z"):
+        write_jsonl(tables / f"{name}.jsonl", [{"text": name}])
+    zipfile.ZipFile(tables / "images.zip", "w").close()
+    for source in (pictures, tables):
+        embed_corpus(embedder, source, tmp_path / f"out-{source.name}")
+    picture(30, 30, 0).save(pictures / "a" / "x.png")  # Its folder comes before a-b.png, the slash in its path behind.
+    (tables / "z.jsonl").unlink()
+    for source, said in ((pictures, "a/x.png: the file has come"), (tables, "z.jsonl: the file is gone")):
+        with pytest.raises(CocoaError, match=said):
+            embed_corpus(embedder, source, tmp_path / f"out-{source.name}")
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_an_archive_of_pictures_that_changes_under_a_job_is_noticed(embedder, tmp_path, picture, was_there):
+    folder = tmp_path / "in"
+    rows = write_jsonl(folder / "rows.jsonl", [{"id": str(n), "image": f"{n}.png"} for n in range(30)])
+    for number in range(30):
+        picture(30, 30, number).save(folder / f"{number}.png")
+
+    def pack(shift: int) -> None:
+        with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+            for number in range(30):
+                archive.write(folder / f"{(number + shift) % 30}.png", f"{number}.png")
+
+    def change(now: Progress) -> None:
+        if now.done == 10:
+            pack(1)
+
+    if was_there:
+        pack(0)
+    code, said = code_of(embedder, rows, tmp_path / "out", on_progress=change)
+    assert code == "E_SHARD_CHANGED"
+    assert "images.zip" in said and ("has changed" if was_there else "has come") in said
 
 
 def test_bad_rows_are_allowed_up_to_a_rate_or_not_at_all(embedder, tmp_path):

@@ -234,6 +234,10 @@ def test_vectors_of_another_length_are_refused_in_rows_and_in_queries(fresh, ind
             index.search_vectors(unit(1, 1), k)
 
 
+NO_TEXT = pa.array([b"\xff"]).view(pa.string())
+"""What Arrow calls a text and is none, as it comes out of a Parquet file that nobody has looked over."""
+
+
 def changed(column, value, at=1):
     """Returns three rows of which one has another value in a column."""
     source = rows(["a", "b", "c"])
@@ -255,6 +259,12 @@ def changed(column, value, at=1):
         (changed("vector", [0.0] * D), "E_INDEX_VECTOR", "row 1 (b)"),
         (changed("vector", [float("nan")] + [0.0] * (D - 1)), "E_INDEX_VECTOR", "row 1 (b)"),
         (changed("vector", [2.0] + [0.0] * (D - 1)), "E_INDEX_VECTOR", "norm is 2"),
+        (changed("vector", None), "E_INDEX_VECTOR", "row 1"),
+        (changed("vector", [1.0, None] + [0.0] * (D - 2)), "E_INDEX_VECTOR", "row 1 (b)"),
+        (Rows(identity(), rows(["a"]).table.append_column("id", pa.array(["b"]))), "E_INDEX_ROWS", "two columns"),
+        (Rows(identity(), rows(["a"]).table.set_column(2, "text", pa.array([[1]]))), "E_INDEX_ROWS", "'text'"),
+        (Rows(identity(), rows(["a"]).table.set_column(2, "text", NO_TEXT)), "E_INDEX_ROWS", "damaged"),
+        (Rows(identity(), rows(["a"]).table.set_column(0, "id", NO_TEXT)), "E_INDEX_ROWS", "damaged"),
         (rows(["a"], columns=False), "E_INDEX_ROWS", "no column 'kind'"),
         (Rows(identity(), rows(["a"]).table.append_column("odd", pa.array([1]))), "E_INDEX_ROWS", "'odd'"),
         (Rows(identity(), rows(["a"]).table.set_column(5, "year", pa.array(["soon"]))), "E_INDEX_ROWS", "'year'"),

@@ -193,6 +193,74 @@ def test_a_replacement_that_is_killed_leaves_the_old_index_or_the_new(server, ma
     assert [name for name in names if name.startswith("replaced")] == ["replaced"]
 
 
+class Interrupted:
+    """Embeddings between whose two batches something else happens."""
+
+    def __init__(self, source, between):
+        self.identity, self.model, self.columns = source.identity, source.model, source.columns
+        self._source, self._between = source, between
+
+    def batches(self, size):
+        half = len(NAMES) // 2
+        for number, batch in enumerate(self._source.batches(half)):
+            if number:
+                self._between()
+            yield batch
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_of_two_who_build_under_one_name_neither_gets_rows_of_the_other(server, made, tmp_path, replace):
+    uri = f"milvus://{server}/twice"
+    Index.build(made, uri, replace=True).close()
+    client = MilvusClient(f"http://{server}")
+    if not replace:
+        client.drop_collection("twice")
+    others = embeddings(tmp_path / "others", rows([f"other {number}" for number in range(20)]))
+    source = Interrupted(made, lambda: Index.build(others, uri, replace=replace).close())
+    if replace:
+        Index.build(source, uri, replace=True).close()
+    else:
+        with pytest.raises(CocoaError) as caught:
+            Index.build(source, uri)
+        assert caught.value.code == "E_INDEX_EXISTS"
+    with closing(Index.open(uri)) as found:
+        assert found.verify(made if replace else others).ok
+    assert [name for name in client.list_collections() if name.startswith("twice")] == ["twice"]
+    client.close()
+
+
+def test_a_reader_who_comes_between_the_two_names_of_a_replacement_does_not_end_it(server, made, tmp_path, monkeypatch):
+    uri = f"milvus://{server}/read"
+    Index.build(made, uri, replace=True).close()
+    fewer = embeddings(tmp_path / "fewer", rows(NAMES[:20]))
+    real, came = MilvusClient.rename_collection, []
+
+    def rename(client, old, new, **how):
+        real(client, old, new, **how)
+        if not came:
+            came.append(new)
+            with closing(Index.open(uri)) as found:
+                assert len(found) == len(NAMES)
+
+    monkeypatch.setattr(MilvusClient, "rename_collection", rename)
+    with closing(Index.build(fewer, uri, replace=True)) as found:
+        assert found.verify(fewer).ok
+
+
+def test_what_a_killed_build_left_is_dropped_a_day_later(server, made):
+    client = MilvusClient(f"http://{server}")
+    ages = {"old": 25 * 3600, "new": 23 * 3600}
+    drafts = {age: f"swept_draft_{int(time.time()) - ages[age]}_0123abcd".ljust(65, "_") for age in ages}
+    for name in client.list_collections():
+        if name.startswith("swept"):
+            client.drop_collection(name)
+    for name in (*drafts.values(), "swept_draft"):
+        client.create_collection(name, dimension=4)
+    Index.build(made, f"milvus://{server}/swept", replace=True).close()
+    assert {name for name in client.list_collections() if "swept" in name} == {"swept", "swept_draft", drafts["new"]}
+    client.close()
+
+
 def test_another_model_and_another_length_are_refused(fresh):
     with pytest.raises(CocoaError, match="differ in prompts"):
         fresh.upsert(rows(["x"], prompts="other"))

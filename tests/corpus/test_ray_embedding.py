@@ -82,6 +82,15 @@ def test_what_stops_a_job_stops_it_on_ray_too(home, tmp_path):
     assert said.startswith("E_DATA_EMPTY") and "rows.jsonl:34" in said
 
 
+def test_actors_are_told_the_folder_from_wherever_they_stand(tiny, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("cocoa.corpus.ray_engine.fill_with_ray", lambda plan, work, *_: told.append(work.out))
+    monkeypatch.chdir(tmp_path)
+    rows = write_jsonl(tmp_path / "rows.jsonl", texts(2))
+    embed_corpus(save_model(tiny(), tmp_path / "model"), rows, Path("out"), engine="ray")
+    assert told == [tmp_path / "out"]
+
+
 def test_without_ray_the_extra_is_named(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     model = save_model(tiny(), tmp_path / "model")

@@ -275,6 +275,14 @@ def test_pictures_are_opened_where_they_are(tmp_path, picture):
         archive.add(tmp_path, "folder", recursive=False)
     for place in ("odd!name.png", "a.zip!in/odd!name.png", "a!b.tar!in/odd!name.png"):
         assert open_picture(str(tmp_path / place)).tobytes() == whole.tobytes()
-    for place in ("none.png", "a.zip!none.png", "a!b.tar!none.png", "a!b.tar!folder", "none.tar!x"):
+    for place in (
+        "none.png",
+        "a.zip!none.png",
+        "a!b.tar!none.png",
+        "a!b.tar!folder",
+        "none.tar!x",
+        "x" * 300,
+        "x" * 300 + "!x",
+    ):
         with pytest.raises(ImageError):
             open_picture(str(tmp_path / place))

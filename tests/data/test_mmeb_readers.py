@@ -489,6 +489,32 @@ def test_wrong_columns_of_train_tables_are_said_before_a_row_is_read(tmp_path: P
     assert caught.value.problems[0].where == str(table)
 
 
+@pytest.mark.parametrize(
+    ("text", "texts", "image"),
+    [
+        (pa.string_view(), pa.list_(pa.string_view()), pa.binary_view()),
+        (pa.large_string(), pa.large_list(pa.large_string()), pa.large_binary()),
+        (pa.dictionary(pa.int32(), pa.string()), pa.list_view(pa.string()), pa.binary()),
+        (pa.string(), pa.list_(pa.string(), 1), pa.binary()),
+    ],
+    ids=["views", "large", "categories", "lists of one length"],
+)
+def test_strings_lists_and_bytes_are_read_however_arrow_keeps_them(
+    tmp_path: Path, text: pa.DataType, texts: pa.DataType, image: pa.DataType
+) -> None:
+    held = {
+        "qry": pa.array(["what"]).cast(text),
+        "qry_image_path": pa.array([picture("a")], image),
+        "pos_text": pa.array(["a cat"]).cast(text),
+        "pos_image_path": pa.nulls(1),
+        "neg_text": pa.array([["a dog"]], texts),
+    }
+    pq.write_table(pa.table(held), tmp_path / "ask.parquet")
+    [pair] = MmebTrain(tmp_path / "ask.parquet")
+    assert (pair.query.text, pair.query.images, pair.target.text) == ("what", (picture("a"),), "a cat")
+    assert [negative.text for negative in pair.negatives] == ["a dog"]
+
+
 def test_a_missing_train_image_names_its_row(tmp_path: Path) -> None:
     folder = train_snapshot(tmp_path)
     pack(folder / "images_zip" / "ImageNet_1K.zip", ["ImageNet_1K/Train/0.jpg"])

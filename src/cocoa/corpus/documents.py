@@ -60,9 +60,12 @@ class Reading:
 
     def document(self, raw: Raw, first: str | None = None) -> Document | BadDocument:
         """Returns what a row says; `first` is where its id stood before, if it did."""
-        known = ""
+        known = "" if self.named else f"{self.prefix}{raw.number}"
         try:
-            known = row_id(raw.fields.get("id")) if self.named else f"{self.prefix}{raw.number}"
+            if raw.error is not None and not raw.fields:  # Nothing could be read, the id neither.
+                raise raw.error
+            if self.named:
+                known = row_id(raw.fields.get("id"))
             if first is not None:
                 raise DataError("E_DATA_ID", f"the id {known[:100]!r} stands in {first} too")
             if raw.error is not None:
@@ -77,19 +80,19 @@ class Reading:
         size = len(text.encode()) + sum(len(value.encode()) for value in columns.values() if isinstance(value, str))
         if size > LONGEST_ROW:
             raise DataError("E_DATA_TOO_LONG", f"text and columns have {size} bytes, more than {LONGEST_ROW}")
-        image, place = self._picture(raw.fields)
+        image, place = self._picture(raw)
         if not text and image is None:
             raise DataError("E_DATA_EMPTY", "row has neither text nor image")
         return Document(known, Sample(text, () if image is None else (image,), raw.where), text, place, columns)
 
-    def _picture(self, fields: Mapping[str, Any]) -> tuple[ImageSource | None, str]:
-        value, place = fields.get("image"), fields.get("image_place", "")
+    def _picture(self, raw: Raw) -> tuple[ImageSource | None, str]:
+        value = raw.fields.get("image")
         if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:
-            value, place = value["bytes"] if value["bytes"] is not None else value["path"], value["path"] or ""
+            value = value["bytes"] if value["bytes"] is not None else _text(value["path"], "picture's path")
         if value is None or value == "":
             return None, ""
         if isinstance(value, bytes | Path):
-            return value, _text(place, "picture's path")
+            return value, _text(raw.place, "picture's path")
         source = self.find(_text(value, "image"))
         return source, _text(str(source), "picture's path")
 
@@ -101,6 +104,8 @@ def row_id(value: Any) -> str:
     if not isinstance(value, str) or not value:
         kind = "empty" if value == "" else "missing" if value is None else f"a {type(value).__name__}"
         raise DataError("E_DATA_ID", f"the id is {kind}: give every row a string or a whole number of its own")
+    if "\0" in value:
+        raise DataError("E_DATA_ID", f"the id {value[:20]!r} holds NUL, which no index takes")
     if len(value) > LONGEST_ID or len(_utf8(value, "id", "E_DATA_ID")) > LONGEST_ID:
         raise DataError("E_DATA_ID", f"the id {value[:20]!r}... is longer than {LONGEST_ID} bytes")
     return value

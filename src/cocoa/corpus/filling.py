@@ -131,6 +131,8 @@ class Filling:
 
     def _commit(self, shard: PlannedShard, made: Shard) -> None:
         failpoint("shard-embedded")
+        # Tables look at themselves as they are read, which is before their pictures are.
+        self.plan.input.check_archive(self._out / LISTING)
         made.commit(self._out, shard.name, self._windows.embedder.dimensions, self.plan.columns)
         failpoint("shard-committed")
         self._claims.release(shard.name)

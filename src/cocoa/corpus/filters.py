@@ -195,13 +195,13 @@ def _value(value: Any, kind: str, where: str) -> Value:
         if len(value) > MAX_CHARACTERS:
             raise _refused(where, f"a text of more than {MAX_CHARACTERS} characters")
         if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise _refused(where, "the text holds NUL or half a surrogate pair, which no row can hold")
+            raise _refused(where, "the text holds NUL or half a surrogate pair, which no filter asks for")
         return value
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind in ("int", "float") and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > _MOST_INTEGER:
-            raise _refused(where, "the number does not fit into 64 bits")
+            raise _refused(where, "a number is at most 2^63 - 1, below zero too")
         return value if kind == "int" else float(value) + 0.0
     if kind == "float" and isinstance(value, float) and math.isfinite(value):
         return value + 0.0  # -0.0 becomes 0.0, as in the rows

@@ -20,7 +20,9 @@ from cocoa.files import write_file
 from cocoa.images import ImageSource
 
 KINDS = {".jsonl": "jsonl", ".parquet": "parquet", ".tar": "tar"}
+"""By the end of a file's name, in capitals or not."""
 ARCHIVE = "images.zip"
+_PACKED_TAR = re.compile(r".+\.(tar\.(gz|bz2|xz|zst|lz4|z)|tgz|tbz2|txz)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,26 @@ class Input:
             raise UsageError(
                 "E_USAGE_INPUT", "an input is a path on this machine, not a URL or a pipe", where=str(path)
             )
-        root = Path(path).resolve()
+        # A link to a file keeps its name, which says what it is, and its place, where the pictures are.
+        root = Path(path).resolve() if Path(path).is_dir() else Path(path).parent.resolve() / Path(path).name
         _check_utf8(root)
         if root.is_file():
             return cls(root, _kind(root), (root,))
         if not root.is_dir():
             raise DataError("E_DATA_FILE", "no such file or folder", where=str(path))
-        tables = sorted(file for file in root.iterdir() if file.suffix in KINDS and file.is_file())
+        tables = sorted(file for file in root.iterdir() if file.suffix.lower() in KINDS and file.is_file())
         tables = [file for file in tables if not file.name.startswith(".")]
         for file in tables:
             _check_utf8(file)
-        kinds = {KINDS[file.suffix] for file in tables}
+        kinds = {KINDS[file.suffix.lower()] for file in tables}
         if len(kinds) > 1:
             what = f"folder holds {' and '.join(sorted(kinds))} files: give one kind of them a folder of its own"
             raise DataError("E_DATA_READ", what, where=str(path))
         if not tables:
             return cls(root, "pictures", (root,))
+        if kinds == {"tar"}:
+            for file in root.iterdir():
+                _check_not_packed(file)
         return cls(root, kinds.pop(), tuple(tables))
 
     def stamps(self) -> Iterator[Stamp]:
@@ -85,11 +91,23 @@ class Input:
                 before = Stamp(*json.loads(line)) if line is not None else None
                 if before == now:
                     continue
-                if before is None or (now is not None and now.name < before.name):
+                if before is None or (now is not None and _order(now) < _order(before)):
                     assert now is not None
                     raise changed(folder / now.name, "has come")
                 is_there = now is not None and now.name == before.name
                 raise changed(folder / before.name, "has changed" if is_there else "is gone")
+
+    def check_archive(self, listing: Path) -> None:
+        """Raises `E_SHARD_CHANGED` if the archive of pictures beside tables is not as a listing has it."""
+        if self.kind not in ("jsonl", "parquet"):
+            return
+        with listing.open("rb") as stream:
+            [*_, last] = (Stamp(*json.loads(line)) for line in stream)
+        archive = self.files[0].parent / ARCHIVE
+        if last.name == ARCHIVE:
+            last.check(archive)
+        elif archive.is_file():
+            raise changed(archive, "has come")
 
     def sources(self, listing: Path, reader: ParquetReader, wanted: frozenset[str] | None = None) -> list[Source]:
         """Returns the files of the input, to be read as they stand in a listing."""
@@ -126,12 +144,21 @@ def _check_utf8(path: Path) -> None:
         raise DataError("E_DATA_PATH", "the path is not UTF-8: rename the folder or file", where=shown) from error
 
 
-def _kind(path: Path) -> str:
-    if path.suffix in KINDS:
-        return KINDS[path.suffix]
-    if ".tar" in path.suffixes or path.suffix in (".tgz", ".tbz2", ".txz"):
+def _order(stamp: Stamp) -> tuple[bool, list[str]]:
+    """What stamps are sorted by: folder by folder, and the archive of pictures behind the tables."""
+    return stamp.name == ARCHIVE, stamp.name.split("/")
+
+
+def _check_not_packed(path: Path) -> None:
+    if _PACKED_TAR.fullmatch(path.name):
         raise DataError("E_DATA_READ", "a compressed tar cannot be read in parts: decompress it", where=str(path))
-    if path.suffix == ".json":
+
+
+def _kind(path: Path) -> str:
+    if path.suffix.lower() in KINDS:
+        return KINDS[path.suffix.lower()]
+    _check_not_packed(path)
+    if path.suffix.lower() == ".json":
         raise DataError(
             "E_DATA_READ", "a .json file cannot be read in parts: write one object a line, .jsonl", where=str(path)
         )

@@ -70,7 +70,8 @@ def embed_corpus(
         raise UsageError("E_USAGE_OUT", "is a file, not a folder", where=str(out))
     found = Input.find(source)
     embedder = model if isinstance(model, Embedder) else Embedder.load(model)
-    work = Work(embedder.address, out, threads, max_bad_rate)
+    # An actor of a cluster stands in a folder of its own.
+    work = Work(embedder.address, out.absolute(), threads, max_bad_rate)
     with _writing(out), ExitStack() as stack:
         claims = stack.enter_context(Claims(out))
         with _alone(claims):

@@ -14,15 +14,22 @@ from cocoa.images.limits import DEFAULT_LIMITS
 
 def open_picture(place: str) -> Image.Image:
     """Returns a document's picture in RGB, by what its `image` says. Raises `ImageError` for what cannot be opened."""
-    if Path(place).is_file():
+    if _is_file(Path(place)):
         return open_rgb(Path(place))
     parts = place.split("!")
     for number in range(1, len(parts)):
         archive, member = Path("!".join(parts[:number])), "!".join(parts[number:])
-        if archive.is_file():
+        if _is_file(archive):
             is_zip = archive.suffix.lower() == ".zip"
             return open_rgb(ArchivedImage(archive, member) if is_zip else _tar_member(archive, member))
     raise ImageError("E_IMAGE_MISSING", "the picture is not there any more", where=place)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # A name too long for the system: whoever writes rows may call a picture anything.
+        return False
 
 
 def _tar_member(archive: Path, member: str) -> bytes:

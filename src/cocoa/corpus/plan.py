@@ -70,11 +70,13 @@ class Plan:
                 source.scan(tally)
         if not tally.rows:
             raise DataError("E_DATA_EMPTY", "the input has no rows", where=str(found.path))
-        if found.kind in ("jsonl", "parquet") and not {"text", "image"} & tally.seen:
+        columns, notes = tally.columns()
+        # Where no line could be read there are no columns either, and why is said of the rows.
+        is_table = found.kind in ("jsonl", "parquet") and (columns or notes or tally.seen)
+        if is_table and not {"text", "image"} & tally.seen:
             what = "; ".join(["table has neither a text nor an image column", *tally.misnamed()])
             raise DataError("E_DATA_COLUMN", what, where=str(found.path))
         named = sources[0].named or "id" in tally.seen
-        columns, notes = tally.columns()
         identity = embedder.identity
         bound = [FORMAT, {name: identity[name] for name in sorted(identity)}, sha256(listing), columns]
         key = hashlib.sha256(repr(bound).encode()).hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -19,6 +20,7 @@ from cocoa.corpus.work import Work, take_part
 from cocoa.embedder import Embedder
 from cocoa.errors import CocoaError, UsageError
 
+_log = logging.getLogger(__name__)
 _CPUS = 0.5
 """What an actor asks of a node beside its threads; Ray's own readers need the rest."""
 
@@ -31,14 +33,14 @@ class ShardMaker:
         self._work = work
         self._embedder = Embedder.load(work.model)
 
-    def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-        """Returns the numbers of the shards that it was given, and whether they are committed now."""
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Returns the numbers of the shards that it was given, and why they are not committed now ('': they are)."""
+        why = ""
         try:
             take_part(self._work, self._embedder, batch["shard"].tolist())
-        except CocoaError:
-            # Told as not made: the process that started the job makes it, meets the same and says it.
-            return {"shard": batch["shard"], "made": np.zeros(len(batch["shard"]), bool)}
-        return {"shard": batch["shard"], "made": np.ones(len(batch["shard"]), bool)}
+        except CocoaError as error:
+            why = str(error)
+        return {"shard": batch["shard"], "why": np.array([why] * len(batch["shard"]))}
 
 
 def fill_with_ray(plan: Plan, work: Work, workers: int, on_progress: Callable[[Progress], None]) -> None:
@@ -64,7 +66,9 @@ def fill_with_ray(plan: Plan, work: Work, workers: int, on_progress: Callable[[P
         )
         start, done = time.perf_counter(), 0
         for batch in made.iter_batches(batch_size=1):
-            if not batch["made"].all():
+            if why := max(batch["why"].tolist()):
+                # This process meets the same and says it, unless only the cluster's nodes have it.
+                _log.warning("Ray's actors cannot go on, this process does: %s", why)
                 break
             done += sum(plan.shards[number].part.rows for number in batch["shard"].tolist())
             on_progress(Progress(plan.rows, done, 0, 0, time.perf_counter() - start))

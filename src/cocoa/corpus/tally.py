@@ -21,8 +21,8 @@ _SHARD_BYTES = 1 << 26
 _MAX_SHARDS = 200_000
 _MAX_REPEATS = 100_000
 _LONGEST_NAME = 200
-_NAMES_OF_TRAINING = {"image_path": "image", "caption": "text"}
-"""What the tables of training call the columns that a document is made of."""
+_OTHER_NAMES = {"image_path": "image", "file_name": "image", "caption": "text"}
+"""What the tables of training, and the hub's folders of pictures, call the columns that a document is made of."""
 
 
 class RowTally:
@@ -87,6 +87,8 @@ class RowTally:
         """Notes what a column holds."""
         if name in RESERVED:
             self.seen.add(name)
+            if name == "vector":
+                self._dropped[name] = "column 'vector' is not kept: that is what the vectors made here are called"
             return
         if name in self._dropped:
             return
@@ -98,7 +100,8 @@ class RowTally:
         if len(name) > _LONGEST_NAME or not name.isprintable():
             self._dropped[name] = f"column {name[:20]!r} is not kept: {where} gives it no name that a table can have"
         elif kind is None:
-            self._drop(name, f"column {name!r} is not kept: {where} has neither text nor number in it")
+            what = "neither text, nor true or false, nor a number (whole ones from -2^63 to 2^63 - 1)"
+            self._drop(name, f"column {name!r} is not kept: {where} has in it {what}")
         elif known is None:
             self._kinds[name], self._first[name] = kind, where
         elif {known, kind} == {"int", "float"}:
@@ -112,14 +115,14 @@ class RowTally:
 
     def columns(self) -> tuple[dict[str, str], tuple[str, ...]]:
         """Returns the columns that can be kept, by name, with what they hold; and notes: why others are not, and which
-        are named as for training, so that they are kept and not embedded."""
+        are named as elsewhere, so that they are kept and not embedded."""
         return dict(sorted(self._kinds.items())), (*self._dropped.values(), *self.misnamed())
 
     def misnamed(self) -> list[str]:
-        """Returns a note on each column that is named as for training and that no row has by its name here."""
+        """Returns a note on each column that is named as elsewhere and that no row has by its name here."""
         return [
             f"column {name!r} is kept but not embedded: `cocoa embed` reads {wanted!r}; rename it if it is meant"
-            for name, wanted in _NAMES_OF_TRAINING.items()
+            for name, wanted in _OTHER_NAMES.items()
             if name in self._kinds and wanted not in self.seen
         ]
 

@@ -19,6 +19,7 @@ _WANTED: dict[Kind, str] = {
     "image": "strings, or records with bytes and path",
     "images": "lists of strings or of records with bytes and path",
 }
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_fixed_size_list)
 
 
 def check_columns(path: Path, columns: Mapping[str, Kind], optional: Sequence[str] = ()) -> None:
@@ -55,10 +56,10 @@ def _fits(kind: pa.DataType, wanted: Kind) -> bool:
         return True
     if pa.types.is_dictionary(kind):
         return _fits(kind.value_type, wanted)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if any(is_one(kind) for is_one in _LISTS):
         return wanted in ("texts", "images") and _fits(kind.value_type, "text" if wanted == "texts" else "image")
     if pa.types.is_struct(kind):
         return wanted in ("image", "images") and {field.name for field in kind} >= {"bytes", "path"}
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
         return wanted in ("image", "images")
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -17,18 +17,18 @@ import pyarrow as pa
 from cocoa.corpus.sources.source import MAX_COLUMNS, Part, Raw, Stamp, Tally
 from cocoa.errors import DataError
 
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 _KINDS = {
     "string": "string",
-    "large_string": "string",
-    "string_view": "string",
     "bool": "bool",
     "float": "float",
     "double": "float",
     "halffloat": "float",
-    **dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"), "int"),
+    **dict.fromkeys(_INTEGERS, "int"),
 }
-_BYTES = ("binary", "large_binary", "struct<bytes: binary, path: string>")
-_TEXTS = {"text": ("string", "large_string", "string_view"), "image": ("string", "large_string", *_BYTES)}
+_IDS = ("string", "uint64", *_INTEGERS)
+_BYTES = ("binary", "struct<bytes: binary, path: string>")
+_TEXTS = {"text": ("string",), "image": ("string", *_BYTES)}
 _LONGEST_FRAME = 1 << 29
 _BATCH = 64
 _BATCH_OF_BYTES = 16
@@ -152,7 +152,9 @@ class Parquet:
         found = self.reader.describe(self.path)
         columns = self._checked(found["columns"])
         for name, kind in columns.items():
-            tally.column(name, _KINDS.get(kind), str(self.path))
+            # A column without a single value says nothing of what it holds in other files.
+            if kind != "null" or name in _TEXTS:
+                tally.column(name, _KINDS.get(kind), str(self.path))
         if "id" not in columns:
             for number in range(1, found["rows"] + 1):
                 tally.row(number, 0, 0)
@@ -175,7 +177,7 @@ class Parquet:
             if name in columns and columns[name] not in (*kinds, "null"):
                 what = f"column {name!r} holds {columns[name][:100]}, not {' or '.join(kinds)}"
                 raise DataError("E_DATA_TYPE", what, where=str(self.path))
-        if "id" in columns and _KINDS.get(columns["id"]) not in ("string", "int"):
+        if "id" in columns and columns["id"] not in _IDS:
             what = f"column 'id' holds {columns['id'][:100]}, not strings or integers"
             raise DataError("E_DATA_TYPE", what, where=str(self.path))
         return columns
@@ -192,6 +194,9 @@ class Parquet:
         columns = self._checked(self.reader.describe(self.path)["columns"])
         names = [name for name in columns if name in _TEXTS or name == "id" or name in (self.wanted or ())]
         size = _BATCH_OF_BYTES if columns.get("image") in _BYTES else _BATCH
+        if not names:  # Of no column there are no rows to read, but the file has them.
+            yield from (Raw(f"{self.path}:{number}", number) for number in range(part.first, part.first + part.rows))
+            return
         number = part.first - 1
         for batch in self.reader.batches(self.path, names, number, part.rows, size):
             for values in _rows(batch):

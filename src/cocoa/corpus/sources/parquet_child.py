@@ -26,6 +26,8 @@ _ROOM = 400 << 20
 """Bytes that reading may take beyond what the process has at its start."""
 _SECONDS = 60
 """CPU time between two batches."""
+_PICTURE = {"bytes": "binary", "path": "string"}
+"""The fields of a picture in the tables of Hugging Face."""
 
 
 class Table:
@@ -105,10 +107,22 @@ def _tightened(column: pa.Array) -> pa.Array:
 
 
 def describe(path: str) -> dict[str, Any]:
-    """Returns the number of rows and the columns with their types in Arrow's words, as the footer says."""
+    """Returns the number of rows and the columns with what they hold in Arrow's words, as the footer says."""
     with pq.ParquetFile(path) as file:
-        fields = [[field.name, str(field.type)] for field in file.schema_arrow]
+        fields = [[field.name, _said(field.type)] for field in file.schema_arrow]
         return {"rows": file.metadata.num_rows, "columns": fields}
+
+
+def _said(kind: pa.DataType) -> str:
+    """Arrow's word for a type, the same however the values are kept: large, as a view, or each once in a dictionary."""
+    if pa.types.is_dictionary(kind):
+        return _said(kind.value_type)
+    if pa.types.is_struct(kind) and {field.name for field in kind} == set(_PICTURE):
+        held = {field.name: _said(field.type) for field in kind}
+        # A field without a single value has no type: it may be the one that is wanted.
+        words = [f"{name}: {word if held[name] == 'null' else held[name]}" for name, word in _PICTURE.items()]
+        return f"struct<{', '.join(words)}>"
+    return str(kind).removeprefix("large_").removesuffix("_view")
 
 
 def limit_time() -> None:
@@ -136,7 +150,9 @@ def _answer(request: dict[str, Any], table: Table | None, stream: BinaryIO) -> T
         table = Table(*key)
     try:
         for batch in table.read(request["first"], request["rows"]):
-            batch = pa.record_batch([_tightened(column) for column in batch.columns], names=batch.schema.names)
+            # Asked for `a.b`, Arrow gives the column of that name and the field b of a column a.
+            named = batch.select(request["columns"])
+            batch = pa.record_batch([_tightened(column) for column in named.columns], names=named.schema.names)
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, batch.schema) as writer:
                 writer.write_batch(batch)

@@ -67,7 +67,7 @@ class PictureFolder:
     def _raw(self, number: int, stamp: Stamp) -> Raw:
         path = self.root / stamp.name
         where = str(path).encode("utf-8", "backslashreplace").decode()
-        fields = {"id": stamp.name, "image": path, "image_place": str(path)}
+        fields = {"id": stamp.name, "image": path}
         if stamp.bytes < 0:
             return Raw(where, number, fields, ImageError("E_IMAGE_MISSING", "the link leads nowhere", where=where))
         stamp.check(path)
@@ -75,7 +75,7 @@ class PictureFolder:
             check_link(path, self.root)
         except DataError as error:
             return Raw(where, number, fields, error.at(where))
-        return Raw(where, number, fields)
+        return Raw(where, number, fields, place=str(path))
 
 
 def write_listing(stamps: Iterator[Stamp]) -> Iterator[bytes]:

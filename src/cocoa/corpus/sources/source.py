@@ -62,13 +62,14 @@ class Raw:
     """A row as it stands in a file: its place, and its fields, or why it has none.
 
     Of the fields, `id`, `text` and `image` are what a document is made of. A picture is a path beside the table, the
-    bytes of a file, or `{"bytes", "path"}`; `image_place` then says what a result calls it.
+    bytes of a file, or `{"bytes", "path"}`; `place` says where the picture is if the fields do not.
     """
 
     where: str
     number: int
     fields: dict[str, Any] = field(default_factory=dict)
     error: CocoaError | None = None
+    place: str = ""
 
 
 class Tally(Protocol):

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
+from cocoa.archives import is_mac_note
 from cocoa.corpus.sources.pictures import PICTURE_SUFFIXES
 from cocoa.corpus.sources.source import LONGEST_ROW, Part, Raw, Stamp, Tally, kind_of
 from cocoa.data.tables import inside
@@ -18,7 +19,6 @@ from cocoa.errors import CocoaError, DataError, ImageError
 from cocoa.images import DEFAULT_LIMITS
 
 _LONGEST_HEADER = 1 << 20
-_BLOCK = 512
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Tar:
     def _rows(self, offset: int) -> Iterator[_Row]:
         row: _Row | None = None
         for member in self._members(offset):
-            if member.isdir():
+            if member.isdir() or _is_hidden(member.name):
                 continue
             key, suffix = _split(member.name)
             if row is None or key != row.key:
@@ -96,8 +96,12 @@ class Tar:
                         tar.members.clear()  # type: ignore[attr-defined]  # It would keep all of them.
                         yield member
                     file.seek(tar.offset)
-                    if file.read(_BLOCK).strip(b"\0"):
-                        raise tarfile.ReadError("damaged header")
+                    end = file.tell()
+                    while block := file.read(_LONGEST_HEADER):
+                        if block.strip(b"\0"):
+                            raise tarfile.ReadError("a damaged header, or another tar behind its end")
+                    if file.tell() == end:
+                        raise tarfile.ReadError("it has no end, so more may have been there")
             except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, RecursionError) as error:
                 if isinstance(error, DataError):
                     raise
@@ -117,12 +121,15 @@ class Tar:
         try:
             if row.error is not None:
                 raise row.error
-            return Raw(where, number, self._fields(file, row) | fields)
+            held, place = self._fields(file, row)
+            return Raw(where, number, held | fields, place=place)
         except CocoaError as error:
             return Raw(where, number, fields, error.at(where))
 
-    def _fields(self, file: BinaryIO, row: _Row) -> dict[str, Any]:
+    def _fields(self, file: BinaryIO, row: _Row) -> tuple[dict[str, Any], str]:
+        """The fields of a row, and where its picture is."""
         fields: dict[str, Any] = {}
+        place = ""
         if ".json" in row.members:
             try:
                 fields = json.loads(_content(file, row, ".json", LONGEST_ROW))
@@ -143,8 +150,13 @@ class Tar:
                 what = f"image {row.members[picture].name!r} is larger than {DEFAULT_LIMITS.max_bytes} bytes"
                 raise ImageError("E_IMAGE_TOO_LARGE", what)
             fields["image"] = _content(file, row, picture, DEFAULT_LIMITS.max_bytes)
-            fields["image_place"] = f"{self.path}!{row.members[picture].name}"
-        return fields
+            place = f"{self.path}!{row.members[picture].name}"
+        return fields, place
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a member is hidden, as those are that macOS puts before each file; a folder's are not read either."""
+    return is_mac_note(name) or any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -47,6 +48,8 @@ _CHUNK = 1000
 _EMPTY = {"string": "", "int": 0, "float": 0.0, "bool": False}
 _BUILD = {"M": 16, "efConstruction": 200}
 _EF = 200
+_LONGEST_BUILD = 24 * 3600  # seconds
+_TRIES = 20
 
 
 class MilvusStore:
@@ -85,17 +88,19 @@ class MilvusStore:
 
     @classmethod
     def create(cls, uri: str, card: Card, batches: Iterator[pa.RecordBatch], *, replace: bool = False) -> None:
-        """Makes a collection of given rows: under another name until all of them are there."""
+        """Makes a collection of given rows: under a name of its own until all of them are there.
+
+        Raises `E_INDEX_EXISTS` if there is one that is not to be replaced, or has been when all is written.
+        """
         name = _parts(uri)["name"]
         client = _connected(uri)
-        draft = _beside(name, "draft")
+        draft = _beside(name, f"draft_{int(time.time())}_{secrets.token_hex(4)}")
         try:
             with _told(uri):
                 _restore(client, name)
                 if client.has_collection(name) and not replace:
                     raise IndexingError("E_INDEX_EXISTS", "an index is there; --replace builds it anew", where=uri)
-                if client.has_collection(draft):
-                    client.drop_collection(draft)
+                _sweep(client, name)
                 _create(client, draft, card)
                 store, seen = cls(uri, client, draft, card), set[int]()
                 for batch in batches:
@@ -107,13 +112,11 @@ class MilvusStore:
                     # Every id is new here, which spares the server a search for rows to replace.
                     store._write(numbered(batch, card, {}, time.time_ns())[0], client.insert)
                 client.flush(draft)
-                # Nothing is dropped before the new collection has the name: who is killed in between is restored from.
-                previous = _beside(name, "previous")
-                if client.has_collection(name):
-                    client.rename_collection(name, previous)
-                client.rename_collection(draft, name)
-                if client.has_collection(previous):
-                    client.drop_collection(previous)
+                _take_place(client, draft, name, uri, replace=replace)
+        except BaseException:
+            with suppress(connecting.milvus().exceptions.MilvusException):
+                client.drop_collection(draft)
+            raise
         finally:
             client.close()
 
@@ -265,6 +268,38 @@ def _restore(client: Any, name: str) -> None:
         client.drop_collection(previous)
     else:
         client.rename_collection(previous, name)
+
+
+def _sweep(client: Any, name: str) -> None:
+    """Drops what builds of an index left that were killed a day ago or more; of a younger one nobody can tell."""
+    own = re.compile(re.escape(name) + r"_draft_(\d+)_[0-9a-f]{8}_*")
+    for found in filter(None, map(own.fullmatch, client.list_collections())):
+        if time.time() - int(found[1]) > _LONGEST_BUILD:
+            client.drop_collection(found[0])
+
+
+def _take_place(client: Any, draft: str, name: str, uri: str, *, replace: bool) -> None:
+    """Gives a complete collection the name of the index. Raises `E_INDEX_EXISTS` where it is not to `replace` another.
+
+    Nothing is dropped before the new collection has the name: from what is left of who is killed it is restored.
+    """
+    previous = _beside(name, "previous")
+    for _ in range(_TRIES):
+        if client.has_collection(name):
+            if not replace:
+                raise IndexingError("E_INDEX_EXISTS", "somebody else filled the place meanwhile", where=uri)
+            client.drop_collection(previous)
+            client.rename_collection(name, previous)
+        try:
+            client.rename_collection(draft, name)
+            break
+        except connecting.milvus().exceptions.MilvusException:
+            # Another build has the name meanwhile, or a reader took this one for dead and gave the name back.
+            if not client.has_collection(name):
+                raise
+    else:
+        raise IndexingError("E_INDEX_SERVER", "others take the name of the index all the time", where=uri)
+    client.drop_collection(previous)
 
 
 def _create(client: Any, name: str, card: Card) -> None:

@@ -105,6 +105,12 @@ def check_given(batch: pa.RecordBatch, card: Card, *, first: int = 0) -> None:
         raise IndexingError("E_INDEX_ROWS", f"rows have no column {missing[0]!r}, which the index has")
     if unknown := sorted(set(batch.schema.names) - {"id", "vector", "text", "image", *card.columns}):
         raise IndexingError("E_INDEX_ROWS", f"rows have a column {unknown[0]!r}, which the index has not")
+    if len(set(batch.schema.names)) < len(batch.schema.names):
+        raise IndexingError("E_INDEX_ROWS", "rows have two columns of one name")
+    try:
+        batch.validate(full=True)
+    except pa.ArrowException as error:  # A text that is not UTF-8: it would be taken, and no search could show it.
+        raise IndexingError("E_INDEX_ROWS", f"rows are damaged: {error}") from error
     kind = batch.schema.field("vector").type
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != card.dimensions:
         raise IndexingError("E_INDEX_VECTOR", f"vectors are {kind}, the index has {card.dimensions} dimensions")
@@ -113,6 +119,9 @@ def check_given(batch: pa.RecordBatch, card: Card, *, first: int = 0) -> None:
         if not is_id(name) or "\0" in name:
             what = f"an id is a text of 1 to {MAX_ID_BYTES} bytes, not {short(name)}"
             raise IndexingError("E_INDEX_ID", what, where=f"row {number}")
+    if batch.column("vector").null_count:
+        number = first + batch.column("vector").is_null().index(True).as_py()
+        raise IndexingError("E_INDEX_VECTOR", "the vector is missing", where=f"row {number}")
     norms = np.linalg.norm(vectors_of(batch).astype(np.float64), axis=1)
     wrong = np.flatnonzero(~(np.abs(norms - 1) < LENGTH_ERROR))
     if len(wrong):
@@ -136,18 +145,22 @@ def laid_out(batch: pa.RecordBatch, card: Card, places: Sequence[int] | NDArray[
         "seal": pa.array(seals(ids, vectors), pa.int64()),
     }
     for name in ("text", "image"):
-        given = batch.column(name) if name in batch.schema.names else pa.nulls(len(batch), pa.string())
+        given = _cast(batch, name, "string") if name in batch.schema.names else pa.nulls(len(batch), pa.string())
         arrays[name] = pc.fill_null(given, "")
     for name, kind in card.columns.items():
-        try:
-            values = batch.column(name).cast(COLUMN_TYPES[kind])
-        except pa.ArrowException as error:
-            what = f"column {name!r} holds {batch.column(name).type}, the index has {kind}"
-            raise IndexingError("E_INDEX_ROWS", what) from error
+        values = _cast(batch, name, kind)
         if kind == "float":
             values = pc.add(finite(values), 0.0)
         arrays[card.fields[name]] = values
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+
+
+def _cast(batch: pa.RecordBatch, name: str, kind: str) -> pa.Array:
+    try:
+        return batch.column(name).cast(COLUMN_TYPES[kind])
+    except pa.ArrowException as error:
+        what = f"column {name!r} holds {batch.column(name).type}, the index has {kind}"
+        raise IndexingError("E_INDEX_ROWS", what) from error
 
 
 def seals(ids: Sequence[str], vectors: NDArray[np.float32]) -> list[int]:
