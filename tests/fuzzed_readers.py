@@ -159,8 +159,7 @@ def read_corpus(path: Path) -> None:
         sources = found.sources(listing, reader, frozenset(plan.columns))
         for shard in plan.shards:
             reading = Reading(plan.named, "", plan.columns, found.finder())
-            for raw in sources[shard.part.file].read(shard.part):
-                made.append(reading.document(raw, None))
+            made.extend(reading.document(raw) for raw in sources[shard.part.file].read(shard.part))
     if isinstance(made[0], BadDocument) and not any(isinstance(row, Document) for row in made):
         raise made[0].error
 
