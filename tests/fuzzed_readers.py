@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from cocoa.ablation.study import load_study
 from cocoa.backbones import load_backbone
-from cocoa.corpus.documents import Reading
+from cocoa.corpus.documents import BadDocument, Document, Reading
 from cocoa.corpus.embeddings import CARD as EMBEDDINGS_CARD
 from cocoa.corpus.embeddings import Embeddings
 from cocoa.corpus.filters import parse_filter
@@ -142,7 +142,7 @@ def read_all(pairs: Any) -> None:
 
 
 def read_corpus(path: Path) -> None:
-    """What `cocoa embed` reads of its input, row by row."""
+    """What `cocoa embed` reads of its input, row by row; where no row is good the first one's error ends it."""
 
     class Embedder:
         identity: dict[str, Any] = {"fingerprint": "f"}  # noqa: RUF012
@@ -154,12 +154,14 @@ def read_corpus(path: Path) -> None:
     plan = Plan.make(Embedder(), found, listing, 3)  # type: ignore[arg-type]
     plan.write(path.parent / "plan.json")
     plan = Plan.read(path.parent / "plan.json")
+    made: list[Document | BadDocument] = []
     with ParquetReader() as reader:
         sources = found.sources(listing, reader, frozenset(plan.columns))
         for shard in plan.shards:
             reading = Reading(plan.named, "", plan.columns, found.finder())
-            for raw in sources[shard.part.file].read(shard.part):
-                reading.document(raw, None)
+            made.extend(reading.document(raw) for raw in sources[shard.part.file].read(shard.part))
+    if isinstance(made[0], BadDocument) and not any(isinstance(row, Document) for row in made):
+        raise made[0].error
 
 
 def with_plan(folder: Path) -> None:
