@@ -84,7 +84,7 @@ def test_what_stops_a_job_stops_it_on_ray_too(home, tmp_path):
 
 def test_actors_are_told_the_folder_from_wherever_they_stand(tiny, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr("cocoa.corpus.ray_engine.fill_with_ray", lambda plan, work, *_: told.append(work.out))
+    monkeypatch.setattr("cocoa.corpus.job.fill_with_ray", lambda plan, work, *_: told.append(work.out))
     monkeypatch.chdir(tmp_path)
     rows = write_jsonl(tmp_path / "rows.jsonl", texts(2))
     embed_corpus(save_model(tiny(), tmp_path / "model"), rows, Path("out"), engine="ray")

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cocoa.cli.console import console
+from cocoa.cli.console import console, errors
 
 
 def train(
@@ -78,7 +78,9 @@ def plan(
     from cocoa.planning.show import show
     from cocoa.recipe import load_recipe
 
-    made = make_plan(load_recipe(recipe, changes or ()), device=device, ranks=ranks)
+    loaded = load_recipe(recipe, changes or ())
+    with errors.status("reading the data and counting steps …"):
+        made = make_plan(loaded, device=device, ranks=ranks)
     console.print(show(made))
     if json_file is not None:
         write_file(json_file, json.dumps(made.to_dict(), indent=2) + "\n")
