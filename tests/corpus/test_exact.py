@@ -33,3 +33,10 @@ def test_the_highest_scores_are_those_of_a_sort(kind, count):
     found = highest(scores, LIMIT)
     assert len(set(found.tolist())) == len(found) == min(LIMIT, count)
     np.testing.assert_array_equal(np.sort(scores[found]), np.sort(scores)[-LIMIT:])
+
+
+def test_a_score_that_is_not_a_number_hides_no_other():
+    scores = scores_of("drawn", 50_000)
+    scores[::997] = np.nan
+    found = highest(scores, LIMIT)
+    np.testing.assert_array_equal(np.sort(scores[found]), np.sort(scores[~np.isnan(scores)])[-LIMIT:])

@@ -114,7 +114,7 @@ def highest(scores: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
     if num_blocks > limit:
         blocks = scores[: num_blocks * _BLOCK].reshape(num_blocks, _BLOCK).max(1)
         bar = np.partition(blocks, num_blocks - limit)[num_blocks - limit]
-        some = np.flatnonzero(scores >= bar)
+        some = np.flatnonzero(~(scores < bar))  # what is not a number stays, and is sorted behind all others
         return some[_sorted_apart(scores[some], limit)]
     return _sorted_apart(scores, limit)
 
