@@ -268,7 +268,7 @@ def compare(bench: Bench, repeats: int, little: int | None) -> dict[str, Any]:
     rates.append(matrix_rate(device=bench.device))
     rate = statistics.median(rates)
     memory = {name: peak_bytes(bench, way) for name, way in ways.items()}
-    counted = (OURS, PEER, LEAN, *([LITTLE] if little else []))
+    counted = [name for name in ways if name not in bench.wastes]
     flops = {name: sum(flops_of(ways[name], pairs) for pairs in bench.steps) for name in counted}
     bench.gradients()
     tallies = [
@@ -276,20 +276,9 @@ def compare(bench: Bench, repeats: int, little: int | None) -> dict[str, Any]:
         for pairs in bench.steps
     ]
     bench.gradients()
-    return {
+    found = {
         "ratio": ratio(times[PEER], times[OURS]),
         "memory_ratio": memory[OURS] / memory[PEER],
-        **(
-            {
-                "little": {
-                    "chunk_tokens": little,
-                    "ratio": ratio(times[PEER], times[LITTLE]),
-                    "memory_ratio": memory[LITTLE] / memory[PEER],
-                }
-            }
-            if little
-            else {}
-        ),
         "wastes": {
             waste: {
                 "what": what,
@@ -311,6 +300,13 @@ def compare(bench: Bench, repeats: int, little: int | None) -> dict[str, Any]:
         "idle_look_rate": statistics.mean(tally.idle_look_rate for tally in tallies),
         "tokens": sum(tally.num_tokens for tally in tallies),
     }
+    if little:
+        found["little"] = {
+            "chunk_tokens": little,
+            "ratio": ratio(times[PEER], times[LITTLE]),
+            "memory_ratio": memory[LITTLE] / memory[PEER],
+        }
+    return found
 
 
 def planned(bench: Bench, flops: int, peak: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -99,9 +100,9 @@ def plan_table() -> str:
     return table(["step", "backbone", "operations, planned over counted", "peak memory, planned over counted"], rows)
 
 
-def growth_table() -> str:
+def growth_table(name: str) -> str:
     """Returns the cost of a bridge row by its length."""
-    found = kept("growth")
+    found = kept(name)
     ways = ("square mask", "split", "two blocks apart")
     rows = [
         [
@@ -116,9 +117,9 @@ def growth_table() -> str:
     return "\n\n".join([table(head, rows), circumstances(found)])
 
 
-def small_tables() -> str:
+def small_tables(name: str) -> str:
     """Returns the cost of embedding by rows and by picture."""
-    found = kept("growth")
+    found = kept(name)
     rows = [
         [str(one["rows"]), f"{1e3 * one['seconds']:.1f} ms", f"{1e3 * one['seconds'] / one['rows']:.2f} ms"]
         for one in found["by_rows"]
@@ -176,7 +177,7 @@ def peer_table(name: str) -> str:
     return "\n\n".join([table(head, rows), circumstances(found)])
 
 
-def timed_table(names: tuple[str, ...], unit: str, of: str) -> str:
+def timed_table(unit: str, of: str, *names: str) -> str:
     """Returns the seconds of each way of runs of one benchmark, and how much longer than the first that is."""
     parts = []
     for found in map(kept, names):
@@ -188,9 +189,9 @@ def timed_table(names: tuple[str, ...], unit: str, of: str) -> str:
     return "\n\n".join(parts)
 
 
-def index_table() -> str:
+def index_table(name: str) -> str:
     """Returns build, size, recall and latency of every engine of the index benchmark."""
-    found = kept("index")
+    found = kept(name)
     rows = [
         [
             name,
@@ -208,9 +209,9 @@ def index_table() -> str:
     return "\n\n".join([table(["engine", "built in", "size", "recall@10", "p50", "p99"], rows), said])
 
 
-def serve_table() -> str:
+def serve_table(name: str) -> str:
     """Returns answers and latencies of the server beside the simplest one."""
-    found = kept("serve")
+    found = kept(name)
     rows = [
         [
             name,
@@ -229,9 +230,9 @@ def times(name: str) -> str:
     return f"{kept(name)['ratio']:.1f}"
 
 
-def serve_sentence() -> str:
+def serve_sentence(name: str) -> str:
     """Returns what the server's answers are beside those of its peer and of its ceiling."""
-    found = kept("serve")
+    found = kept(name)
     low, high = found["ratio_of_rounds"][0], found["ratio_of_rounds"][-1]
     return (
         f"That is {found['ratio']:.1f} times the answers (turns from {low:.1f} to {high:.1f}), "
@@ -284,44 +285,41 @@ def plots() -> dict[str, str]:
     return drawn
 
 
-MARKS: dict[str, tuple[tuple[str, ...], Callable[[], str]]] = {
-    "summary": ((), summary_table),
-    "warmup": (("warmup_step",), lambda: step_table("warmup_step")),
-    "bridge": (("bridge_step",), lambda: step_table("bridge_step")),
-    "cached": (("cached_step",), lambda: step_table("cached_step")),
-    "plan": ((), plan_table),
-    "growth": (("growth",), growth_table),
-    "small": (("growth",), small_tables),
-    "encode": (("encode",), lambda: peer_table("encode")),
-    "contrastive": (("contrastive_step",), lambda: peer_table("contrastive_step")),
-    "evaluate": (
-        ("evaluate", "evaluate-full"),
-        lambda: timed_table(("evaluate", "evaluate-full"), "contents asked for", "samples_asked"),
-    ),
-    "evaluate-times": (("evaluate",), lambda: times("evaluate")),
-    "evaluate-full-times": (("evaluate-full",), lambda: times("evaluate-full")),
-    "images": (("images",), lambda: timed_table(("images",), "pictures", "pictures")),
-    "index": (("index",), index_table),
-    "serve": (("serve",), serve_table),
-    "serve-times": (("serve",), lambda: times("serve")),
-    "serve-sentence": (("serve",), serve_sentence),
+MARKS: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
+    "summary": (summary_table, ()),
+    "warmup": (step_table, ("warmup_step",)),
+    "bridge": (step_table, ("bridge_step",)),
+    "cached": (step_table, ("cached_step",)),
+    "plan": (plan_table, ()),
+    "growth": (growth_table, ("growth",)),
+    "small": (small_tables, ("growth",)),
+    "encode": (peer_table, ("encode",)),
+    "contrastive": (peer_table, ("contrastive_step",)),
+    "evaluate": (partial(timed_table, "contents asked for", "samples_asked"), ("evaluate", "evaluate-full")),
+    "evaluate-times": (times, ("evaluate",)),
+    "evaluate-full-times": (times, ("evaluate-full",)),
+    "images": (partial(timed_table, "pictures", "pictures"), ("images",)),
+    "index": (index_table, ("index",)),
+    "serve": (serve_table, ("serve",)),
+    "serve-times": (times, ("serve",)),
+    "serve-sentence": (serve_sentence, ("serve",)),
     # Under the same names, in a folder of their own, stand the runs on a GPU.
-    "gpu-warmup": (("gpu/warmup_step",), lambda: step_table("gpu/warmup_step")),
-    "gpu-bridge": (("gpu/bridge_step",), lambda: step_table("gpu/bridge_step")),
-    "gpu-encode": (("gpu/encode",), lambda: peer_table("gpu/encode")),
-    "gpu-contrastive": (("gpu/contrastive_step",), lambda: peer_table("gpu/contrastive_step")),
+    "gpu-warmup": (step_table, ("gpu/warmup_step",)),
+    "gpu-bridge": (step_table, ("gpu/bridge_step",)),
+    "gpu-encode": (peer_table, ("gpu/encode",)),
+    "gpu-contrastive": (peer_table, ("gpu/contrastive_step",)),
 }
-"""What a mark stands for: the files in reference/ that it needs, and what makes its text of them."""
+"""What a mark stands for: what makes its text, of which files in reference/."""
 
 
 def filled(page: str) -> str:
     """Returns a page with what is kept between its marks; where a file is not kept, the page stays as it is."""
 
     def content(mark: re.Match[str]) -> str:
-        files, write = MARKS[mark["name"]]
+        write, files = MARKS[mark["name"]]
         if not all((ROOT / "reference" / f"{file}.json").exists() for file in files):
             return mark[0]
-        return f"<!-- {mark['name']} -->{mark['line']}{write()}{mark['line']}<!-- end -->"
+        return f"<!-- {mark['name']} -->{mark['line']}{write(*files)}{mark['line']}<!-- end -->"
 
     return re.sub(r"<!-- (?P<name>\S+) -->(?P<line>\n?)(?:(?!<!-- ).)*<!-- end -->", content, page, flags=re.DOTALL)
 

@@ -20,7 +20,15 @@ from cocoa.errors import UsageError
 Value = str | int | float | bool
 BUILT_IN = {"id": "string", "text": "string", "image": "string"}
 """Columns that every index has."""
-COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+"""What a comparison's op does, with values or with a column's expression."""
 OPERATORS = (*COMPARISONS, "in", "contains", "is_null")
 MAX_DEPTH = 16
 MAX_PARTS = 256
@@ -86,15 +94,6 @@ class Not:
 
 Filter = Compare | OneOf | Contains | IsNull | Every | Some | Not
 
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
 
 def parse_filter(given: Any, columns: Mapping[str, str]) -> Filter:
     """Returns the filter that JSON says, checked against the columns' types (string, int, float or bool).
@@ -122,7 +121,7 @@ def matches(condition: Filter, row: Mapping[str, Any]) -> bool:
         return False
     match condition:
         case Compare(op=op, value=other):
-            return _COMPARE[op](value, other)
+            return bool(COMPARISONS[op](value, other))
         case OneOf(values=values):
             return value in values
         case Contains(part=letters):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -102,7 +103,8 @@ class Input:
         if self.kind not in ("jsonl", "parquet"):
             return
         with listing.open("rb") as stream:
-            [*_, last] = (Stamp(*json.loads(line)) for line in stream)
+            [line] = deque(stream, maxlen=1)  # behind the tables, which may be many: this is asked for each shard
+        last = Stamp(*json.loads(line))
         archive = self.files[0].parent / ARCHIVE
         if last.name == ARCHIVE:
             last.check(archive)

@@ -12,7 +12,19 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cocoa.corpus.filters import BUILT_IN, Compare, Contains, Every, Filter, IsNull, Not, OneOf, Some, Value
+from cocoa.corpus.filters import (
+    BUILT_IN,
+    COMPARISONS,
+    Compare,
+    Contains,
+    Every,
+    Filter,
+    IsNull,
+    Not,
+    OneOf,
+    Some,
+    Value,
+)
 from cocoa.errors import IndexingError
 
 _SQL = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
@@ -51,16 +63,6 @@ def _sql_literal(value: Value) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-_ARROW = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
-
 def to_arrow(condition: Filter, fields: Mapping[str, str], schema: pa.Schema) -> pc.Expression:
     """Returns a filter as an expression over tables of a schema."""
     match condition:
@@ -76,7 +78,7 @@ def to_arrow(condition: Filter, fields: Mapping[str, str], schema: pa.Schema) ->
         case IsNull():
             return field.is_null()
         case Compare(_, _, op, value):
-            said = _ARROW[op](field, pa.scalar(value, kind))
+            said = COMPARISONS[op](field, pa.scalar(value, kind))
         case OneOf(_, _, values):
             said = field.isin(pa.array(values, kind))
         case Contains(_, letters):
